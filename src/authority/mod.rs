@@ -2,7 +2,6 @@
 //! batch. Between two queries it keeps only the [`AuthorityState`], which is replaced whole, and the accounts
 //! of rate limits. `special.rs` handles messages that are no plain queries.
 
-mod notify;
 mod special;
 mod state;
 
@@ -15,9 +14,8 @@ use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc};
 
-pub use self::notify::{PendingNotifies, ReceivedNotify};
 use self::special::{Special, SpecialOutcome, is_special, truncate};
-pub use self::state::{AuthorityState, SecondarySource, ZoneTransfers};
+pub use self::state::{AuthorityState, PendingNotifies, ReceivedNotify, SecondarySource, ZoneTransfers};
 use crate::limit::{Access, Decision, OnDenied, OwnAddresses, RefusedSources, ResponseRate};
 use crate::metrics::{self, Counters, DropReason, Limit, LimitCounters};
 use crate::net::from_clients::tcp::Responder;

@@ -6,7 +6,6 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use self::interfaces::Findings;
 use super::{count, failure, usage};
@@ -67,17 +66,7 @@ fn check(file: Option<&Path>) -> Result<CheckReport, LoadError> {
     let setup = load::load_files(config, &mut loader).map_err(|error| text.with_places(error))?;
     let file = text.file;
     let summary = format!("{}: ok ({})", file.display(), summary(&setup));
-    let warnings = [
-        loader.warnings().to_vec(),
-        load::certificate_warnings(&setup.certificates, SystemTime::now()),
-        load::trust_warnings(&setup.config),
-        load::clear_http_warnings(&setup.config),
-        load::denial_warnings(&setup.config),
-        load::designation_warnings(&setup.config, &setup.certificates),
-        load::user_warnings(&setup.config),
-        load::exposed_secrets(&setup.config, Some(&file)),
-    ]
-    .concat();
+    let warnings = load::warnings(&setup, &loader, Some(&file));
     Ok(CheckReport { summary, warnings, setup })
 }
 

@@ -45,7 +45,7 @@ impl References<'_> {
         }
     }
 
-    /// Reports backends that are the forwarder itself. `load/loops.rs` checks wildcard listeners.
+    /// Reports backends that are the forwarder itself. `load/checks.rs` checks wildcard listeners.
     pub(super) fn note_loops(&self, listen: &[ListenConfig]) {
         for (address, spot) in &self.backends {
             let ip = address.ip().to_canonical();

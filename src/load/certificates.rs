@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use super::disk::{self, Stamp};
 use super::{LoadError, gather, unreadable};
@@ -96,37 +95,15 @@ fn read(
     Ok(certificate)
 }
 
-/// Returns warnings for certificates that are served although they have expired or are not valid yet.
-pub fn warnings(certificates: &[NamedCertificate], now: SystemTime) -> Vec<String> {
-    let describe = |named: &NamedCertificate| {
-        let (file, validity) = (named.chain_file.display(), named.certificate.validity());
-        let day = |seconds: i64| {
-            let since = std::time::Duration::from_secs(seconds.max(0).unsigned_abs());
-            humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
-        };
-        match (validity.is_over(now), validity.is_to_come(now)) {
-            (true, _) => Some(format!(
-                "{file}: the certificate has expired at {}; it is served, and clients refuse it: renew it",
-                day(validity.not_after)
-            )),
-            (false, true) => Some(format!(
-                "{file}: the certificate is not good before {}; it is served, and clients refuse it until then",
-                day(validity.not_before)
-            )),
-            (false, false) => None,
-        }
-    };
-    certificates.iter().filter_map(describe).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use rcgen::{CertificateParams, KeyPair};
 
+    use super::super::checks::expired_certificates;
     use super::*;
 
     /// Writes a certificate for `a.example`, and its key.
@@ -195,10 +172,10 @@ mod tests {
         write(folder.path(), "main");
         let loaded = CertificateFiles::default().load(&config(folder.path(), &["main"])).expect("a good one");
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        assert!(warnings(&loaded, SystemTime::now()).is_empty());
-        let [late] = &warnings(&loaded, at(95_000_000_000))[..] else { panic!("one warning") };
+        assert!(expired_certificates(&loaded, SystemTime::now()).is_empty());
+        let [late] = &expired_certificates(&loaded, at(95_000_000_000))[..] else { panic!("one warning") };
         assert!(late.contains("has expired at 4096-01-01T00:00:00Z; it is served"), "{late}");
-        let [early] = &warnings(&loaded, at(1))[..] else { panic!("one warning") };
+        let [early] = &expired_certificates(&loaded, at(1))[..] else { panic!("one warning") };
         assert!(early.contains("is not good before 1975-01-01T00:00:00Z"), "{early}");
     }
 }

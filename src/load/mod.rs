@@ -5,17 +5,10 @@
 //! separate thread (`server/reload.rs`).
 
 mod certificates;
+mod checks;
 mod confinement;
-mod cookies;
-mod denials;
-mod designated;
 mod disk;
-mod etcd;
-mod in_the_clear;
-mod keys;
-pub mod loops;
 mod parallel;
-mod reader;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -26,7 +19,6 @@ mod zones;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 use std::{io, str};
 
 use crate::admin::Token;
@@ -38,17 +30,11 @@ use crate::net::to_backends::tls::KnownRoots;
 use crate::transfer::tsig::TsigKeys;
 use crate::zone::ZoneDb;
 
-pub use self::certificates::{CertificateFiles, warnings as certificate_warnings};
+pub use self::certificates::CertificateFiles;
+pub use self::checks::{loops, reaches};
 pub use self::confinement::{ConfigFiles, Confinement, SAVED_MEMBERS, folder_of};
-pub use self::denials::warnings as denial_warnings;
-pub use self::designated::warnings as designation_warnings;
-pub use self::etcd::{EtcdSecrets, load as etcd_secrets};
-pub use self::in_the_clear::warnings as clear_http_warnings;
-pub use self::reader::ConfigReader;
-pub use self::secrets::warnings as exposed_secrets;
-pub use self::trust::{
-    load as trusted_roots, look as look_at_roots, shown as shown_certificate, warnings as trust_warnings,
-};
+pub use self::secrets::{EtcdSecrets, etcd as etcd_secrets};
+pub use self::trust::{load as trusted_roots, look as look_at_roots, shown as shown_certificate};
 pub use self::watch::{FileWatch, ReadingGuard, Watcher};
 pub use self::zones::Loader;
 
@@ -178,18 +164,18 @@ pub fn find_user(name: &str) -> Option<User> {
 /// Loads the files of a config, all or nothing. Reports all problems of zone files at once.
 pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
     check_folders(&config)?;
-    let loops = loops::describe(&config);
+    let loops = loops(&config);
     if !loops.is_empty() {
         return Err(LoadError::Unusable(loops));
     }
     let zone_dbs = loader.load(&config)?;
-    let keys = keys::load(&config)?;
-    let cookie_secrets = cookies::load(&config)?;
-    let certificate_files = loader.certificates().clone();
+    let keys = secrets::keys(&config)?;
+    let cookie_secrets = secrets::cookies(&config)?;
+    let certificate_files = loader.certificates.clone();
     let certificates = certificate_files.load(&config)?;
     let token = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref()).map(Token::read).transpose();
     let token = token.map_err(|error| LoadError::Unusable(error.to_string()))?;
-    let etcd = etcd::load(&config).map_err(LoadError::Unusable)?;
+    let etcd = secrets::etcd(&config).map_err(LoadError::Unusable)?;
     let roots = trust::load(&config, &certificates)?;
     Ok(Setup {
         config,
@@ -215,42 +201,56 @@ pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loa
     let digests = loader.digests(loaded.is_ok());
     let with_digest = |file: PathBuf| (digests.get(file.as_path()).copied(), file);
     let watched = files.watched(included).into_iter().map(with_digest);
-    loader.watch().set_files(watched.map(|(digest, file)| (file, digest)).collect());
-    let setup = Setup { files: Some(files), watch: Some(loader.watch().clone()), ..loaded? };
-    let Setup { config, certificates, .. } = &setup;
-    let warnings = [
-        loader.warnings().to_vec(),
-        certificate_warnings(certificates, SystemTime::now()),
-        trust_warnings(config),
-        clear_http_warnings(config),
-        denial_warnings(config),
-        designation_warnings(config, certificates),
-        user_warnings(config),
-        exposed_secrets(config, file),
-    ];
-    warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
+    loader.watch.set_files(watched.map(|(digest, file)| (file, digest)).collect());
+    let setup = Setup { files: Some(files), watch: Some(loader.watch.clone()), ..loaded? };
+    warnings(&setup, loader, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)
 }
 
-/// Returns a warning if other programs share the configured user.
-pub fn user_warnings(config: &Config) -> Vec<String> {
-    let shared = config.user.iter().filter(|user| user.uid == SHARED_USER);
-    let warning = |user: &User| {
-        format!(
-            "user: other programs run as {}, too, and could change everything by the admin socket; \
-             make a user for this alone with useradd --system",
-            user.name
-        )
-    };
-    shared.map(warning).collect()
+/// Returns the warnings about a loaded config, a line each. `file` is the config file.
+pub fn warnings(setup: &Setup, loader: &Loader, file: Option<&Path>) -> Vec<String> {
+    [loader.warnings.clone(), checks::warnings(&setup.config, &setup.certificates, file)].concat()
 }
-
-/// The UID of the shared system user, which many programs run as.
-const SHARED_USER: u32 = 65_534;
 
 fn check_folders(config: &Config) -> Result<(), LoadError> {
     let missing = confinement::missing_folders(config);
     if missing.is_empty() { Ok(()) } else { Err(LoadError::Unusable(missing.join("\n"))) }
+}
+
+/// Reads a config and all files that it names. Later reads read only changed files.
+#[derive(Debug, Default)]
+pub struct ConfigReader {
+    file: Option<PathBuf>,
+    loader: Loader,
+    user: Option<User>,
+}
+
+impl ConfigReader {
+    /// Makes a reader for this file, or for the first existing one of the usual places.
+    pub fn new(file: Option<PathBuf>) -> Self {
+        Self { file, ..Self::default() }
+    }
+
+    /// Sets the user that the process has become.
+    pub fn set_user(&mut self, user: Option<User>) {
+        self.user = user;
+    }
+
+    /// Reads `text`, or else the config file, and all files that it names, which must be in reach.
+    pub fn read(&mut self, text: Option<ConfigText>, confinement: &Confinement) -> Result<Setup, LoadError> {
+        let _reading = self.loader.begin_read(self.file.as_deref());
+        let text = text.map_or_else(|| ConfigText::read(self.file.as_deref()), Ok)?;
+        // After a change of user the process may be unable to look up users, and does not need to.
+        let user = self.user.as_ref();
+        let known = |name: &str| user.filter(|user| user.name == name).cloned().or_else(|| find_user(name));
+        let config = text.parse(&known)?;
+        check_folders(&config)?;
+        confinement.check(&ConfigFiles::of(&config, Some(&text.file))).map_err(LoadError::Unusable)?;
+        let setup = load_files_to_serve(config, Some(&text.file), &mut self.loader);
+        let setup = setup.map_err(|error| text.with_places(error))?;
+        self.user.clone_from(&setup.config.user);
+        Ok(Setup { source: Some(text), ..setup })
+    }
 }
 
 /// Collects what was read, or else all problems.

@@ -143,14 +143,14 @@ fn what_is_odd_is_told_once() {
     let config = config(folder.path(), "{ file = 'z', origin = 'a' }");
     let mut loader = Loader::default();
     load_files(config.clone(), &mut loader).expect("a zone");
-    let warnings = loader.warnings().join("\n").replace(&format!("{}/", folder.path().display()), "");
+    let warnings = loader.warnings.join("\n").replace(&format!("{}/", folder.path().display()), "");
     assert_eq!(
         warnings,
         "z:6:1: ns.a.: this A record is there already, it counts once\n\
          z:5:1: sub.a.: name server ns.sub.a. has no address in this zone"
     );
     load_files(config, &mut loader).expect("the same zone");
-    assert_eq!(loader.warnings(), [""; 0], "nothing was read anew");
+    assert_eq!(loader.warnings, [""; 0], "nothing was read anew");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_user_that_other_programs_share_is_warned_of() {
         let user = |name: &str| Some(User { name: name.to_owned(), uid, gid: uid });
         let text = "user = \"dns\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.zone\"]\n";
         let config = Config::parse_among(text, "c.toml", Path::new(""), &user).expect("a config");
-        assert_eq!(user_warnings(&config).len(), count, "{uid}");
+        assert_eq!(checks::shared_user(&config).len(), count, "{uid}");
     }
 }
 

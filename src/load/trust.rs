@@ -11,17 +11,13 @@ use crate::files;
 use crate::net::from_clients::tls::{Certificate, NamedCertificate};
 use crate::net::to_backends::tls::{ClientCertificate, KnownRoots, TlsRoots};
 
-struct TrustSubject<'c> {
-    place: String,
-    trust: &'c ServerTrust,
-}
-
-/// Returns the encrypted servers that must prove their identity, each of them once.
-fn judged(config: &Config) -> Vec<TrustSubject<'_>> {
+/// Returns the encrypted servers that must prove their identity, each of them once, with its place in the
+/// config.
+fn judged(config: &Config) -> Vec<(String, &ServerTrust)> {
     let backends = config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-    let backends = backends.filter(|(_, backend)| backend.address.scheme.is_encrypted()).map(|(pool, backend)| {
-        TrustSubject { place: format!("pools.{}.backends: {}", pool.name, backend.name), trust: &backend.trust }
-    });
+    let backends = backends
+        .filter(|(_, backend)| backend.address.scheme.is_encrypted())
+        .map(|(pool, backend)| (format!("pools.{}.backends: {}", pool.name, backend.name), &backend.trust));
     let mut judged: Vec<_> = backends.collect();
     for authority in &config.authorities {
         let of_zones = authority.secondaries.iter().flat_map(|secondary| &secondary.primaries);
@@ -31,8 +27,9 @@ fn judged(config: &Config) -> Vec<TrustSubject<'_>> {
         });
         for primary in of_zones.chain(of_catalogs).filter(|primary| primary.address.scheme.is_encrypted()) {
             let place = format!("authorities.{}.zones: primary {primary}", authority.name);
-            if !judged.iter().any(|known| known.place == place && known.trust == &primary.trust) {
-                judged.push(TrustSubject { place, trust: &primary.trust });
+            let subject = (place, &primary.trust);
+            if !judged.contains(&subject) {
+                judged.push(subject);
             }
         }
     }
@@ -42,8 +39,8 @@ fn judged(config: &Config) -> Vec<TrustSubject<'_>> {
 /// Reads the trust anchors for the servers of a config. `certificates` are the client certificates.
 pub fn load(config: &Config, certificates: &[NamedCertificate]) -> Result<Arc<KnownRoots>, LoadError> {
     let (mut files, mut system) = (HashMap::new(), None);
-    let by_chain = judged(config).into_iter().filter(|judged| judged.trust.identity.verify == Verify::Full);
-    let read = by_chain.map(|TrustSubject { place, trust }| {
+    let by_chain = judged(config).into_iter().filter(|(_, trust)| trust.identity.verify == Verify::Full);
+    let read = by_chain.map(|(place, trust)| {
         let file = trust.ca.as_ref();
         let found = match file {
             Some(file) if files.contains_key(file) => Ok(()),
@@ -88,9 +85,9 @@ pub fn shown(certificate: &Certificate) -> ClientCertificate {
 }
 
 /// Returns warnings for servers whose identity is not verified.
-pub fn warnings(config: &Config) -> Vec<String> {
-    let anybody = judged(config).into_iter().filter(|judged| judged.trust.identity.verify == Verify::None);
-    let describe = |TrustSubject { place, .. }: TrustSubject<'_>| {
+pub(super) fn unverified(config: &Config) -> Vec<String> {
+    let anybody = judged(config).into_iter().filter(|(_, trust)| trust.identity.verify == Verify::None);
+    let describe = |(place, _): (String, &ServerTrust)| {
         format!(
             "{place}: verify = \"none\": the server is not authenticated, so an attacker on the path can read and forge replies; write ca = \"ca.pem\", or \
              verify = \"pin\" with pins"
@@ -168,7 +165,7 @@ mod tests {
     fn who_is_believed_whoever_it_is_is_warned_of() {
         let text = "[forwarder]\n[pools.ts]\nbackends = [\"192.0.2.1\", \"tls://192.0.2.2\", { address = \"tls://192.0.2.1\", verify = \"none\" }]\n";
         let config = Config::parse(text, "c.toml", Path::new("")).expect("a config");
-        let describe = warnings(&config);
+        let describe = unverified(&config);
         assert_eq!(describe.len(), 1);
         assert!(
             describe[0].starts_with(

@@ -4,6 +4,7 @@
 //! content keeps its zone. A zone from other files is a new zone even if its content is the same. All
 //! problems of all files are reported, and then nothing is loaded.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,14 +27,15 @@ use crate::zone::{
 #[derive(Debug, Default)]
 pub struct Loader {
     known: HashMap<Key, KnownZoneFile>,
-    tables: Vec<KnownTables>,
-    warnings: Vec<String>,
+    tables: Vec<(TablesRecipe, Arc<Tables>)>,
+    /// The warnings of the last read, a line each, with file, line and column.
+    pub(super) warnings: Vec<String>,
     /// The files that zone files include, broken ones too.
     included: Mutex<Vec<PathBuf>>,
     /// The possible places of the config, with the digest of each at the last read.
     config: Vec<(Option<u64>, PathBuf)>,
-    watch: FileWatch,
-    certificates: CertificateFiles,
+    pub(super) watch: FileWatch,
+    pub(super) certificates: CertificateFiles,
 }
 
 /// The identity of a zone: a file with another origin is another zone.
@@ -42,23 +44,13 @@ type Key = (PathBuf, Option<Name>);
 #[derive(Clone, Debug)]
 struct KnownZoneFile {
     seen: Vec<SeenFile>,
-    content: ZoneFileContent,
+    /// The zone; `None` if the file is a table.
+    zone: Option<Arc<Zone>>,
 }
 
-#[derive(Clone, Debug)]
-enum ZoneFileContent {
-    Zone(Arc<Zone>),
-    Table,
-}
-
-#[derive(Debug)]
-struct KnownTables {
-    recipe: Recipe,
-    tables: Arc<Tables>,
-}
-
+/// The files that tables were built from, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Recipe {
+struct TablesRecipe {
     files: Vec<(PathBuf, u64)>,
     ttl: u32,
     miss: Miss,
@@ -89,7 +81,7 @@ impl Loader {
         for authority in &config.authorities {
             match self.load_tables(authority, &fetched) {
                 Ok(found) => {
-                    zone_dbs.push(zone_db(authority, &found.tables, &fetched, &mut problems));
+                    zone_dbs.push(zone_db(authority, &found.1, &fetched, &mut problems));
                     tables.push(found);
                 }
                 Err(found) => problems.extend(found),
@@ -125,53 +117,36 @@ impl Loader {
         config.chain(seen.map(|seen| (seen.path.as_path(), seen.digest))).collect()
     }
 
-    pub(super) fn certificates(&self) -> &CertificateFiles {
-        &self.certificates
-    }
-
-    pub(super) fn watch(&self) -> &FileWatch {
-        &self.watch
-    }
-
     /// Returns the files that zone files of the last config include, missing ones too.
     pub(super) fn included(&mut self) -> Vec<PathBuf> {
         std::mem::take(self.included.get_mut().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Returns the warnings of the last read, a line each, with file, line and column.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
     }
 
     fn load_tables(
         &self,
         authority: &AuthorityConfig,
         fetched: &HashMap<&Key, ZoneFileFetch>,
-    ) -> Result<KnownTables, Vec<String>> {
+    ) -> Result<(TablesRecipe, Arc<Tables>), Vec<String>> {
         let files: Vec<(&PathBuf, &ZoneFileFetch)> = keys_of(authority)
             .filter_map(|key| fetched.get_key_value(&key).map(|(key, found)| (&key.0, found)))
-            .filter(|(_, found)| matches!(found.known.content, ZoneFileContent::Table))
+            .filter(|(_, found)| found.known.zone.is_none())
             .collect();
         let digest = |found: &ZoneFileFetch| found.known.seen.first().map_or(0, |seen| seen.digest);
-        let recipe = Recipe {
+        let recipe = TablesRecipe {
             files: files.iter().map(|(file, found)| ((*file).clone(), digest(found))).collect(),
             ttl: u32::try_from(authority.ttl.as_secs()).unwrap_or(u32::MAX),
             miss: authority.miss,
         };
-        if let Some(known) = self.tables.iter().find(|known| known.recipe == recipe) {
-            return Ok(KnownTables { recipe, tables: Arc::clone(&known.tables) });
+        if let Some((_, tables)) = self.tables.iter().find(|(known, _)| *known == recipe) {
+            return Ok((recipe, Arc::clone(tables)));
         }
         let mut builder = TablesBuilder::new(recipe.miss);
         let mut problems = Vec::new();
         for (file, found) in files {
-            let read_now;
             let octets = match &found.table {
-                Some(octets) => octets,
+                Some(octets) => Cow::from(octets),
                 None => match disk::read(file) {
-                    Ok((octets, _)) => {
-                        read_now = octets;
-                        &read_now
-                    }
+                    Ok((octets, _)) => Cow::from(octets),
                     Err(error) => {
                         problems.push(unreadable(file, &error));
                         continue;
@@ -183,13 +158,13 @@ impl Loader {
             }
             let faults = pipe(
                 octets.len(),
-                |sink| read_table(octets, recipe.ttl, sink),
+                |sink| read_table(&octets, recipe.ttl, sink),
                 |record, place| builder.add(record, place),
             );
             builder.end_file(&file.display().to_string(), faults);
         }
         match builder.finish() {
-            Ok(tables) if problems.is_empty() => Ok(KnownTables { recipe, tables: Arc::new(tables) }),
+            Ok(tables) if problems.is_empty() => Ok((recipe, Arc::new(tables))),
             Ok(_) => Err(problems),
             Err(errors) => {
                 problems.push(errors.to_string());
@@ -209,11 +184,7 @@ fn zone_db(
     let mut zone_db = ZoneDb::new(Arc::clone(tables)).with_identity(authority.identity.clone());
     let mut files: HashMap<Name, PathBuf> = HashMap::new();
     for key in keys_of(authority) {
-        let Some(ZoneFileFetch { known: KnownZoneFile { content: ZoneFileContent::Zone(zone), .. }, .. }) =
-            fetched.get(&key)
-        else {
-            continue;
-        };
+        let Some(zone) = fetched.get(&key).and_then(|found| found.known.zone.as_ref()) else { continue };
         match files.get(zone.apex()) {
             Some(first) => problems.push(loaded_twice(zone.apex(), &key.0, first)),
             None => {
@@ -259,7 +230,7 @@ fn fetch(key: &Key, known: Option<&KnownZoneFile>, included: &Mutex<Vec<PathBuf>
     let (file, origin) = key;
     let (octets, seen) = disk::read(file).map_err(|error| unreadable(file, &error))?;
     if origin.is_none() && !is_master_file(&octets) {
-        let known = KnownZoneFile { seen: vec![seen], content: ZoneFileContent::Table };
+        let known = KnownZoneFile { seen: vec![seen], zone: None };
         return Ok(ZoneFileFetch { known, table: Some(octets), warnings: Vec::new() });
     }
     if let Some(known) = known.and_then(|known| said_again(known, &seen)) {
@@ -274,13 +245,9 @@ fn said_again(known: &KnownZoneFile, own: &SeenFile) -> Option<KnownZoneFile> {
         let new = if index == 0 { own.clone() } else { disk::read(&old.path).ok()?.1 };
         (new.digest == old.digest).then_some(new)
     };
-    match &known.content {
-        ZoneFileContent::Zone(zone) => {
-            let seen = known.seen.iter().enumerate().map(read_again).collect::<Option<Vec<_>>>()?;
-            Some(KnownZoneFile { seen, content: ZoneFileContent::Zone(Arc::clone(zone)) })
-        }
-        ZoneFileContent::Table => None,
-    }
+    let zone = Some(Arc::clone(known.zone.as_ref()?));
+    let seen = known.seen.iter().enumerate().map(read_again).collect::<Option<Vec<_>>>()?;
+    Some(KnownZoneFile { seen, zone })
 }
 
 fn load_zone(
@@ -314,7 +281,7 @@ fn load_zone(
     let (files, errors, seen) = pipe(len, read, |record, place| builder.add(record, place));
     match (builder.finish(), errors) {
         (Ok((zone, diagnostics)), Ok(())) => {
-            let known = KnownZoneFile { seen, content: ZoneFileContent::Zone(Arc::new(zone)) };
+            let known = KnownZoneFile { seen, zone: Some(Arc::new(zone)) };
             Ok(ZoneFileFetch { known, table: None, warnings: lines(&diagnostics.warnings, &files, "more warnings") })
         }
         (Err(diagnostics), Ok(())) => Err(lines(&diagnostics.errors, &files, "more errors").join("\n")),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AuthorityConfig, SecondaryConfig};
@@ -29,16 +30,14 @@ impl SavedMember {
     fn of(zone: &Name, member: &CatalogEntry) -> Self {
         Self {
             zone: zone.to_string(),
-            label: hexadecimal(&member.label),
+            label: HEXLOWER.encode(&member.label),
             groups: member.groups.clone(),
             coo: member.coo.as_ref().map(ToString::to_string),
         }
     }
 
     fn read(self) -> Option<(Name, CatalogEntry)> {
-        let digits: Vec<_> = self.label.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
-        let label =
-            digits.chunks(2).map(|pair| pair.iter().fold(0, |octet, digit| octet << 4 | *digit as u8)).collect();
+        let label = HEXLOWER_PERMISSIVE.decode(self.label.as_bytes()).ok()?.into();
         let coo = self.coo.map(|coo| coo.parse::<Name>()).transpose().ok()?;
         Some((self.zone.parse::<Name>().ok()?.folded(), CatalogEntry { label, groups: self.groups, coo }))
     }
@@ -108,11 +107,7 @@ fn readable(name: &Name) -> String {
 }
 
 fn digest(octets: &[u8]) -> String {
-    hexadecimal(&TsigKey::digest(octets)[..16])
-}
-
-fn hexadecimal(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    HEXLOWER.encode(&TsigKey::digest(octets)[..16])
 }
 
 fn load(file: &Path) -> io::Result<HashMap<Name, CatalogEntry>> {
@@ -121,27 +116,20 @@ fn load(file: &Path) -> io::Result<HashMap<Name, CatalogEntry>> {
     saved.into_iter().map(read).collect()
 }
 
-/// The members of a catalog, to be saved.
-pub struct CatalogListing {
-    catalog: Name,
-    file: PathBuf,
-    members: Vec<SavedMember>,
-}
-
-impl CatalogListing {
-    /// Makes a listing of these members.
-    pub fn of<'a>(folder: &Path, catalog: &Name, members: impl Iterator<Item = (&'a Name, &'a CatalogEntry)>) -> Self {
-        let members = members.map(|(zone, member)| SavedMember::of(zone, member)).collect();
-        Self { catalog: catalog.clone(), file: listing_file(folder, catalog), members }
-    }
-
-    /// Saves the listing; logs a failure.
-    pub fn save(&self) {
-        if let Err(error) = write(&self.file, &self.members) {
-            let (catalog, file) = (&self.catalog, self.file.display());
+/// Returns the job that saves the members of a catalog, for a thread that may block. It logs a failure.
+pub fn save_listing<'a>(
+    folder: &Path,
+    catalog: &Name,
+    members: impl Iterator<Item = (&'a Name, &'a CatalogEntry)>,
+) -> Box<dyn FnOnce() + Send> {
+    let (catalog, file) = (catalog.clone(), listing_file(folder, catalog));
+    let members: Vec<_> = members.map(|(zone, member)| SavedMember::of(zone, member)).collect();
+    Box::new(move || {
+        if let Err(error) = write(&file, &members) {
+            let file = file.display();
             tracing::warn!(%catalog, %file, %error, "the list of member zones cannot be saved");
         }
-    }
+    })
 }
 
 /// Saves of one file. The last requested save wins, whatever the order of threads.
@@ -247,11 +235,11 @@ mod tests {
         let mut saves = OrderedSaves::default();
         let (a, b) = (name("a.example"), member("\u{1}x"));
         let listing = |zone: &Name, member: &CatalogEntry| {
-            CatalogListing::of(&config.members_folder, &name("cat"), [(zone, member)].into_iter())
+            save_listing(&config.members_folder, &name("cat"), [(zone, member)].into_iter())
         };
         let (before, after) = (listing(&name("gone.example"), &member("g")), listing(&a, &b));
-        let first = saves.next(move || before.save());
-        saves.next(move || after.save())();
+        let first = saves.next(before);
+        saves.next(after)();
         // The first save was delayed, and has old content.
         first();
         let file = member_file(&config.members_folder, &a, &b.label);
@@ -286,7 +274,7 @@ mod tests {
         };
         sweep(&config, &restored());
         assert_eq!(there(), [true; 3], "the zones that exist are not known");
-        CatalogListing::of(&config.members_folder, &name("cat"), [(&a, &label)].into_iter()).save();
+        save_listing(&config.members_folder, &name("cat"), [(&a, &label)].into_iter())();
         sweep(&config, &restored());
         assert_eq!(there(), [true, false, true], "the last one is new");
     }

@@ -162,16 +162,17 @@ impl Secondaries {
         self.roots.replace(roots);
     }
 
-    /// Sets the zones of the config, like [`set_members`](Self::set_members), and removes all others but members.
+    /// Sets the zones of the config, like [`set_members`](Self::set_members), and removes all others but
+    /// members.
     pub fn set_zones(&mut self, zones: Vec<SecondaryZone>, saved: &mut HashMap<PathBuf, SavedZone>) {
         let places: HashSet<_> = zones.iter().map(place_of).collect();
         self.zones.retain(|place, task| task.secondary.kind == ZoneKind::Member || places.contains(place));
         self.set_members(zones, saved);
     }
 
-    /// Adds member zones of catalogs. An unchanged zone keeps its task. A changed one keeps its version, unless
-    /// its file has changed, which makes it another zone. For a new zone, the data of its file in `saved` is
-    /// sent before this returns.
+    /// Adds member zones of catalogs. An unchanged zone keeps its task. A changed one keeps its version,
+    /// unless its file has changed, which makes it another zone. For a new zone, the data of its file in
+    /// `saved` is sent before this returns.
     pub fn set_members(&mut self, zones: Vec<SecondaryZone>, saved: &mut HashMap<PathBuf, SavedZone>) {
         for zone in zones {
             let place = place_of(&zone);
@@ -275,10 +276,9 @@ enum PrimaryAnswer {
     Soa(Serial),
     UpToDate,
     Fetched(FetchedZone),
-    Failed(PrimaryError),
 }
 
-type PrimaryQuery = Pin<Box<dyn Future<Output = PrimaryAnswer>>>;
+type PrimaryQuery = Pin<Box<dyn Future<Output = Result<PrimaryAnswer, PrimaryError>>>>;
 
 impl ZoneTask {
     /// Begins with the zone of an earlier run, if it is still usable.
@@ -385,10 +385,7 @@ impl ZoneTask {
         let turn = self.turn.wait(|turns| &turns.asks);
         Box::pin(async move {
             let _turn = turn.await;
-            match primary.ask_serial().await {
-                Ok(serial) => PrimaryAnswer::Soa(serial),
-                Err(error) => PrimaryAnswer::Failed(error),
-            }
+            primary.ask_serial().await.map(PrimaryAnswer::Soa)
         })
     }
 
@@ -403,10 +400,7 @@ impl ZoneTask {
         Box::pin(async move {
             let _turn = turn.await;
             let known = old.clone().filter(|_| incremental);
-            let received = match primary.transfer(known.as_deref(), limit, || progress.set(true)).await {
-                Ok(received) => received,
-                Err(error) => return PrimaryAnswer::Failed(error),
-            };
+            let received = primary.transfer(known.as_deref(), limit, || progress.set(true)).await?;
             let zone = primary.zone.clone();
             let mut loaded = pin!(blocking(move || {
                 let mut loaded = version::load(&zone, received, old.as_deref(), is_shared)?;
@@ -419,7 +413,7 @@ impl ZoneTask {
                     // The zone is served anyway: only a restart would need a primary.
                     tracing::warn!(%zone, file = %file.display(), %error, "cannot be saved");
                 }
-                Ok(loaded)
+                Ok::<_, PrimaryError>(loaded)
             }));
             let loaded = loop {
                 // Loading and saving may take longer than a primary's timeout, and are not its fault.
@@ -428,57 +422,50 @@ impl ZoneTask {
                     Err(_) => progress.set(true),
                 }
             };
-            match loaded {
-                Ok(Some(fetched)) => PrimaryAnswer::Fetched(fetched),
-                Ok(None) => PrimaryAnswer::UpToDate,
-                Err(error) => PrimaryAnswer::Failed(error),
-            }
+            Ok(loaded?.map_or(PrimaryAnswer::UpToDate, PrimaryAnswer::Fetched))
         })
     }
 
-    fn take(&mut self, primary: usize, outcome: PrimaryAnswer) {
+    fn take(&mut self, primary: usize, outcome: Result<PrimaryAnswer, PrimaryError>) {
         let now = self.now();
-        let config = &*self.secondary.config;
+        let SecondaryConfig { zone: name, primaries, .. } = &*self.secondary.config;
+        let primary = primaries.get(primary).map(ToString::to_string).unwrap_or_default();
         match outcome {
-            PrimaryAnswer::Soa(serial) => {
+            Ok(PrimaryAnswer::Soa(serial)) => {
                 match self.machine.version().map(|version| version.serial) {
                     Some(ours) if ours == serial => self.confirm_saved(),
                     Some(ours) if !serial.is_newer_than(ours) => {
-                        let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
-                        let (zone, serial, ours) = (&config.zone, serial.0, ours.0);
-                        tracing::warn!(%zone, %primary, serial, ours, "the primary has an older serial than the local zone");
+                        let (serial, ours) = (serial.0, ours.0);
+                        tracing::warn!(zone = %name, %primary, serial, ours, "the primary has an older serial than the local zone");
                     }
                     Some(_) | None => {}
                 }
                 self.machine.on_soa(serial, now, &mut self.rng);
             }
-            PrimaryAnswer::UpToDate => {
+            Ok(PrimaryAnswer::UpToDate) => {
                 self.confirm_saved();
                 self.machine.on_up_to_date(now, &mut self.rng);
             }
-            PrimaryAnswer::Failed(error) => {
-                let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
-                let zone = &config.zone;
+            Err(error) => {
                 let complaint = self.turn.turns.as_ref().map_or(Complaint::Logged, |turns| turns.complaints.add(now));
                 match complaint {
                     Complaint::Logged => {
-                        tracing::warn!(%zone, %primary, %error, "the transfer from the primary failed")
+                        tracing::warn!(zone = %name, %primary, %error, "the transfer from the primary failed")
                     }
                     Complaint::FirstLeftOut => tracing::warn!(
                         "transfers of more catalog zones fail: for one minute they are logged only at level debug"
                     ),
                     Complaint::LeftOut => {
-                        tracing::debug!(%zone, %primary, %error, "the transfer from the primary failed")
+                        tracing::debug!(zone = %name, %primary, %error, "the transfer from the primary failed")
                     }
                 }
                 self.turn.is_urgent = false;
                 self.machine.on_failure(now, &mut self.rng);
             }
-            PrimaryAnswer::Fetched(FetchedZone { zone, size, steps, is_whole, catalog }) => {
+            Ok(PrimaryAnswer::Fetched(FetchedZone { zone, size, steps, is_whole, catalog })) => {
                 let Some(version) = version_of(&zone) else { return };
                 let how = if is_whole { "AXFR" } else { "IXFR" };
-                let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
-                tracing::info!(zone = %config.zone, serial = version.serial.0, %primary, how, "transferred");
+                tracing::info!(zone = %name, serial = version.serial.0, %primary, how, "transferred");
                 self.machine.on_transferred(version, now, &mut self.rng);
                 self.service = Some(ZoneService::Served);
                 self.turn.is_urgent = false;
@@ -538,7 +525,7 @@ impl ZoneTask {
     }
 }
 
-async fn finished(query: &mut Option<(usize, PrimaryQuery)>) -> (usize, PrimaryAnswer) {
+async fn finished(query: &mut Option<(usize, PrimaryQuery)>) -> (usize, Result<PrimaryAnswer, PrimaryError>) {
     match query {
         Some((primary, query)) => (*primary, query.await),
         None => std::future::pending().await,

@@ -90,17 +90,17 @@ impl Server {
     ) -> Result<Self, StartError> {
         let shares = share_descriptors(&setup.config, &listeners);
         let reloads = Reloads::start(read, confinement, carried.edition, Arc::new(setup.config.clone()))?;
-        let links = ServerLinks::new(listeners.workers(), reloads.orders());
+        let links = ServerLinks::new(listeners.workers, reloads.orders.clone());
         let (requests, requested) = channel(ADMIN_REQUESTS);
         let process = ServerProcess::start(&mut setup, listeners, reloads, &shares, requests, links.clone())?;
         let (seed, hasher) = carried.hash();
         let catching_up_until = carried.takes_over.then(|| Instant::now() + CATCHING_UP);
-        let tls = Arc::clone(process.tls());
+        let tls = Arc::clone(&process.certificates.tls);
         let (mut workers, signals) =
             Workers::new(links.workers.clone(), shares, hasher.clone(), tls, catching_up_until);
         let zones = PreparedZones::of(&mut setup, &ZonesBase::default(), mem::take(&mut carried.saved));
         let secrets = mem::take(&mut setup.cookie_secrets);
-        let cookies = |config: &CookieConfig| process.cookies(config, &secrets);
+        let cookies = |config: &CookieConfig| process.own_secret.cookies(config, &secrets);
         let mut reload = Reload {
             workers: &mut workers,
             listening: &process.listening,
@@ -120,8 +120,16 @@ impl Server {
         let (events, second) = (VecDeque::new(), interval(Duration::from_secs(1)));
         let mut server =
             Self { pools, process, zones, observe, workers, xdp, requests: requested, events, second, links };
-        server.zones.register(&server.process.listening.listeners, server.pools.etcd(), &carried.known.leases);
-        server.begin_xdp()?;
+        server.zones.register(
+            &server.process.listening.listeners,
+            server.pools.membership.discoverer.access(),
+            &carried.known.leases,
+        );
+        // If the interfaces are required, at once; else after serving begins, because queries already wait in
+        // sockets.
+        if server.xdp.as_mut().is_some_and(Xdp::begin) {
+            server.follow_interfaces()?;
+        }
         Ok(server)
     }
 
@@ -179,7 +187,7 @@ impl Server {
                     None => continue,
                 },
             };
-            self.observe.count_lost_task();
+            self.observe.tasks_lost += 1;
             return ServerEvent::Lost(Loss { worker: None, lost });
         }
     }
@@ -189,11 +197,11 @@ impl Server {
         let now = Instant::now();
         match event {
             WorkerEvent::Ended(lost) => {
-                self.observe.count_lost_task();
+                self.observe.tasks_lost += 1;
                 if self.process.draining.is_ending {
                     self.process.draining.lost_worker = Some(lost.into());
                 } else {
-                    self.workers.on_end(lost, self.pools.state(), now);
+                    self.workers.on_end(lost, self.pools.state.as_ref(), now);
                 }
             }
             WorkerEvent::Due(id) => {
@@ -206,7 +214,7 @@ impl Server {
 
     /// Answers a request of the admin server, or returns an event if the supervisor must decide.
     fn answer(&mut self, request: AdminRequest) -> Option<ServerEvent> {
-        if self.observe.is_new() {
+        if self.observe.sight.is_none() {
             // A request may arrive before the first one-second sample.
             self.see(Instant::now());
         }
@@ -245,14 +253,14 @@ impl Server {
         self.end_hold(false);
         self.pools.on_second(now);
         self.zones.note_served();
-        if self.xdp.as_ref().is_some_and(|xdp| !xdp.follows(self.pools.state().map(|state| &**state))) {
+        if self.xdp.as_ref().is_some_and(|xdp| !xdp.follows(self.pools.state.as_deref())) {
             let _ = self.follow_interfaces();
         }
         self.workers.ping(now);
         self.links.condition.set_stall(self.workers.stall(now));
         self.see(now);
         if let Some(roots) = roots {
-            self.zones.trust(roots);
+            self.zones.secondaries.trust(roots);
             self.pools.renew_tls();
         }
     }
@@ -280,13 +288,13 @@ impl Server {
 
     /// Returns the current changes by operators and states of backends.
     pub fn known(&self) -> CarriedPools {
-        self.pools.known(self.zones.leases())
+        self.pools.known(self.zones.registrations.leases())
     }
 
     /// Returns all current counters for the next process, which continues them.
     pub fn hand_over_counted(&mut self) -> Snapshot {
         let counted = self.snapshot();
-        self.process.pass_admin_on();
+        self.process.admin.pass_on();
         self.observe.freeze(&counted);
         counted
     }
@@ -309,18 +317,9 @@ impl Server {
         }
     }
 
-    /// Starts the checks of interfaces: at once if they are required, else after serving begins, because
-    /// queries already wait in sockets.
-    fn begin_xdp(&mut self) -> Result<(), XdpError> {
-        match self.xdp.as_mut().is_some_and(Xdp::begin) {
-            true => self.follow_interfaces(),
-            false => Ok(()),
-        }
-    }
-
     /// Checks and repairs the interfaces of `[xdp]`, and informs the workers.
     fn follow_interfaces(&mut self) -> Result<(), XdpError> {
-        let state = self.pools.state().map(|state| &**state);
+        let state = self.pools.state.as_deref();
         match &mut self.xdp {
             Some(xdp) => xdp.follow(&self.process.listening.listeners, state, &self.links.workers),
             None => Ok(()),
@@ -343,7 +342,7 @@ fn share_descriptors(config: &Config, listeners: &Listeners) -> Shares {
     let limit = getrlimit(Resource::Nofile).current;
     let shares = Shares::of(Demand {
         limit: limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
-        workers: listeners.workers(),
+        workers: listeners.workers,
         listeners: listeners.descriptors(),
         backends: if config.forwarder.is_some() { backends } else { 0 },
         has_admin: config.admin.is_some(),

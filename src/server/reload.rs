@@ -27,19 +27,21 @@ impl Server {
     pub fn reload(&mut self, answer: Option<Answer>) {
         if self.process.draining.is_ending {
             answer.into_iter().for_each(|answer| drop(answer.send(Err(ending()))));
-        } else if let Some(answers) = self.process.reloads.request(answer) {
-            self.begin_reload(answers);
+        } else {
+            self.process.reloads.request(answer);
+            self.begin_reload();
         }
     }
 
-    fn begin_reload(&mut self, answers: Vec<Answer>) {
-        self.process.reloads.begin(answers, self.zones.base(), self.pools.cache_size());
-        self.events.push_back(ServerEvent::Reloading);
+    fn begin_reload(&mut self) {
+        if self.process.reloads.begin(|| (self.zones.base(), self.pools.cache_size())) {
+            self.events.push_back(ServerEvent::Reloading);
+        }
     }
 
     /// Applies the result or keeps the current state, reports to the requesters, and starts the next reload.
     pub(super) fn finish_reload(&mut self, loaded: LoadedConfig) {
-        if !self.process.reloads.is_running() {
+        if self.process.reloads.running.is_none() {
             return;
         }
         let mut changes = String::new();
@@ -53,14 +55,12 @@ impl Server {
         if let Some(problems) = &error {
             self.process.on_failed_reload(problems);
         }
-        let (edition, next) = self.process.reloads.finish(result);
+        let edition = self.process.reloads.finish(result);
         if error.is_none() {
             tracing::info!("reloaded: edition {edition}: {changes}");
         }
         self.events.push_back(ServerEvent::Reloaded { edition, error });
-        if let Some(answers) = next {
-            self.begin_reload(answers);
-        }
+        self.begin_reload();
     }
 
     /// Swaps a config in. Returns it with a message for the operator. If anything is not available, nothing
@@ -71,14 +71,14 @@ impl Server {
         let observers = self.observe.prepare(&setup.config)?;
         // Nothing below can fail.
         self.observe.commit(observers);
-        self.links.workers.broadcast(|| WorkerCommand::SetTaps(self.observe.taps().set().clone()));
+        self.links.workers.broadcast(|| WorkerCommand::SetTaps(self.observe.taps.set().clone()));
         let (mut notices, addresses) = self.process.commit(process, &mut setup);
-        let cookies = |config: &CookieConfig| self.process.cookies(config, &setup.cookie_secrets);
+        let cookies = |config: &CookieConfig| self.process.own_secret.cookies(config, &setup.cookie_secrets);
         let (workers, listening) = (&mut self.workers, &self.process.listening);
         let mut reload = Reload { workers, listening, addresses, cookies: &cookies, roots: setup.roots };
         notices.extend(self.pools.commit(pools, &mut setup.config, &mut reload));
         notices.extend(self.zones.commit(zones, &mut reload));
-        self.zones.register(&self.process.listening.listeners, self.pools.etcd(), &[]);
+        self.zones.register(&self.process.listening.listeners, self.pools.membership.discoverer.access(), &[]);
         // A missing interface has logged a warning.
         let _ = self.follow_interfaces();
         notices.iter().for_each(|notice| tracing::warn!("reload: {notice}"));

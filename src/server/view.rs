@@ -26,19 +26,19 @@ impl ServerView for Server {
     }
 
     fn second(&self) -> Option<Second> {
-        self.observe.sight().map(|sight| sight.latest().clone())
+        self.observe.sight.as_ref().map(|sight| sight.latest().clone())
     }
 
     fn history(&self, span: Span) -> Option<HistoryFigures> {
-        self.observe.sight().map(|sight| sight.history().show(span, &self.snapshot()))
+        self.observe.sight.as_ref().map(|sight| sight.history().show(span, &self.snapshot()))
     }
 
     fn slow_races(&self) -> Option<Arc<Mutex<SlowRaces>>> {
-        self.observe.taps().slow_races()
+        self.observe.taps.slow_races()
     }
 
     fn top_names(&self) -> Option<Arc<Mutex<TopNames>>> {
-        self.observe.taps().top_names()
+        self.observe.taps.top_names()
     }
 
     fn serials(&self, pool: Option<&str>) -> Result<Serials, ChangeRefusal> {

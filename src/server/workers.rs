@@ -211,12 +211,12 @@ impl Workers {
             let section = listeners.section(&name);
             section.map(|section| AddressChange::begin(section, number, self.channels.count)).transpose()
         };
-        let forwarder = pools.state().zip(connections.of(&SectionName::Forwarder)).zip(self.hand_overs.as_ref());
+        let forwarder = pools.state.as_ref().zip(connections.of(&SectionName::Forwarder)).zip(self.hand_overs.as_ref());
         if let (Some(((state, table), hand_overs)), Some(change)) = (forwarder, change(SectionName::Forwarder)?) {
             let parts = self.links.forwarder(hand_overs, number, (state, table, own), change);
             let _ = channel.send(parts);
         }
-        for served in zones.authorities() {
+        for served in &zones.authorities {
             if let Some((table, change)) = connections.of(&served.section()).zip(change(served.section())?) {
                 let _ = channel.send(self.links.authority(served, table, own, change));
             }
@@ -224,10 +224,10 @@ impl Workers {
         if let Some(xdp) = xdp {
             let _ = channel.send(WorkerCommand::SetXdp(xdp.of_worker(number)));
         }
-        let config = process.started_with();
+        let config = &process.started_with;
         let busy_poll = BusyPoll::new(config.busy_poll);
         let (id, counters) = (WorkerId(number as u16), Arc::clone(counters));
-        let (taps, has_xdp) = (observe.taps().set().clone(), config.xdp.is_some());
+        let (taps, has_xdp) = (observe.taps.set().clone(), config.xdp.is_some());
         let parts = WorkerParts { id, commands, counters, busy_poll, taps, has_xdp };
         Ok((channel, worker::start(parts, self.lost_sender.clone())?))
     }
@@ -404,8 +404,8 @@ impl WorkerLinks {
         change: AddressChange,
     ) -> WorkerCommand {
         WorkerCommand::BeginAuthority(AuthorityParts {
-            number: served.number(),
-            state: Arc::clone(served.state()),
+            number: served.number,
+            state: Arc::clone(&served.state),
             own: Arc::clone(own),
             limited: table.limited(),
             notifies: self.notifies.clone(),

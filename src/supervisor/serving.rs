@@ -69,7 +69,7 @@ impl Serving {
     }
 
     fn send_edition(&self) {
-        let Some(ConfigText { file, octets }) = self.server.process.source() else { return };
+        let Some(ConfigText { file, octets }) = &self.server.process.source else { return };
         let edition = Edition { number: self.edition, file: file.clone(), rules: self.rules };
         match to_memory(octets) {
             Ok(text) => self.live.member.send(&Upward::Edition(edition), Some(&text)),
@@ -148,7 +148,7 @@ impl Serving {
                     self.send_sockets();
                     self.send_edition();
                 }
-                let is_restart_due = error.is_none() && self.server.process.is_restart_due();
+                let is_restart_due = error.is_none() && self.server.process.is_restart_due;
                 let result =
                     error.map_or_else(|| format!("edition {edition}"), |error| format!("reload failed: {error}"));
                 self.live.member.send(&Upward::Reloaded(result), None);
@@ -362,7 +362,7 @@ impl Serving {
     }
 
     async fn give_up(&mut self) -> io::Result<()> {
-        self.server.process.leave_socket();
+        self.server.process.listeners().leave_socket();
         self.server.stop_reading().await;
         self.live.member.common.serve.release(locks::LockPart::Whole)?;
         self.live.member.say(Role::Draining, None);

@@ -35,11 +35,13 @@ struct WatchState {
     come: Condvar,
 }
 
+/// A file, with the digest of its content if the reader knows it.
+type ReadFile = (PathBuf, Option<u64>);
+
 #[derive(Debug, Default)]
 struct Mail {
     is_on: bool,
-    /// The files, with the digest of their content if the reader knows it.
-    files: Vec<(PathBuf, Option<u64>)>,
+    files: Vec<ReadFile>,
     /// The start of the current read, by the file system's clock.
     began: Option<(i64, i64)>,
     /// The start of the last read, until the thread takes it.
@@ -65,7 +67,7 @@ impl FileWatch {
     }
 
     /// Sets the files that were read or could not be read, with the digest of their content if known.
-    pub(super) fn set_files(&self, files: Vec<(PathBuf, Option<u64>)>) {
+    pub(super) fn set_files(&self, files: Vec<ReadFile>) {
         self.post(|mail| mail.files = files);
     }
 
@@ -114,39 +116,33 @@ struct WatchedFile {
     is_fresh: bool,
 }
 
-enum WatchTurn {
-    /// Take over the files of a read, and its start.
-    Read(Vec<(PathBuf, Option<u64>)>, (i64, i64)),
-    Look,
-}
-
 impl Watcher {
     /// Waits until the content of files changes, and returns these files.
     pub fn wait(&mut self) -> Vec<PathBuf> {
         loop {
-            match self.turn() {
-                WatchTurn::Read(files, began) => self.set_files(&files, began),
-                WatchTurn::Look => {
-                    let changed = self.look(Instant::now());
-                    if !changed.is_empty() {
-                        return changed;
-                    }
-                }
+            if let Some((files, began)) = self.wait_for_turn() {
+                self.set_files(&files, began);
+                continue;
+            }
+            let changed = self.look(Instant::now());
+            if !changed.is_empty() {
+                return changed;
             }
         }
     }
 
-    /// Waits for the next action: for none during a read or while the watch is off.
-    fn turn(&self) -> WatchTurn {
+    /// Waits until a poll is due, or until files were read. Returns these files, and the start of the read.
+    /// Nothing is due during a read or while the watch is off.
+    fn wait_for_turn(&self) -> Option<(Vec<ReadFile>, (i64, i64))> {
         let mut mail = lock(&self.shared.mail);
         loop {
             mail = if mail.is_on && mail.began.is_none() {
                 if let Some(began) = mail.read.take() {
-                    return WatchTurn::Read(mail.files.clone(), began);
+                    return Some((mail.files.clone(), began));
                 }
                 let pause = self.next.saturating_duration_since(Instant::now());
                 if pause.is_zero() {
-                    return WatchTurn::Look;
+                    return None;
                 }
                 self.shared.come.wait_timeout(mail, pause).unwrap_or_else(PoisonError::into_inner).0
             } else {
@@ -156,7 +152,7 @@ impl Watcher {
     }
 
     /// Watches these files from now on. They were read from `began` on.
-    fn set_files(&mut self, files: &[(PathBuf, Option<u64>)], began: (i64, i64)) {
+    fn set_files(&mut self, files: &[ReadFile], began: (i64, i64)) {
         let mut earlier = std::mem::take(&mut self.files);
         for (file, read) in files {
             let stamp = disk::stamp(file);

@@ -21,8 +21,8 @@ use crate::wire::QuestionHasher;
 
 /// The observers, on the control thread.
 pub(super) struct ServerObservers {
-    taps: Taps,
-    summary: CountersSummary,
+    pub(super) taps: Taps,
+    pub(super) summary: CountersSummary,
     /// The counters of previous processes. Only this thread adds to them.
     carried: Arc<Counters>,
     /// The final counters, reported after another process has taken over counting.
@@ -30,10 +30,10 @@ pub(super) struct ServerObservers {
     /// Requests that wait for the counters of the previous process; `None` once they have arrived or if none
     /// will.
     uncounted: Option<Vec<oneshot::Sender<Snapshot>>>,
-    sight: Option<Sight>,
+    pub(super) sight: Option<Sight>,
     subscribers: Vec<mpsc::Sender<Event>>,
     backend_series: Option<u16>,
-    tasks_lost: u64,
+    pub(super) tasks_lost: u64,
     started: Instant,
 }
 
@@ -84,22 +84,9 @@ impl ServerObservers {
         self.backend_series = backend_series;
     }
 
-    pub(super) fn taps(&self) -> &Taps {
-        &self.taps
-    }
-
     /// Waits until a task of the observers is lost.
     pub(super) async fn lost(&mut self) -> LostTask {
         self.taps.lost().await
-    }
-
-    pub(super) fn count_lost_task(&mut self) {
-        self.tasks_lost += 1;
-    }
-
-    /// Returns true before the first sample, which a request may precede.
-    pub(super) fn is_new(&self) -> bool {
-        self.sight.is_none()
     }
 
     /// Takes the sample of a second; without an admin server there is none.
@@ -135,10 +122,6 @@ impl ServerObservers {
 
     pub(super) fn status(&self, snapshot: &Snapshot) -> Status {
         Status::of(snapshot, self.sight.as_ref(), SystemTime::now())
-    }
-
-    pub(super) fn sight(&self) -> Option<&Sight> {
-        self.sight.as_ref()
     }
 
     pub(super) fn subscribe(&mut self, LiveSubscriber { last, missed, seconds }: LiveSubscriber) {
@@ -186,10 +169,6 @@ impl ServerObservers {
     /// Writes the last records.
     pub(super) async fn end(&mut self) {
         self.taps.end().await;
-    }
-
-    pub(super) fn into_summary(self) -> CountersSummary {
-        self.summary
     }
 }
 

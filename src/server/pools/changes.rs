@@ -118,7 +118,7 @@ impl ServerPools {
     ) -> Result<(Rc<EtcdAccess>, Option<BackendOrder>, FleetOrder), ChangeRefusal> {
         let FleetOrder { pool, backend, order: word, by, lasts, is_forced } = order;
         let none = || ChangeRefusal::Conflict("orders need etcd: add [etcd] to the config".to_owned());
-        let access = Rc::clone(self.membership.access().ok_or_else(none)?);
+        let access = Rc::clone(self.membership.discoverer.access().ok_or_else(none)?);
         // Use the name, which all forwarders share.
         let known = self.backend(pool, backend);
         let name = match (&known, word) {
@@ -212,13 +212,17 @@ impl ServerPools {
             pool.state.announce_all();
         }
         // A member is held only while it is up, so settle the members again.
-        self.membership.wake().notify_one();
+        self.membership.wake.notify_one();
         self.links.refresh();
     }
 
     pub(in crate::server) fn put_in_force(&mut self) {
         let Some(earlier) = &self.state else { return };
-        let state = Arc::new(earlier.with_pools(&self.with_members(), self.links.workers.count(), Instant::now()));
+        let state = Arc::new(earlier.with_pools(
+            &self.membership.with_members(&self.configs.running()),
+            self.links.workers.count(),
+            Instant::now(),
+        ));
         self.set_state(state);
         self.obey();
     }

@@ -67,18 +67,18 @@ impl PoolEdits {
 impl PoolConfigs {
     /// Returns the pools of the config with the changes by operators.
     pub(super) fn running(&self) -> Vec<PoolConfig> {
-        self.file
-            .iter()
-            .map(|pool| self.edits.get(&pool.name).map_or_else(|| pool.clone(), |edits| edits.apply(pool)))
-            .collect()
+        self.file.iter().map(|pool| self.edited(pool)).collect()
     }
 
     /// Returns a pool with its changes by operators.
     pub(super) fn pool(&self, name: &str) -> Result<PoolConfig, ChangeRefusal> {
         let names = self.file.iter().map(|pool| pool.name.as_str());
         let pool = self.file.iter().find(|pool| pool.name == name);
-        let pool = pool.ok_or_else(|| ChangeRefusal::no_such("pool", name, names))?;
-        Ok(self.edits.get(name).map_or_else(|| pool.clone(), |edits| edits.apply(pool)))
+        pool.map(|pool| self.edited(pool)).ok_or_else(|| ChangeRefusal::no_such("pool", name, names))
+    }
+
+    fn edited(&self, pool: &PoolConfig) -> PoolConfig {
+        self.edits.get(&pool.name).map_or_else(|| pool.clone(), |edits| edits.apply(pool))
     }
 
     /// Returns the backends of a pool that no source can remove.

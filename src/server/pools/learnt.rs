@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::persist::wall_clock;
-use super::{CarriedPools, PoolMinutes};
+use super::{CarriedPools, LastMinutes};
 use crate::cache::{Cache, SnapshotLoadError};
 use crate::config::{CacheConfig, Config};
 use crate::engine::LearntBackend;
@@ -115,7 +115,7 @@ impl Learnt {
         Ok(Some((Arc::new(cache), answers)))
     }
 
-    pub(super) fn restore(&self, state: &ForwarderState, minutes: &mut PoolMinutes) {
+    pub(super) fn restore(&self, state: &ForwarderState, minutes: &mut LastMinutes) {
         for known in &self.pools {
             let Some(pool) = state.pool(&known.name) else { continue };
             pool.budget().set_level(known.budget);

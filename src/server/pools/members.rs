@@ -30,24 +30,24 @@ use crate::discover::{
 };
 use crate::discoverer::{Discoverer, DiscoveryReport, EtcdAccess, SourceSpec};
 use crate::limit::OwnAddresses;
-use crate::load::EtcdSecrets;
+use crate::load::{EtcdSecrets, reaches};
 use crate::metrics::PoolSnapshot;
 use crate::net::sys::bind::is_of_this_host;
 use crate::net::tasks::Tasks;
 use crate::server::process::{Listeners, SectionName};
 
 pub(in crate::server) struct Membership {
-    discoverer: Discoverer,
+    pub(in crate::server) discoverer: Discoverer,
     reports: Receiver<DiscoveryReport>,
     pools: Vec<PoolRoster>,
     orders: Orders,
     wrong_orders: HashSet<String>,
     orders_failure: Option<String>,
-    wake: Rc<Notify>,
+    pub(super) wake: Rc<Notify>,
     is_due: bool,
     settled: Option<Instant>,
     saving: Saving,
-    own: OwnListeners,
+    pub(super) own: OwnListeners,
 }
 
 /// The bound addresses of the forwarder, which no source may list.
@@ -82,10 +82,6 @@ impl Membership {
             saving: Saving::default(),
             own,
         }
-    }
-
-    pub(super) fn set_own(&self, own: Vec<SocketAddr>) {
-        self.own.replace(own);
     }
 
     pub(in crate::server) fn add_counted(&mut self, counted: &[PoolSnapshot]) {
@@ -144,10 +140,6 @@ impl Membership {
         self.is_due = true;
     }
 
-    pub(in crate::server) fn wake(&self) -> Rc<Notify> {
-        Rc::clone(&self.wake)
-    }
-
     pub(super) fn restore_members(&mut self, configs: &PoolConfigs) {
         for pool in &mut self.pools {
             let fixed = configs.fixed(&pool.name);
@@ -191,13 +183,14 @@ impl Membership {
         self.pools.iter().all(is_asked)
     }
 
-    pub(in crate::server) fn access(&self) -> Option<&Rc<EtcdAccess>> {
-        self.discoverer.access()
+    fn pool(&self, name: &str) -> Option<&PoolRoster> {
+        self.pools.iter().find(|known| known.name == name)
     }
 
     pub(in crate::server) fn is_listed(&self, pool: &str, address: &BackendAddress) -> bool {
-        let roster = self.pools.iter().find(|known| known.name == pool).map(|known| &known.roster);
-        roster.is_some_and(|roster| roster.is_listed(address) || roster.members().any(|(member, _)| member == *address))
+        self.pool(pool)
+            .map(|known| &known.roster)
+            .is_some_and(|roster| roster.is_listed(address) || roster.members().any(|(member, _)| member == *address))
     }
 
     pub(in crate::server) fn order(&self, pool: &str, name: &str, address: &BackendAddress) -> Option<&BackendOrder> {
@@ -211,7 +204,7 @@ impl Membership {
     pub(super) fn with_members(&self, pools: &[PoolConfig]) -> Vec<PoolConfig> {
         let with = |config: &PoolConfig| {
             let mut config = config.clone();
-            let roster = self.pools.iter().find(|pool| pool.name == config.name);
+            let roster = self.pool(&config.name);
             let backend = |(address, member): (BackendAddress, &DiscoveredMember)| BackendConfig {
                 name: member.name.clone(),
                 weight: member.weight,
@@ -388,7 +381,7 @@ impl ServerPools {
     pub(in crate::server) fn settle_members(&mut self) {
         let (now, mut is_change) = (Instant::now(), false);
         let own = Rc::clone(&self.membership.own);
-        let is_own = |address: &BackendAddress| is_own_listener(&own.borrow(), address);
+        let is_own = |address: &BackendAddress| own.borrow().iter().any(|own| reaches(*own, address, is_of_this_host));
         for pool in &mut self.membership.pools {
             let fixed = self.configs.fixed(&pool.name);
             let shared = self.state.as_ref().and_then(|state| state.pool(&pool.name));
@@ -412,7 +405,7 @@ impl ServerPools {
         let Some(state) = &self.state else { return };
         let mut is_change = false;
         for pool in &state.pools {
-            let roster = self.membership.pools.iter().find(|known| known.name == pool.config.name);
+            let roster = self.membership.pool(&pool.config.name);
             let announced = &pool.state;
             for backend in &pool.backends {
                 let order = self.membership.order(&pool.config.name, &backend.name, &backend.address);
@@ -443,24 +436,11 @@ impl ServerPools {
             self.links.refresh();
         }
     }
-
-    pub(super) fn with_members(&self) -> Vec<PoolConfig> {
-        self.membership.with_members(&self.configs.running())
-    }
 }
 
 pub(in crate::server) fn own_forwarder(listeners: &Listeners) -> Vec<SocketAddr> {
     let section = listeners.section(&SectionName::Forwarder);
     section.iter().flat_map(|section| &section.addresses).map(|address| address.bound()).collect()
-}
-
-fn is_own_listener(own: &[SocketAddr], address: &BackendAddress) -> bool {
-    let ip = address.ip().to_canonical();
-    own.iter().any(|own| {
-        let is_same = own.ip().to_canonical() == ip;
-        own.port() == address.port()
-            && (is_same || own.ip().is_unspecified() && (ip.is_loopback() || is_of_this_host(ip)))
-    })
 }
 
 const GATHER: Duration = Duration::from_millis(200);

@@ -9,13 +9,13 @@ use crate::config::{SlowConfig, SlowThreshold};
 use crate::metrics::{Aggregate, BackendState, HistogramSnapshot};
 use crate::state::{ForwarderState, PoolState, SharedPool};
 
-pub(super) struct PoolMinutes {
+pub(super) struct LastMinutes {
     pub(super) threshold: SlowThreshold,
-    pools: Vec<PoolMinute>,
+    pools: Vec<LastMinute>,
     seconds: usize,
 }
 
-struct PoolMinute {
+struct LastMinute {
     pool: Arc<PoolState>,
     /// All queries until each second.
     queries: VecDeque<u64>,
@@ -24,7 +24,7 @@ struct PoolMinute {
     is_dead: bool,
 }
 
-impl PoolMinutes {
+impl LastMinutes {
     pub(super) fn new(threshold: SlowThreshold) -> Self {
         Self { threshold, pools: Vec::new(), seconds: 0 }
     }
@@ -41,7 +41,6 @@ impl PoolMinutes {
         self.minute(pool).queries = latest.iter().copied().collect();
     }
 
-    /// Forgets all pools.
     pub(super) fn clear(&mut self) {
         self.pools.clear();
     }
@@ -84,18 +83,18 @@ impl PoolMinutes {
         }
     }
 
-    fn minute(&mut self, pool: &Arc<PoolState>) -> &mut PoolMinute {
+    fn minute(&mut self, pool: &Arc<PoolState>) -> &mut LastMinute {
         let known = self.pools.iter().position(|known| Arc::ptr_eq(&known.pool, pool));
         let place = known.unwrap_or_else(|| {
             let (queries, races) = (VecDeque::with_capacity(SECONDS + 1), VecDeque::with_capacity(STEPS + 1));
-            self.pools.push(PoolMinute { pool: Arc::clone(pool), queries, races, is_dead: false });
+            self.pools.push(LastMinute { pool: Arc::clone(pool), queries, races, is_dead: false });
             self.pools.len() - 1
         });
         &mut self.pools[place]
     }
 }
 
-impl PoolMinute {
+impl LastMinute {
     fn count(&mut self, pool: &SharedPool) {
         let total = pool.state.queries();
         push(&mut self.queries, total, SECONDS);
@@ -176,7 +175,7 @@ mod tests {
 
     /// Returns the threshold of the only pool after this many seconds.
     fn after(
-        thresholds: &mut PoolMinutes,
+        thresholds: &mut LastMinutes,
         seconds: usize,
         threshold: SlowThreshold,
         state: &ForwarderState,
@@ -193,7 +192,7 @@ mod tests {
 
     #[test]
     fn auto_is_what_nearly_all_races_of_the_last_minute_kept() {
-        let (mut thresholds, state) = (PoolMinutes::new(SlowThreshold::Auto), state());
+        let (mut thresholds, state) = (LastMinutes::new(SlowThreshold::Auto), state());
         let mut pass = |seconds| after(&mut thresholds, seconds, SlowThreshold::Auto, &state);
         assert_eq!(pass(1), UNKNOWN, "nothing is known yet");
         note(&state, 2_000, 10 * MS);
@@ -212,7 +211,7 @@ mod tests {
 
     #[test]
     fn without_history_nothing_below_the_longest_delay_of_a_hedge_is_slow() {
-        let (mut thresholds, state) = (PoolMinutes::new(SlowThreshold::Auto), state());
+        let (mut thresholds, state) = (LastMinutes::new(SlowThreshold::Auto), state());
         let mut pass = || after(&mut thresholds, STEP, SlowThreshold::Auto, &state);
         assert_eq!(pass(), UNKNOWN);
         note(&state, 999, 2 * MS);
@@ -223,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_change_of_members_is_no_second() {
-        let (mut thresholds, state) = (PoolMinutes::new(SlowThreshold::Auto), state());
+        let (mut thresholds, state) = (LastMinutes::new(SlowThreshold::Auto), state());
         after(&mut thresholds, 1, SlowThreshold::Auto, &state);
         note(&state, 1_000, 100 * MS);
         after(&mut thresholds, STEP, SlowThreshold::Auto, &state);
@@ -233,7 +232,7 @@ mod tests {
 
     #[test]
     fn auto_is_never_below_a_millisecond() {
-        let (mut thresholds, state) = (PoolMinutes::new(SlowThreshold::Auto), state());
+        let (mut thresholds, state) = (LastMinutes::new(SlowThreshold::Auto), state());
         after(&mut thresholds, 1, SlowThreshold::Auto, &state);
         note(&state, 1_000, MS / 5);
         assert_eq!(after(&mut thresholds, STEP, SlowThreshold::Auto, &state), MS);
@@ -241,7 +240,7 @@ mod tests {
 
     #[test]
     fn what_the_config_says_is_in_force_at_once() {
-        let (mut thresholds, state) = (PoolMinutes::new(SlowThreshold::Auto), state());
+        let (mut thresholds, state) = (LastMinutes::new(SlowThreshold::Auto), state());
         after(&mut thresholds, 1, SlowThreshold::Auto, &state);
         note(&state, 1_000, 100 * MS);
         after(&mut thresholds, STEP, SlowThreshold::Auto, &state);

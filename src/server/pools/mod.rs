@@ -11,7 +11,6 @@ mod members;
 mod minutes;
 mod persist;
 mod probes;
-mod retired;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -27,10 +26,9 @@ pub use self::known::CarriedPools;
 use self::known::{KnownPool, PoolEdits};
 pub use self::learnt::Learnt;
 use self::members::{Membership, own_forwarder, read_saved};
-use self::minutes::PoolMinutes;
+use self::minutes::LastMinutes;
 use self::persist::{CacheSaves, wall_clock};
 use self::probes::BackendProbes;
-use self::retired::RetiredPools;
 use super::carried::{CarriedCache, CarriedState};
 use super::links::ServerLinks;
 use super::process::SectionName;
@@ -40,7 +38,6 @@ use super::zones::Lease;
 use crate::admin::{CacheAccess, ChangeRefusal};
 use crate::cache::{Cache, Flush};
 use crate::config::{Config, PoolConfig};
-use crate::discoverer::EtcdAccess;
 use crate::load::{EtcdSecrets, Setup};
 use crate::metrics::{Aggregate, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::net::tasks::{LostTask, TaskKind, blocking, blocking_task};
@@ -53,12 +50,11 @@ use crate::wire::HashSeed;
 /// The pools, on the control thread.
 pub struct ServerPools {
     /// The state that the workers share; `None` without a forwarder.
-    state: Option<Arc<ForwarderState>>,
-    retired: RetiredPools,
+    pub(super) state: Option<Arc<ForwarderState>>,
     configs: PoolConfigs,
-    membership: Membership,
+    pub(super) membership: Membership,
     probes: BackendProbes,
-    minutes: PoolMinutes,
+    minutes: LastMinutes,
     cache_saves: CacheSaves,
     hash_seed: HashSeed,
     crowds: Interval,
@@ -107,11 +103,10 @@ impl ServerPools {
         let membership = Membership::new(&links.tasks, own_forwarder(&reload.listening.listeners));
         let mut this = Self {
             state: None,
-            retired: RetiredPools::default(),
             configs: PoolConfigs { file: config.pools.clone(), edits: known.edits() },
-            probes: BackendProbes::new(reload.workers.links(), health_events, membership.wake(), &links),
+            probes: BackendProbes::new(reload.workers.links(), health_events, Rc::clone(&membership.wake), &links),
             membership,
-            minutes: PoolMinutes::new(config.slow_threshold()),
+            minutes: LastMinutes::new(config.slow_threshold()),
             cache_saves: CacheSaves::new(Instant::now()),
             hash_seed,
             crowds: interval(CROWDS),
@@ -120,7 +115,7 @@ impl ServerPools {
         let saved = known.members.clone().or_else(|| read_saved(config.state_dir.as_ref()?));
         this.membership.set_config(config, etcd, saved.as_ref());
         this.membership.restore_members(&this.configs);
-        config.pools = this.with_members();
+        config.pools = this.membership.with_members(&this.configs.running());
         let sent = match cache {
             CarriedCache::Sent(cache) => Some(Arc::clone(cache)),
             CarriedCache::Persisted | CarriedCache::Cold => None,
@@ -161,7 +156,7 @@ impl ServerPools {
         reload: &mut Reload<'_>,
     ) -> Vec<String> {
         self.minutes.threshold = config.slow_threshold();
-        self.membership.set_own(own_forwarder(&reload.listening.listeners));
+        self.membership.own.replace(own_forwarder(&reload.listening.listeners));
         self.membership.set_config(config, etcd, None);
         let members = self.membership.with_members(&config.pools);
         let file = mem::replace(&mut config.pools, members);
@@ -212,8 +207,8 @@ impl ServerPools {
             self.links.free(Arc::clone(cache));
         }
         self.links.condition.set_pools(&[]);
-        self.retired.keep(earlier, None);
         self.state = None;
+        self.free_pools(earlier);
     }
 
     fn set_state(&mut self, state: Arc<ForwarderState>) {
@@ -223,10 +218,16 @@ impl ServerPools {
         self.links.workers.broadcast(|| ForwarderCommand::SetState(Arc::clone(&state)));
         self.forget_pools(&state);
         self.links.condition.set_pools(&state.pools);
-        self.retired.free_unused();
         if let Some(earlier) = self.state.replace(state) {
-            self.retired.keep(&earlier, self.state.as_deref());
+            self.free_pools(&earlier);
         }
+    }
+
+    /// Leaves the replaced pools to the reload thread, because freeing a pool with thousands of members is
+    /// slow. A worker releases a pool when it takes the next one, or when the last race with it ends.
+    fn free_pools(&self, earlier: &ForwarderState) {
+        let stays = |pool: &Arc<SharedPool>| self.shared().iter().any(|other| Arc::ptr_eq(pool, other));
+        earlier.pools.iter().filter(|pool| !stays(pool)).for_each(|pool| self.links.free(Arc::clone(pool)));
     }
 
     /// Removes cached answers of pools that `state` lacks or has changed. They could not be found, but a pool
@@ -257,7 +258,6 @@ impl ServerPools {
             () = self.probes.on_event() => {}
             () = self.membership.due() => self.settle_members(),
             _ = self.crowds.tick() => {
-                self.retired.free_unused();
                 if self.state.as_ref().is_some_and(|state| state.renew_crowds()) {
                     self.links.workers.broadcast(|| ForwarderCommand::Refresh);
                 }
@@ -279,18 +279,10 @@ impl ServerPools {
         }
     }
 
-    pub(super) fn state(&self) -> Option<&Arc<ForwarderState>> {
-        self.state.as_ref()
-    }
-
     /// Returns how long a query may wait for its response.
     pub(super) fn owed_for(&self) -> Duration {
         let timeouts = self.shared().iter().map(|pool| pool.rules().timeout);
         timeouts.max().unwrap_or_default() + MARGIN
-    }
-
-    pub(super) fn etcd(&self) -> Option<&Rc<EtcdAccess>> {
-        self.membership.access()
     }
 
     fn shared(&self) -> &[Arc<SharedPool>] {

@@ -17,7 +17,8 @@ pub(in crate::server) struct CertificateLooks {
     reported: Vec<String>,
     due: Instant,
     turn: Arc<Mutex<()>>,
-    tls: Arc<BackendTls>,
+    /// The TLS configurations of backends, which change with the files.
+    pub(in crate::server) tls: Arc<BackendTls>,
 }
 
 #[derive(Clone)]
@@ -50,11 +51,6 @@ impl CertificateLooks {
         self.tls.trust(Arc::clone(&roots));
         let (turn, tls) = (Arc::clone(&self.turn), Arc::clone(&self.tls));
         *self = Self { turn, tls, ..Self::new(files, sections, roots, now) };
-    }
-
-    /// Returns the TLS configurations of backends, which change with the files.
-    pub(super) fn tls(&self) -> &Arc<BackendTls> {
-        &self.tls
     }
 
     /// Checks at once: a reload has failed, perhaps because of these files, and problems must be reported.

@@ -41,18 +41,13 @@ impl DrainResult {
 }
 
 /// The end of the process.
+#[derive(Default)]
 pub(in crate::server) struct DrainState {
     /// The time for which a server that is not ready any more still serves.
     pub(super) delay: Duration,
     pub(in crate::server) is_ending: bool,
     /// The loss of a worker, which is not replaced any more.
     pub(in crate::server) lost_worker: Option<Loss>,
-}
-
-impl DrainState {
-    pub(super) fn new(delay: Duration) -> Self {
-        Self { delay, is_ending: false, lost_worker: None }
-    }
 }
 
 impl ServerProcess {
@@ -62,11 +57,6 @@ impl ServerProcess {
             true => STOPPING.to_owned(),
             false => format!("not ready any more; after {:?} {STOPPING}", self.draining.delay),
         }
-    }
-
-    fn end_reloads(&mut self) {
-        self.draining.is_ending = true;
-        self.reloads.refuse_all();
     }
 }
 
@@ -91,7 +81,8 @@ impl Server {
         {
             return self.end_lost(loss);
         }
-        self.process.end_reloads();
+        self.process.draining.is_ending = true;
+        self.process.reloads.refuse_all();
         let deadline = Instant::now() + self.pools.owed_for();
         self.end_xdp();
         self.process.listening.divert(rest, |name| *name == SectionName::Forwarder);
@@ -121,14 +112,14 @@ impl Server {
         if let Err(lost) = self.pools.save_last().await {
             drained = DrainResult::Lost(Loss { worker: None, lost });
         }
-        self.process.stop_admin().await;
-        (drained, self.observe.into_summary(), counted)
+        self.process.admin.stop().await;
+        (drained, self.observe.summary, counted)
     }
 
     /// Reports that the server is not ready any more, and waits until clients have noticed.
     async fn announce_end(&mut self) -> Result<(), Loss> {
         self.links.condition.set_ready(false);
-        let (registrations, delay) = (self.zones.end_registrations(), self.process.draining.delay);
+        let (registrations, delay) = (self.zones.registrations.take(), self.process.draining.delay);
         let waiting = async {
             // Clients that use the registration must switch before the server stops.
             let seen = registrations.drain().await;
@@ -143,7 +134,7 @@ impl Server {
 
     fn end_lost(self, loss: Loss) -> (DrainResult, CountersSummary, Snapshot) {
         let counted = self.snapshot();
-        (DrainResult::Lost(loss), self.observe.into_summary(), counted)
+        (DrainResult::Lost(loss), self.observe.summary, counted)
     }
 
     /// Runs the server while it drains, until a task is lost. Rejects requests for another process.

@@ -47,9 +47,9 @@ use crate::server::StartError;
 /// All listening sockets of the process.
 #[derive(Debug)]
 pub struct Listeners {
-    workers: usize,
-    sections: Vec<SectionSockets>,
-    admin: Option<AdminListeners>,
+    pub(in crate::server) workers: usize,
+    pub(in crate::server) sections: Vec<SectionSockets>,
+    pub(in crate::server) admin: Option<AdminListeners>,
     leaving: Vec<Weak<ServedAddress>>,
     tls: Arc<TlsServer>,
     quic: Arc<QuicServer>,
@@ -209,10 +209,6 @@ impl Listeners {
         Ok(Self { workers: self.workers, sections, admin, leaving, tls, quic })
     }
 
-    pub(in crate::server) fn workers(&self) -> usize {
-        self.workers
-    }
-
     pub(in crate::server) fn addresses(&self) -> Vec<(String, Vec<ListenAddress>)> {
         let bound = |section: &SectionSockets| section.entries().map(|entry| entry.address).collect();
         let sections = self.sections.iter().map(|section| (section.name.label().to_owned(), bound(section)));
@@ -265,10 +261,6 @@ impl Listeners {
         self.all().map(|address| of_group(&address.group)).sum()
     }
 
-    pub(in crate::server) fn sections(&self) -> &[SectionSockets] {
-        &self.sections
-    }
-
     pub(in crate::server) fn section(&self, name: &SectionName) -> Option<&SectionSockets> {
         self.sections.iter().find(|section| section.name == *name)
     }
@@ -285,11 +277,8 @@ impl Listeners {
         self.all().any(|other| other == address)
     }
 
-    pub(in crate::server) fn admin(&self) -> Option<&AdminListeners> {
-        self.admin.as_ref()
-    }
-
-    pub(in crate::server) fn leave(&self) {
+    /// Leaves the file of the admin socket to another process, so that this process does not remove it.
+    pub fn leave_socket(&self) {
         if let Some(socket) = self.admin.as_ref().and_then(|admin| admin.socket.as_ref()) {
             socket.leave();
         }

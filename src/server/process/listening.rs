@@ -1,7 +1,7 @@
 //! The addresses that clients use, and their connections.
 //!
-//! Steps that can fail come first: sockets are bound and duplicated for all workers ([`AddressChanges`]). Then
-//! the control thread sends commands without waiting; the workers synchronize by a [`Checkpoint`].
+//! Steps that can fail come first: sockets are bound and duplicated for all workers ([`AddressChanges`]).
+//! Then the control thread sends commands without waiting; the workers synchronize by a [`Checkpoint`].
 
 use std::collections::HashMap;
 use std::io;
@@ -42,7 +42,7 @@ impl Listening {
     /// Diverts datagrams from the ending sections, so that senders get an ICMP error.
     pub(in crate::server) fn divert(&self, rest: QueuedQueryFate, is_ending: impl Fn(&SectionName) -> bool) {
         if rest == QueuedQueryFate::Taken {
-            let sections = self.listeners.sections().iter().filter(|section| is_ending(&section.name));
+            let sections = self.listeners.sections.iter().filter(|section| is_ending(&section.name));
             sections.flat_map(|section| &section.addresses).for_each(|address| address.divert());
         }
     }
@@ -57,8 +57,8 @@ impl AddressChanges {
     /// Compares the sections, and duplicates the sockets of new addresses for all workers. `owed_for` is how
     /// long a query may wait for its response.
     pub(super) fn between(earlier: &Listeners, listeners: &Listeners, owed_for: Duration) -> io::Result<Self> {
-        let (count, mut changes) = (listeners.workers(), HashMap::new());
-        for name in earlier.sections().iter().chain(listeners.sections()).map(|section| &section.name) {
+        let (count, mut changes) = (listeners.workers, HashMap::new());
+        for name in earlier.sections.iter().chain(&listeners.sections).map(|section| &section.name) {
             let known = earlier.section(name).map(|section| &*section.addresses);
             let (old, new) = (known, listeners.section(name).map(|section| &*section.addresses));
             if old == new || changes.contains_key(name) {

@@ -11,10 +11,8 @@ mod privileges;
 mod reload;
 mod watch;
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,26 +37,30 @@ use super::StartError;
 use super::links::ServerLinks;
 use crate::address::ListenAddress;
 use crate::admin::AdminRequest;
-use crate::config::{Config, CookieConfig, SupervisorConfig};
-use crate::limit::{CookieSecrets, Cookies, OwnAddresses};
+use crate::config::{Config, SupervisorConfig};
+use crate::limit::OwnAddresses;
 use crate::load::{ConfigText, Setup};
 use crate::metrics::{ProcessSnapshot, ProcessesSnapshot, Role, Snapshot};
 use crate::net::from_clients::tcp::MovedConnection;
 use crate::net::sys::descriptors::Shares;
 use crate::net::tasks::LostTask;
-use crate::net::to_backends::tls::{BackendTls, KnownRoots};
+use crate::net::to_backends::tls::KnownRoots;
 
 /// The process, on the control thread.
 pub struct ServerProcess {
     /// The config at the start. A change of some of it needs a restart.
-    started_with: Arc<Config>,
-    source: Option<ConfigText>,
+    pub(super) started_with: Arc<Config>,
+    /// The text of the current config, if it was read from a file.
+    pub source: Option<ConfigText>,
+    /// True if the current config has a change that only another process can apply, such as the number of
+    /// workers.
+    pub is_restart_due: bool,
     pub(super) listening: Listening,
     pub(super) reloads: Reloads,
     watching: Watching,
-    certificates: CertificateLooks,
-    own_secret: OwnSecret,
-    admin: AdminTasks,
+    pub(super) certificates: CertificateLooks,
+    pub(super) own_secret: OwnSecret,
+    pub(super) admin: AdminTasks,
     processes: ProcessList,
     pub(super) draining: DrainState,
     links: ServerLinks,
@@ -67,7 +69,6 @@ pub struct ServerProcess {
 struct ProcessList {
     /// The processes of the supervisor, if there is one.
     known: Option<ProcessesSnapshot>,
-    is_restart_due: bool,
     started_at: SystemTime,
 }
 
@@ -105,11 +106,12 @@ impl ServerProcess {
         watching.set_on(config.watch);
         let files = std::mem::take(&mut setup.certificate_files);
         let certificates = CertificateLooks::new(files, &config.certificates, Arc::clone(&setup.roots), now);
-        let doors = listeners.admin().map(Doors::new).transpose()?;
+        let doors = listeners.admin.as_ref().map(Doors::new).transpose()?;
         let settings = admin_settings(config, setup.token.take());
         Ok(Self {
-            started_with: Arc::clone(reloads.config()),
+            started_with: Arc::clone(&reloads.config),
             source: setup.source.take(),
+            is_restart_due: false,
             listening: Listening {
                 own: Arc::new(OwnAddresses::new(listeners.for_queries())),
                 connections: ConnectionTables::new(config, shares.connections, now),
@@ -120,8 +122,8 @@ impl ServerProcess {
             certificates,
             own_secret: OwnSecret::new(now)?,
             admin: AdminTasks::start(doors, shares.admin, settings, requests, &links),
-            processes: ProcessList { known: None, is_restart_due: false, started_at: SystemTime::now() },
-            draining: DrainState::new(config.drain_delay),
+            processes: ProcessList { known: None, started_at: SystemTime::now() },
+            draining: DrainState { delay: config.drain_delay, ..DrainState::default() },
             links,
         })
     }
@@ -132,9 +134,9 @@ impl ServerProcess {
         let earlier = &self.listening.listeners;
         let listeners = Arc::new(earlier.reload(config)?);
         let changes = AddressChanges::between(earlier, &listeners, owed_for)?;
-        let doors = match (earlier.admin(), listeners.admin()) {
-            (old, new) if old == new => None,
-            (_, new) => Some(new.map(Doors::new).transpose()?),
+        let doors = match earlier.admin == listeners.admin {
+            true => None,
+            false => Some(listeners.admin.as_ref().map(Doors::new).transpose()?),
         };
         Ok(PreparedListening { listeners, changes, doors })
     }
@@ -174,26 +176,12 @@ impl ServerProcess {
             ("xdp", running.xdp != new.xdp, is_supervised),
         ];
         let changed = settings.iter().filter(|(_, has_changed, _)| *has_changed);
-        self.processes.is_restart_due = changed.clone().any(|(.., restarts)| *restarts);
+        self.is_restart_due = changed.clone().any(|(.., restarts)| *restarts);
         let notice = |(key, _, restarts): &(&str, bool, bool)| match restarts {
             true => format!("{key} has changed; restart to apply it"),
             false => format!("{key} has changed, which needs a restart to take effect"),
         };
         changed.map(notice).collect()
-    }
-
-    /// Returns the cookie generator of a section, if cookies are enabled. `files` has the secrets from files.
-    pub(super) fn cookies(
-        &self,
-        config: &CookieConfig,
-        files: &HashMap<PathBuf, CookieSecrets>,
-    ) -> Option<Arc<Cookies>> {
-        self.own_secret.cookies(config, files)
-    }
-
-    /// Returns the TLS configurations of backends, which change with the files.
-    pub(super) fn tls(&self) -> &Arc<BackendTls> {
-        self.certificates.tls()
     }
 
     /// Waits for an event. Cancel safe.
@@ -252,25 +240,12 @@ impl ServerProcess {
         self.reloads.add_counted(&counted.reload);
     }
 
-    /// Leaves requests to the admin server to another process.
-    pub(super) fn pass_admin_on(&mut self) {
-        self.admin.pass_on();
-    }
-
-    pub(super) async fn stop_admin(self) {
-        self.admin.stop().await;
-    }
-
     pub(super) fn is_supervised(&self) -> bool {
         self.processes.known.is_some()
     }
 
     pub(super) fn has_admin(&self) -> bool {
-        self.listening.listeners.admin().is_some()
-    }
-
-    pub(super) fn started_with(&self) -> &Config {
-        &self.started_with
+        self.listening.listeners.admin.is_some()
     }
 
     /// Returns the bound addresses, such as `forwarder=127.0.0.1:5300 ts1=127.0.0.1:5301`.
@@ -289,17 +264,6 @@ impl ServerProcess {
         self.processes.known = Some(processes);
     }
 
-    /// Returns true if the current config has a change that only another process can apply, such as the
-    /// number of workers.
-    pub fn is_restart_due(&self) -> bool {
-        self.processes.is_restart_due
-    }
-
-    /// Leaves the file of the admin socket to another process, so that this process does not remove it.
-    pub fn leave_socket(&self) {
-        self.listening.listeners.leave();
-    }
-
     /// Moves the TCP connections of clients to another process that already serves. Each connection moves
     /// when it is idle between two messages. The drain closes the rest.
     pub fn move_connections(&self) -> UnboundedReceiver<MovedConnection> {
@@ -313,12 +277,7 @@ impl ServerProcess {
 
     /// Returns the `supervisor` section of the current config.
     pub fn supervisor(&self) -> Option<&SupervisorConfig> {
-        self.reloads.config().supervisor.as_ref()
-    }
-
-    /// Returns the text of the current config, if it was read from a file.
-    pub fn source(&self) -> Option<&ConfigText> {
-        self.source.as_ref()
+        self.reloads.config.supervisor.as_ref()
     }
 
     /// Returns the listening sockets, to pass to other processes.

@@ -41,15 +41,15 @@ pub type Read = Box<dyn FnMut(&Confinement) -> Result<Setup, LoadError> + Send>;
 
 /// The reloads of the config. One runs at a time, and at most one waits.
 pub(in crate::server) struct Reloads {
-    orders: Sender<ReloadOrder>,
+    pub(in crate::server) orders: Sender<ReloadOrder>,
     loaded: UnboundedReceiver<Result<LoadedConfig, LostTask>>,
-    running: Option<RunningReload>,
+    pub(in crate::server) running: Option<RunningReload>,
     next: Option<Vec<Answer>>,
     seen: ReloadSnapshot,
-    config: Arc<Config>,
+    pub(in crate::server) config: Arc<Config>,
 }
 
-struct RunningReload {
+pub(in crate::server) struct RunningReload {
     since: Instant,
     answers: Vec<Answer>,
     is_reported: bool,
@@ -114,15 +114,6 @@ impl Reloads {
         Ok(Self { orders, loaded, running: None, next: None, seen, config })
     }
 
-    /// Returns the channel to the reload thread.
-    pub(in crate::server) fn orders(&self) -> Sender<ReloadOrder> {
-        self.orders.clone()
-    }
-
-    pub(in crate::server) fn config(&self) -> &Arc<Config> {
-        &self.config
-    }
-
     pub(in crate::server) async fn loaded(&mut self) -> Result<LoadedConfig, LostTask> {
         match self.loaded.recv().await {
             Some(loaded) => loaded,
@@ -157,37 +148,29 @@ impl Reloads {
         }
     }
 
-    /// Lets a request wait for the next reload if one is running, because files may have changed after they
-    /// were read. Returns the requesters of a reload that may begin.
-    pub(in crate::server) fn request(&mut self, answer: Option<Answer>) -> Option<Vec<Answer>> {
-        if self.running.is_none() {
-            return Some(answer.into_iter().collect());
-        }
+    /// Requests a reload, which begins after the running one, because files may have changed after they were
+    /// read.
+    pub(in crate::server) fn request(&mut self, answer: Option<Answer>) {
         let next = self.next.get_or_insert_default();
         // Disconnected requesters are dropped, so that a client that repeats its request uses no memory.
         next.retain(|answer| !answer.is_closed());
         next.extend(answer);
-        None
     }
 
-    pub(in crate::server) fn is_running(&self) -> bool {
-        self.running.is_some()
-    }
-
-    pub(in crate::server) fn begin(&mut self, answers: Vec<Answer>, zones: ZonesBase, cache_size: Option<usize>) {
-        let base = ReloadBase { zones, cache_size, config: Arc::clone(&self.config) };
+    /// Begins the requested reload from the state in `base`, unless one is running. Returns true if it has
+    /// begun.
+    pub(in crate::server) fn begin(&mut self, base: impl FnOnce() -> (ZonesBase, Option<usize>)) -> bool {
+        let Some(answers) = self.next.take_if(|_| self.running.is_none()) else { return false };
+        let (zones, cache_size) = base();
         // A thread that has ended reports it separately.
-        let _ = self.orders.send(ReloadOrder::Load(base));
+        let _ = self.orders.send(ReloadOrder::Load(ReloadBase { zones, cache_size, config: Arc::clone(&self.config) }));
         self.running = Some(RunningReload { since: Instant::now(), answers, is_reported: false });
+        true
     }
 
     /// Notes the result of the running reload: the new config and a message, or the problems with their
-    /// headlines, which show no lines of the config. Returns the edition and the requesters of the next
-    /// reload.
-    pub(in crate::server) fn finish(
-        &mut self,
-        result: Result<(Config, String), (String, String)>,
-    ) -> (u64, Option<Vec<Answer>>) {
+    /// headlines, which show no lines of the config. Returns the edition.
+    pub(in crate::server) fn finish(&mut self, result: Result<(Config, String), (String, String)>) -> u64 {
         let (now, seen) = (SystemTime::now(), &mut self.seen);
         let (answer, error) = match result {
             Ok((config, message)) => {
@@ -201,11 +184,10 @@ impl Reloads {
             }
         };
         seen.last = Some(LastReload { at: now, error });
-        let edition = seen.edition;
         for waiting in self.running.take().into_iter().flat_map(|running| running.answers) {
             let _ = waiting.send(answer.clone());
         }
-        (edition, self.next.take())
+        self.seen.edition
     }
 
     pub(in crate::server) fn refuse_all(&mut self) {

@@ -29,9 +29,9 @@ use crate::zone::{Zone, ZoneDb};
 /// An authority that the workers serve.
 pub(in crate::server) struct ServedAuthority {
     /// Never used again by another authority of this process.
-    number: usize,
-    config: Arc<AuthorityConfig>,
-    state: Arc<AuthorityState>,
+    pub(in crate::server) number: usize,
+    pub(super) config: Arc<AuthorityConfig>,
+    pub(in crate::server) state: Arc<AuthorityState>,
     secondaries: HashMap<Name, Arc<SecondaryConfig>>,
     consumer: Consumer,
     saves: HashMap<Name, OrderedSaves>,
@@ -171,20 +171,8 @@ impl ServedAuthority {
         &self.config.name
     }
 
-    pub(super) fn config(&self) -> &Arc<AuthorityConfig> {
-        &self.config
-    }
-
-    pub(in crate::server) fn state(&self) -> &Arc<AuthorityState> {
-        &self.state
-    }
-
     pub(in crate::server) fn section(&self) -> SectionName {
         SectionName::Authority(self.name().to_owned())
-    }
-
-    pub(in crate::server) fn number(&self) -> usize {
-        self.number
     }
 
     /// Returns the secondary zones of the config.

@@ -20,7 +20,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub(super) use self::authorities::ServedAuthority;
 use self::authorities::{AuthorityChanges, PreparedAuthority};
-pub(super) use self::registrations::{Lease, Registrations};
+pub(super) use self::registrations::Lease;
+use self::registrations::Registrations;
 use self::updates::Updates;
 use super::links::ServerLinks;
 use super::process::Listeners;
@@ -34,7 +35,6 @@ use crate::discoverer::EtcdAccess;
 use crate::load::Setup;
 use crate::metrics::{CatalogSnapshot, Snapshot};
 use crate::net::tasks::{TaskKind, blocking};
-use crate::net::to_backends::tls::KnownRoots;
 use crate::notify::Notifier;
 use crate::secondary::{SavedZone, SavedZones, Secondaries, ZoneUpdate};
 use crate::transfer::catalog::CatalogAcceptError;
@@ -43,13 +43,13 @@ use crate::zone::Zone;
 
 /// The zones, on the control thread.
 pub(super) struct ServerZones {
-    authorities: Vec<ServedAuthority>,
+    pub(super) authorities: Vec<ServedAuthority>,
     next_number: usize,
-    secondaries: Secondaries,
+    pub(super) secondaries: Secondaries,
     updates: Updates,
     notifies: UnboundedReceiver<ReceivedNotify>,
     notifier: Notifier,
-    registrations: Registrations,
+    pub(super) registrations: Registrations,
     links: ServerLinks,
 }
 
@@ -120,7 +120,7 @@ impl ServerZones {
     }
 
     pub(super) fn base(&self) -> ZonesBase {
-        let running = |served: &ServedAuthority| (Arc::clone(served.config()), Arc::clone(served.state()));
+        let running = |served: &ServedAuthority| (Arc::clone(&served.config), Arc::clone(&served.state));
         ZonesBase(self.authorities.iter().map(running).collect())
     }
 
@@ -129,7 +129,7 @@ impl ServerZones {
         let PreparedZones { authorities, mut saved, .. } = prepared;
         let mut earlier = mem::take(&mut self.authorities);
         let (mut all_changes, mut notices) = (Vec::new(), Vec::new());
-        self.trust(Arc::clone(&reload.roots));
+        self.secondaries.trust(Arc::clone(&reload.roots));
         for mut prepared in authorities {
             let cookies = (reload.cookies)(&prepared.config.cookies);
             let known = earlier.iter().position(|served| served.name() == prepared.config.name);
@@ -140,9 +140,9 @@ impl ServerZones {
                     ServedAuthority::new(self.next_number - 1, &mut prepared)
                 }
             };
-            let replaced = Arc::clone(served.state());
+            let replaced = Arc::clone(&served.state);
             let (changes, odd) = served.reload(prepared, cookies);
-            let (number, addresses) = (served.number(), reload.addresses.take(&served.section()));
+            let (number, addresses) = (served.number, reload.addresses.take(&served.section()));
             if known.is_some() {
                 self.replaced(&served, replaced);
                 let set = |change| WorkerCommand::SetAuthorityAddresses(number, change);
@@ -155,11 +155,11 @@ impl ServerZones {
             self.authorities.push(served);
         }
         for gone in earlier {
-            let (addresses, number) = (reload.addresses.take(&gone.section()), gone.number());
+            let (addresses, number) = (reload.addresses.take(&gone.section()), gone.number);
             self.links.workers.send_each(addresses, |change| WorkerCommand::EndAuthority(number, change));
             self.notifier.forget(number);
             self.secondaries.forget(number);
-            self.links.free(Arc::clone(gone.state()));
+            self.links.free(Arc::clone(&gone.state));
         }
         // A zone of a catalog may now be in the config.
         all_changes.iter_mut().for_each(|changes| self.drop_members(changes));
@@ -190,8 +190,8 @@ impl ServerZones {
         updates.into_iter().for_each(|update| by_authority.entry(update.authority).or_default().push(update));
         for (number, updates) in by_authority {
             // The authority may have ended meanwhile.
-            let Some(place) = self.authorities.iter().position(|served| served.number() == number) else { continue };
-            let earlier = Arc::clone(self.authorities[place].state());
+            let Some(place) = self.authorities.iter().position(|served| served.number == number) else { continue };
+            let earlier = Arc::clone(&self.authorities[place].state);
             let changes = self.authorities[place].take(updates);
             changes.into_iter().for_each(|changes| self.follow(changes, &mut HashMap::new()));
             self.replaced(&self.authorities[place], earlier);
@@ -218,13 +218,8 @@ impl ServerZones {
 
     /// Publishes the new state of an authority, and frees the earlier one.
     fn replaced(&self, served: &ServedAuthority, earlier: Arc<AuthorityState>) {
-        self.links.workers.broadcast(|| WorkerCommand::SetAuthorityState(served.number(), Arc::clone(served.state())));
+        self.links.workers.broadcast(|| WorkerCommand::SetAuthorityState(served.number, Arc::clone(&served.state)));
         self.links.free(earlier);
-    }
-
-    /// Replaces the trust anchors for TLS primaries.
-    pub(super) fn trust(&self, roots: Arc<KnownRoots>) {
-        self.secondaries.trust(roots);
     }
 
     /// Accepts the doubted version of a catalog; `None` if there is no such catalog.
@@ -232,7 +227,7 @@ impl ServerZones {
         let catalog = name.parse::<Name>().ok()?.folded();
         let (mut accepted, mut refused) = (Vec::new(), None);
         for place in 0..self.authorities.len() {
-            let earlier = Arc::clone(self.authorities[place].state());
+            let earlier = Arc::clone(&self.authorities[place].state);
             match self.authorities[place].accept(&catalog) {
                 Ok((changes, message)) => {
                     accepted.push(message);
@@ -256,7 +251,7 @@ impl ServerZones {
 
     /// Registers the authorities of the config in etcd.
     pub(super) fn register(&mut self, listeners: &Listeners, access: Option<&Rc<EtcdAccess>>, leases: &[Lease]) {
-        let configs = self.authorities.iter().map(|served| &**served.config());
+        let configs = self.authorities.iter().map(|served| &*served.config);
         self.registrations.set(configs, listeners, access, leases);
         self.note_served();
     }
@@ -268,18 +263,6 @@ impl ServerZones {
             served.is_some_and(ServedAuthority::is_served)
         };
         self.registrations.note_served(is_served);
-    }
-
-    pub(super) fn leases(&self) -> Vec<Lease> {
-        self.registrations.leases()
-    }
-
-    pub(super) fn end_registrations(&mut self) -> Registrations {
-        self.registrations.take()
-    }
-
-    pub(super) fn authorities(&self) -> &[ServedAuthority] {
-        &self.authorities
     }
 
     pub(super) fn catalogs(&self) -> impl Iterator<Item = CatalogSnapshot> {
@@ -322,7 +305,7 @@ impl ServerZones {
 
     /// Returns all zones, each with its authority.
     fn all_zones(&self) -> impl Iterator<Item = (&ServedAuthority, &Arc<Zone>)> {
-        self.authorities.iter().flat_map(|served| served.state().zone_db.zones().iter().map(move |zone| (served, zone)))
+        self.authorities.iter().flat_map(|served| served.state.zone_db.zones().iter().map(move |zone| (served, zone)))
     }
 }
 

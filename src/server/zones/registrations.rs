@@ -82,7 +82,7 @@ impl Registrations {
     }
 
     /// Takes the registrations out, to end them.
-    pub(super) fn take(&mut self) -> Self {
+    pub(in crate::server) fn take(&mut self) -> Self {
         let rest = Self::new(self.tasks.clone());
         mem::replace(self, rest)
     }

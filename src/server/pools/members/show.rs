@@ -13,7 +13,7 @@ impl Membership {
     pub(in crate::server) fn show(&self, configured: &[PoolConfig], pools: &mut [PoolSnapshot]) {
         let now = Instant::now();
         for pool in pools {
-            let roster = self.pools.iter().find(|known| known.name == pool.name);
+            let roster = self.pool(&pool.name);
             let by_file = configured.iter().filter(|config| config.name == pool.name);
             let by_file: HashSet<_> =
                 by_file.flat_map(|config| &config.backends).map(|backend| backend.address).collect();

@@ -28,10 +28,10 @@ fn open(config: &Config, passed: Vec<ListeningSocket>) -> (Listeners, Vec<String
 fn read_by_each(listeners: &Listeners) -> Vec<usize> {
     let addresses = || listeners.section(&SectionName::Forwarder).expect("there is one").addresses.iter();
     let sockets = |worker| {
-        let sockets = addresses().map(|address| address.of_worker(worker, listeners.workers()));
+        let sockets = addresses().map(|address| address.of_worker(worker, listeners.workers));
         sockets.map(|sockets| sockets.expect("there are descriptors").udp.len()).sum()
     };
-    (0..listeners.workers()).map(sockets).collect()
+    (0..listeners.workers).map(sockets).collect()
 }
 
 #[test]

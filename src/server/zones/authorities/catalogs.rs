@@ -9,7 +9,7 @@ use crate::authority::{SecondarySource, ZoneTransfers};
 use crate::config::{AuthorityConfig, PrimaryConfig, ProducedCatalog, SecondaryConfig, Sharing};
 use crate::metrics::CatalogSnapshot;
 use crate::net::sys::clock::unix_now_serial;
-use crate::secondary::members::{self, CatalogListing};
+use crate::secondary::members;
 use crate::secondary::{SecondaryZone, ZoneKind, save_zone};
 use crate::transfer::catalog::{
     Catalog, CatalogAcceptError, CatalogChanges, CatalogCondition, CatalogFault, ListedZone, MemberZone, Note,
@@ -193,8 +193,8 @@ impl ServedAuthority {
         // All of them, because for a zone that moves by `coo` only the new catalog is reported.
         for catalog in self.config.catalogs.iter().map(|catalog| &catalog.rules.catalog) {
             let owned = self.consumer.owned_by(catalog).map(|(zone, owned)| (zone, &owned.member));
-            let listing = CatalogListing::of(folder, catalog, owned);
-            disk.push(Box::new(self.saves.entry(catalog.clone()).or_default().next(move || listing.save())));
+            let save = members::save_listing(folder, catalog, owned);
+            disk.push(Box::new(self.saves.entry(catalog.clone()).or_default().next(save)));
         }
         let gone = changes.gone.iter();
         let files: Vec<PathBuf> =
