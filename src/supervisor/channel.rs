@@ -20,6 +20,8 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
 
 use super::locks::is_lock;
 use super::tree::Pid;
@@ -125,6 +127,44 @@ impl Channel {
         }
         let message = serde_json::from_slice(text.get(..received.bytes).unwrap_or_default())?;
         Ok(ChannelEvent::Message(message, descriptors))
+    }
+}
+
+/// A channel whose messages a task awaits.
+#[derive(Debug)]
+pub(super) struct WatchedChannel {
+    channel: Channel,
+    /// The same socket. It keeps messages apart as a datagram socket does, and is only polled here.
+    watched: UnixDatagram,
+}
+
+impl WatchedChannel {
+    pub(super) fn new(channel: Channel) -> io::Result<Self> {
+        Ok(Self { watched: UnixDatagram::from_std(channel.as_fd().try_clone_to_owned()?.into())?, channel })
+    }
+
+    pub(super) fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.channel.send(message, descriptors)
+    }
+
+    /// Returns the next message; `None` if the channel has closed. Cancel safe.
+    pub(super) async fn next<M: DeserializeOwned>(&self) -> Option<(M, Vec<OwnedFd>)> {
+        loop {
+            self.watched.readable().await.ok()?;
+            let received = self.watched.try_io(Interest::READABLE, || match self.channel.receive() {
+                Ok(ChannelEvent::Nothing) => Err(io::ErrorKind::WouldBlock.into()),
+                received => Ok(received),
+            });
+            match received {
+                Ok(Ok(ChannelEvent::Message(message, descriptors))) => return Some((message, descriptors)),
+                Ok(Ok(ChannelEvent::Nothing)) | Err(_) => {}
+                Ok(Ok(ChannelEvent::Closed)) => return None,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "a message of another process cannot be read");
+                    return None;
+                }
+            }
+        }
     }
 }
 

@@ -5,29 +5,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::channel::Channel;
 use super::locks::Lock;
-use super::message::{Edition, GivenUp, Handover, OriginalCommand, PROTOCOL, ProcessPart};
+use super::message::{Edition, GivenUp, Handover, PROTOCOL, ProcessPart, TreeFacts};
 use super::spawn::{Image, Luggage};
-use super::tree::{Purpose, TreeRules};
-use crate::metrics::ProcessesSnapshot;
+use super::tree::Purpose;
 use crate::net::from_clients::listening::ListeningSocket;
-use crate::service_manager::Contact;
 
 pub(super) struct Common {
     pub(super) serve: Lock,
     pub(super) supervise: Lock,
     /// The channel on which processes introduce themselves to the supervisor.
     pub(super) introductions: [Channel; 2],
-    pub(super) origin: OriginalCommand,
-    pub(super) succession: bool,
+    /// The active config, and its text.
     pub(super) edition: Option<(Edition, OwnedFd)>,
+    /// The learned state of the backends.
     pub(super) known: Option<OwnedFd>,
     pub(super) sockets: Vec<ListeningSocket>,
-    pub(super) view: ProcessesSnapshot,
-    pub(super) rules: TreeRules,
-    pub(super) contact: Contact,
-    pub(super) given_up: Option<GivenUp>,
-    /// The rights that children give up before they read data of another process.
-    pub(super) to_give_up: GivenUp,
+    pub(super) facts: TreeFacts,
 }
 
 impl Common {
@@ -35,15 +28,9 @@ impl Common {
         let handover = Handover {
             protocol: PROTOCOL,
             part,
-            origin: self.origin.clone(),
-            rules: self.rules,
-            succession: self.succession,
             edition: self.edition.as_ref().map(|(edition, _)| edition.clone()),
             has_known: self.known.is_some(),
-            view: self.view.clone(),
-            contact: self.contact.clone(),
-            given_up: self.given_up.clone(),
-            to_give_up: self.to_give_up.clone(),
+            facts: self.facts.clone(),
         };
         let [write, read] = &self.introductions;
         let mut descriptors = vec![self.serve.as_fd(), self.supervise.as_fd(), write.as_fd(), read.as_fd()];
@@ -53,6 +40,7 @@ impl Common {
         Luggage { handover, descriptors, sockets: &self.sockets }
     }
 
+    /// Returns also a newcomer's channel to the server.
     pub(super) fn unpacked(
         handover: Handover,
         descriptors: Vec<OwnedFd>,
@@ -60,37 +48,30 @@ impl Common {
     ) -> io::Result<(Self, Option<OwnedFd>)> {
         let mut descriptors = descriptors.into_iter();
         let mut next = || descriptors.next().ok_or_else(|| io::Error::other("a descriptor of the handover is missing"));
-        let (serve, supervise) = (Lock::passed(next()?), Lock::passed(next()?));
-        let introductions = [Channel::from(next()?), Channel::from(next()?)];
-        let edition = handover.edition.map(|edition| Ok::<_, io::Error>((edition, next()?))).transpose()?;
-        let known = if handover.has_known { Some(next()?) } else { None };
-        let (origin, succession, view, rules) = (handover.origin, handover.succession, handover.view, handover.rules);
-        let (contact, given_up, to_give_up) = (handover.contact, handover.given_up, handover.to_give_up);
         let common = Self {
-            serve,
-            supervise,
-            introductions,
-            origin,
-            succession,
-            edition,
-            known,
+            serve: Lock::passed(next()?),
+            supervise: Lock::passed(next()?),
+            introductions: [Channel::from(next()?), Channel::from(next()?)],
+            edition: handover.edition.map(|edition| Ok::<_, io::Error>((edition, next()?))).transpose()?,
+            known: handover.has_known.then(next).transpose()?,
             sockets,
-            view,
-            rules,
-            contact,
-            given_up,
-            to_give_up,
+            facts: handover.facts,
         };
         Ok((common, descriptors.next()))
+    }
+
+    /// Returns the config if it is newer than this edition.
+    pub(super) fn newer_than(&self, known: u64) -> Option<&(Edition, OwnedFd)> {
+        self.edition.as_ref().filter(|(edition, _)| edition.number > known)
     }
 
     /// Returns the rights that a process for this purpose must give up; `None` if this process has no more
     /// than that.
     pub(super) fn to_give_up_of(&self, purpose: Purpose) -> Option<GivenUp> {
-        if self.given_up.is_some() {
+        if self.facts.given_up.is_some() {
             return None;
         }
-        let mut given_up = self.to_give_up.clone();
+        let mut given_up = self.facts.to_give_up.clone();
         if let Purpose::First | Purpose::Newcomer(_) = purpose {
             // The process confines itself to the files of the config that it reads.
             given_up.confinement = None;
@@ -99,17 +80,16 @@ impl Common {
     }
 
     pub(super) fn take_given_up(&mut self, given_up: GivenUp) {
-        let user = self.to_give_up.user.take().or(given_up.user);
-        self.to_give_up = GivenUp { user, ..given_up };
+        let user = self.facts.to_give_up.user.take().or(given_up.user);
+        self.facts.to_give_up = GivenUp { user, ..given_up };
     }
 
     /// Replaces the introduction channel. One process has shut it down, so it would stay readable for ever.
     pub(super) fn renew_introductions(&mut self) {
-        let renewed = Channel::pair().map(|(write, read)| [write, read]);
         // If there are no descriptors left, the next turn tries again.
-        if let Ok(renewed) = renewed {
+        if let Ok((write, read)) = Channel::pair() {
             tracing::warn!("a process has closed the channel for new processes: the supervisor opens a new one");
-            self.introductions = renewed;
+            self.introductions = [write, read];
         }
     }
 

@@ -22,7 +22,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 use super::tree::Pid;
 
@@ -80,16 +80,11 @@ impl Lock {
         }
     }
 
-    /// Starts a thread that waits for the lock and then sends `had`.
-    pub(super) fn await_in_thread<T: Send + 'static>(
-        &self,
-        part: LockPart,
-        had: UnboundedSender<T>,
-        convert: impl FnOnce(io::Result<()>) -> T + Send + 'static,
-    ) -> io::Result<()> {
-        let lock = self.clone();
-        thread::Builder::new().name("lock".to_owned()).spawn(move || drop(had.send(convert(lock.take(part)))))?;
-        Ok(())
+    /// Waits for the lock in a thread, which does not end before it has the lock.
+    pub(super) async fn wait(self, part: LockPart) -> io::Result<()> {
+        let (sender, had) = oneshot::channel();
+        thread::Builder::new().name("lock".to_owned()).spawn(move || drop(sender.send(self.take(part))))?;
+        had.await.unwrap_or_else(|_| Err(io::Error::other("no thread waits for the lock any more")))
     }
 
     pub(super) fn release(&self, part: LockPart) -> io::Result<()> {

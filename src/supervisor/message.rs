@@ -17,12 +17,13 @@ use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, getrlimit};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::channel::{Channel, MAX_DESCRIPTORS};
+use super::channel::MAX_DESCRIPTORS;
 use super::tree::{ChangeKind, ProcessOrder, TreeRules};
 use crate::config::User;
-use crate::load::Confinement;
+use crate::load::{ConfigText, Confinement};
 use crate::metrics::{ProcessesSnapshot, Role};
 use crate::net::from_clients::listening::ListeningSocket;
 use crate::service_manager::Contact;
@@ -53,14 +54,24 @@ pub(super) enum ProcessPart {
 pub(super) struct Handover {
     pub(super) protocol: u32,
     pub(super) part: ProcessPart,
-    pub(super) origin: OriginalCommand,
-    pub(super) rules: TreeRules,
-    pub(super) succession: bool,
     pub(super) edition: Option<Edition>,
     pub(super) has_known: bool,
+    #[serde(flatten)]
+    pub(super) facts: TreeFacts,
+}
+
+/// The knowledge that all processes of a tree share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct TreeFacts {
+    pub(super) origin: OriginalCommand,
+    pub(super) rules: TreeRules,
+    /// True if a standby may become the supervisor.
+    pub(super) succession: bool,
     pub(super) view: ProcessesSnapshot,
     pub(super) contact: Contact,
+    /// The rights that this process has given up.
     pub(super) given_up: Option<GivenUp>,
+    /// The rights that children give up before they read data of another process.
     pub(super) to_give_up: GivenUp,
 }
 
@@ -87,6 +98,12 @@ pub(super) struct Edition {
     pub(super) number: u64,
     pub(super) file: PathBuf,
     pub(super) rules: TreeRules,
+}
+
+impl Edition {
+    pub(super) fn config(&self, text: &OwnedFd) -> io::Result<ConfigText> {
+        Ok(ConfigText { file: self.file.clone(), octets: from_memory(text.as_fd())?.into() })
+    }
 }
 
 /// The first message of a process to the supervisor. The kernel supplies the process ID.
@@ -176,22 +193,22 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn send<M: Serialize>(
-        channel: &Channel,
+    /// Passes each part of the list, with its descriptors, to `send`.
+    pub(super) fn send(
         sockets: &[ListeningSocket],
-        message: impl Fn(Self) -> M,
+        send: impl Fn(Self, &[BorrowedFd<'_>]) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut rest = sockets;
-        let mut is_first = true;
         loop {
             let (now, later) = rest.split_at(rest.len().min(MAX_DESCRIPTORS));
             let names = now.iter().map(|socket| socket.name.clone()).collect();
             let descriptors: Vec<_> = now.iter().map(ListeningSocket::as_fd).collect();
-            channel.send(&message(Self { names, is_first, more: !later.is_empty() }), &descriptors)?;
+            let is_first = rest.len() == sockets.len();
+            send(Self { names, is_first, more: !later.is_empty() }, &descriptors)?;
             if later.is_empty() {
                 return Ok(());
             }
-            (rest, is_first) = (later, false);
+            rest = later;
         }
     }
 
@@ -223,8 +240,17 @@ pub(super) fn to_memory(text: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// Writes a value as JSON to a memory file.
+pub(super) fn pack(value: &impl Serialize) -> io::Result<OwnedFd> {
+    to_memory(&serde_json::to_vec(value)?)
+}
+
+pub(super) fn unpack<T: DeserializeOwned>(memory: &OwnedFd) -> io::Result<T> {
+    Ok(serde_json::from_slice(&from_memory(memory.as_fd())?)?)
+}
+
 /// Returns the text of a memory file, at most [`MAX_TEXT`]. Other processes may read it at the same time.
-pub(super) fn from_memory(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+fn from_memory(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     // Read at explicit offsets, because all descriptors of the file share one position.
     let file = File::from(fd.try_clone_to_owned()?);
     let metadata = file.metadata()?;

@@ -12,17 +12,19 @@
 //! closes.
 //!
 //! A pure state machine (`tree.rs`) decides and the supervisor obeys it (`supervise.rs`). Other processes
-//! load (`prepare.rs`), stand by and serve (`live.rs`), or take over from a running server (`takeover.rs`).
+//! (`process.rs`) load (`prepare.rs`), stand by or take over (`standby.rs`, `takeover.rs`), and serve
+//! (`serving.rs`).
 
 mod channel;
 mod common;
-mod live;
 mod locks;
 mod member;
 mod message;
 mod prepare;
+mod process;
 mod serving;
 mod spawn;
+mod standby;
 mod supervise;
 mod takeover;
 mod tree;
@@ -34,11 +36,10 @@ use std::process::ExitCode;
 use tokio::runtime;
 use tokio::task::LocalSet;
 
-use self::channel::Channel;
+use self::channel::{Channel, WatchedChannel};
 use self::common::Common;
-use self::live::Live;
 use self::message::{GivenUp, PROTOCOL, ProcessPart, State};
-use self::prepare::MemberProcess;
+use self::process::MemberProcess;
 pub use self::spawn::is_member;
 use self::supervise::Supervisor;
 use crate::config::Config;
@@ -69,25 +70,31 @@ fn try_to_join(file: Option<PathBuf>) -> io::Result<ExitCode> {
     let (handover, descriptors, sockets) = spawn::unpack()?;
     let (part, is_same_protocol) = (handover.part, handover.protocol == PROTOCOL);
     let (mut common, way) = Common::unpacked(handover, descriptors, sockets)?;
-    common.given_up = to_give_up.or(common.given_up);
+    common.facts.given_up = to_give_up.or(common.facts.given_up);
     if let ProcessPart::Supervisor { is_succession } = part {
         return Supervisor::succeeding(common, is_succession)?.run();
     }
     // An early signal stays pending until it is taken.
     let signals = BlockedSignals::new()?;
-    let (channel, _) = Channel::pair()?;
-    let state = State { role: Some(Role::Starting), ..State::default() };
-    let (mut reader, coming) = (ConfigReader::new(file), Vec::new());
-    reader.set_user(common.given_up.as_ref().and_then(|given_up| given_up.user.clone()));
-    let mut member =
-        MemberProcess { common, part, channel, state, reader, coming, way, is_zone_saved: false, is_same_protocol };
-    member.introduce()?;
-    let prepared = match member.prepare() {
-        Ok(prepared) => prepared,
-        Err(status) => return Ok(status),
-    };
+    let mut reader = ConfigReader::new(file);
+    reader.set_user(common.facts.given_up.as_ref().and_then(|given_up| given_up.user.clone()));
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = runtime.block_on(LocalSet::new().run_until(Live::run(member, prepared, signals)));
+    let status = runtime.block_on(LocalSet::new().run_until(async {
+        let process = MemberProcess {
+            common,
+            part,
+            // The introduction replaces it.
+            channel: WatchedChannel::new(Channel::pair()?.0)?,
+            state: State { role: Some(Role::Starting), ..State::default() },
+            reader,
+            coming: Vec::new(),
+            way,
+            is_zone_saved: false,
+            is_same_protocol,
+            supervise: None,
+        };
+        process.run(signals).await
+    }));
     runtime.shutdown_background();
     status
 }

@@ -1,46 +1,52 @@
 //! A process that serves: its messages to and from the supervisor, and its end.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid as SystemPid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, wait};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::live::{Had, Live, ended, next_message};
-use super::locks;
-use super::message::{Downward, Edition, ProcessPart, Sockets, Upward, to_memory};
+use super::channel::{Channel, WatchedChannel};
+use super::locks::LockPart;
+use super::message::{Downward, Edition, ProcessPart, Sockets, Upward, pack, to_memory, unpack};
+use super::prepare::PreparedProcess;
+use super::process::{MemberProcess, duplicates, ended};
 use super::spawn::Image;
-use super::takeover::{TakeoverChannel, TakeoverMessage, add_counted, unpack};
+use super::takeover::{TakeoverMessage, add_counted, give, pass};
 use super::tree::{ChangeKind, Pid, ProcessOrder, TreeRules};
 use crate::admin::{ChangeRefusal, ProcessChange};
 use crate::config::SupervisorConfig;
 use crate::load::ConfigText;
-use crate::metrics::{ProcessesSnapshot, Role, Snapshot};
+use crate::metrics::{Role, Snapshot};
 use crate::net::from_clients::tcp::MovedConnection;
-use crate::server::{Answer, CarriedPools, Loss, QueuedQueryFate, Server, ServerEvent};
-use crate::signals::SignalRequest;
+use crate::net::tasks::LostTask;
+use crate::server::{
+    Answer, CarriedPools, CarriedState, Listeners, Loss, QueuedQueryFate, Read, Server, ServerEvent, StartError,
+};
+use crate::signals::{SignalRequest, Signals};
 
 pub(super) struct Serving {
-    pub(super) live: Live,
-    pub(super) server: Server,
-    pub(super) rules: TreeRules,
-    pub(super) edition: u64,
-    pub(super) asked: Option<Answer>,
+    member: MemberProcess,
+    signals: Signals,
+    server: Server,
+    /// The request for a restart or an upgrade that is not answered yet.
+    asked: Option<Answer>,
     /// The latest time to start draining after a signal to end.
-    pub(super) ending: Option<Instant>,
+    ending: Option<Instant>,
     /// Set from the start, because a standby may have introduced itself only after the last supervisor had
     /// gone.
-    pub(super) orphaned: Option<Instant>,
-    pub(super) heard: Instant,
-    pub(super) ticked: Instant,
+    orphaned: Option<Instant>,
+    heard: Instant,
+    ticked: Instant,
     /// The channel to a newcomer, or to the previous server until that ends.
-    pub(super) way: Option<TakeoverChannel>,
-    pub(super) giving: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
+    way: Option<Arc<WatchedChannel>>,
+    giving: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
 }
 
 enum ServingEnd {
@@ -50,30 +56,83 @@ enum ServingEnd {
 }
 
 impl Serving {
-    pub(super) fn send_all(&self) {
-        self.send_sockets();
-        self.send_edition();
-        self.send_known(&self.server.known());
+    /// Starts a server. `way` is the channel of a newcomer to the previous server.
+    pub(super) async fn start(
+        mut member: MemberProcess,
+        signals: Signals,
+        prepared: PreparedProcess,
+        carried: CarriedState,
+        way: Option<Arc<WatchedChannel>>,
+    ) -> io::Result<Self> {
+        let unable = |error: StartError| io::Error::other(error.to_string());
+        let PreparedProcess { setup, saved, listeners, xdp, confinement, edition } = prepared;
+        let carried = CarriedState { saved, edition: Some(edition), ..carried };
+        let listeners = match listeners {
+            Some(mut listeners) => {
+                listeners.fill();
+                listeners
+            }
+            None => Listeners::open(&setup.config, duplicates(&member.common.sockets)?).map_err(unable)?.0,
+        };
+        member.common.facts.rules = rules_of(setup.config.supervisor.as_ref());
+        member.state.edition = edition;
+        // Clients come first; a config that became active during loading is read afterwards.
+        let newer = member.common.newer_than(edition).filter(|_| member.part == ProcessPart::Standby);
+        let newer = newer.map(|(newer, text)| newer.config(text)).transpose()?;
+        let has_newer = newer.is_some();
+        let (mut first, mut reader) = (newer, std::mem::take(&mut member.reader));
+        let read: Read = Box::new(move |confinement| reader.read(first.take(), confinement));
+        let mut server = Server::start(setup, listeners, xdp, confinement, carried, read).map_err(unable)?;
+        if member.part == ProcessPart::First {
+            server.pools.ask_sources().await;
+            tracing::info!("ready {}", server.process.bound());
+        }
+        if has_newer {
+            server.reload(None);
+        }
+        let now = Instant::now();
+        let (orphaned, heard, ticked) = (Some(now), now, now);
+        Ok(Self { member, signals, server, asked: None, ending: None, orphaned, heard, ticked, way, giving: None })
     }
 
-    fn send_sockets(&self) {
-        let sent = self
-            .server
-            .process
-            .listeners()
-            .to_pass()
-            .and_then(|sockets| Sockets::send(&self.live.member.channel, &sockets, Upward::Sockets));
-        if let Err(error) = sent {
-            tracing::warn!(%error, "the listening sockets cannot be sent to the supervisor");
+    /// Reports that this process serves. `since` is the time of the lock.
+    pub(super) fn announce(&mut self, since: Instant) {
+        self.member.state.took = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.member.say(Role::Server, None);
+        self.send_all();
+        if let Some(way) = &self.way {
+            let _ = way.send(&TakeoverMessage::Serves, &[]);
         }
     }
 
-    fn send_edition(&self) {
+    fn send_all(&self) {
+        self.send_config();
+        self.send_known(&self.server.known());
+    }
+
+    /// Sends the listening sockets and the text of the config.
+    fn send_config(&self) {
+        let sent = self.server.process.listeners().to_pass().and_then(|sockets| {
+            let channel = &self.member.channel;
+            Sockets::send(&sockets, |sockets, descriptors| channel.send(&Upward::Sockets(sockets), descriptors))
+        });
+        if let Err(error) = sent {
+            tracing::warn!(%error, "the listening sockets cannot be sent to the supervisor");
+        }
         let Some(ConfigText { file, octets }) = &self.server.process.source else { return };
-        let edition = Edition { number: self.edition, file: file.clone(), rules: self.rules };
+        let (number, rules) = (self.member.state.edition, self.member.common.facts.rules);
         match to_memory(octets) {
-            Ok(text) => self.live.member.send(&Upward::Edition(edition), Some(&text)),
+            Ok(text) => {
+                self.member.send(&Upward::Edition(Edition { number, file: file.clone(), rules }), Some(&text));
+            }
             Err(error) => tracing::warn!(%error, "the config cannot be sent to the supervisor"),
+        }
+    }
+
+    fn send_known(&self, known: &CarriedPools) {
+        match pack(known) {
+            Ok(known) => self.member.send(&Upward::Known, Some(&known)),
+            Err(error) => tracing::warn!(%error, "the state of the backends cannot be sent to the supervisor"),
         }
     }
 
@@ -81,85 +140,92 @@ impl Serving {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = loop {
-            tokio::select! {
-                event = self.server.supervise() => self.on_event(event),
-                passing = next_passing(self.way.as_ref()) => if let Some(end) = self.take_passing(passing) {
-                    break end;
-                },
+            let end = tokio::select! {
+                event = self.server.supervise() => {
+                    self.on_event(event);
+                    None
+                }
+                passing = next_passing(self.way.as_deref()) => self.take_passing(passing),
                 given = ended(&mut self.giving) => {
-                    self.giving = None;
                     if let Err(error) = given {
                         tracing::warn!(%error, "the state of the backends cannot be sent to the new process");
                         self.way = None;
                     }
+                    None
                 }
-                message = next_message(&self.live.member, &self.live.watched) => match message {
-                    Some((message, descriptors)) => {
-                        (self.orphaned, self.heard) = (None, Instant::now());
-                        if let Some(end) = self.hear(message, descriptors) {
-                            break end;
+                message = self.member.channel.next() => {
+                    // A new supervisor gets the full watchdog time.
+                    self.heard = Instant::now();
+                    match message {
+                        Some((message, descriptors)) => {
+                            self.orphaned = None;
+                            self.hear(message, descriptors)
+                        }
+                        None => {
+                            self.orphaned.get_or_insert(self.heard);
+                            self.member.introduce()?;
+                            self.send_all();
+                            None
                         }
                     }
-                    None => {
-                        // A new supervisor gets the full watchdog time.
-                        self.heard = Instant::now();
-                        self.orphaned.get_or_insert(self.heard);
-                        self.live.introduce()?;
-                        self.send_all();
+                }
+                had = ended(&mut self.member.supervise) => {
+                    // This process waited for the lock as a standby. If no standby takes it, `on_tick` starts
+                    // a supervisor.
+                    if had.is_ok() {
+                        self.member.common.supervise.release(LockPart::Whole)?;
                     }
-                },
-                Some(had) = self.live.had.recv() => if let Had::Supervise(Ok(())) = had {
-                    // This process waited for the lock as a standby. If no standby takes it, `tick` starts a
-                    // supervisor.
-                    self.live.member.common.supervise.release(locks::LockPart::Whole)?;
-                },
-                asked = self.live.signals.next() => match asked {
-                    Ok(SignalRequest::Reload) => self.server.reload(None),
-                    Ok(SignalRequest::Upgrade) => {
-                        tracing::warn!("SIGUSR2: upgrade refused: ask the supervisor");
-                    }
-                    Ok(SignalRequest::End(name)) => {
-                        tracing::info!("{name}: another process takes over; a second signal ends the process at once");
-                        self.live.member.send(&Upward::Leaving, None);
-                        self.ending = Some(Instant::now() + PATIENCE);
-                    }
-                    Err(lost) => end_with(&Loss { worker: None, lost }),
-                },
-                _ = tick.tick() => if let Some(end) = self.on_tick()? {
-                    break end;
-                },
+                    None
+                }
+                asked = self.signals.next() => {
+                    self.on_signal(asked);
+                    None
+                }
+                _ = tick.tick() => self.on_tick()?,
+            };
+            if let Some(end) = end {
+                break end;
             }
         };
         self.end(end).await
+    }
+
+    fn on_signal(&mut self, asked: Result<SignalRequest, LostTask>) {
+        match asked {
+            Ok(SignalRequest::Reload) => self.server.reload(None),
+            Ok(SignalRequest::Upgrade) => tracing::warn!("SIGUSR2: upgrade refused: ask the supervisor"),
+            Ok(SignalRequest::End(name)) => {
+                tracing::info!("{name}: another process takes over; a second signal ends the process at once");
+                self.member.send(&Upward::Leaving, None);
+                self.ending = Some(Instant::now() + PATIENCE);
+            }
+            Err(lost) => end_with(&Loss { worker: None, lost }),
+        }
     }
 
     fn on_event(&mut self, event: ServerEvent) {
         match event {
             ServerEvent::Lost(loss) => end_with(&loss),
             ServerEvent::Known(known) => self.send_known(&known),
-            ServerEvent::ZoneSaved => self.live.member.send(&Upward::ZoneSaved, None),
-            ServerEvent::Reloading => self.live.member.send(&Upward::Reloading, None),
-            ServerEvent::Reloaded { edition, error } => {
-                if error.is_none() {
-                    self.edition = edition;
-                    self.rules = rules_of(self.server.process.supervisor());
-                    self.live.member.state.edition = edition;
-                    self.live.member.say(Role::Server, None);
-                    self.send_sockets();
-                    self.send_edition();
-                }
-                let is_restart_due = error.is_none() && self.server.process.is_restart_due;
-                let result =
-                    error.map_or_else(|| format!("edition {edition}"), |error| format!("reload failed: {error}"));
-                self.live.member.send(&Upward::Reloaded(result), None);
-                if is_restart_due {
+            ServerEvent::ZoneSaved => self.member.send(&Upward::ZoneSaved, None),
+            ServerEvent::Reloading => self.member.send(&Upward::Reloading, None),
+            ServerEvent::Reloaded { error: Some(error), .. } => {
+                self.member.send(&Upward::Reloaded(format!("reload failed: {error}")), None);
+            }
+            ServerEvent::Reloaded { edition, error: None } => {
+                self.member.common.facts.rules = rules_of(self.server.process.supervisor());
+                self.member.state.edition = edition;
+                self.member.say(Role::Server, None);
+                self.send_config();
+                self.member.send(&Upward::Reloaded(format!("edition {edition}")), None);
+                if self.server.process.is_restart_due {
                     // The reply is ignored; a refusal is logged.
                     self.ask(ChangeKind::Restart, false, oneshot::channel().0);
                 }
             }
             ServerEvent::Asked(ProcessChange::Stop, answer) => {
                 let _ = answer.send(Ok(self.server.process.stopping()));
-                self.live.member.send(&Upward::Ask { kind: None, is_cold: false }, None);
+                self.member.send(&Upward::Ask { kind: None, is_cold: false }, None);
                 self.ending = Some(Instant::now() + PATIENCE);
             }
             ServerEvent::Asked(ProcessChange::Restart { is_cold }, answer) => {
@@ -171,20 +237,13 @@ impl Serving {
         }
     }
 
-    fn send_known(&self, known: &CarriedPools) {
-        match serde_json::to_vec(known).map_err(io::Error::from).and_then(|known| to_memory(&known)) {
-            Ok(known) => self.live.member.send(&Upward::Known, Some(&known)),
-            Err(error) => tracing::warn!(%error, "the state of the backends cannot be sent to the supervisor"),
-        }
-    }
-
     fn ask(&mut self, kind: ChangeKind, is_cold: bool, answer: Answer) {
         if self.asked.is_some() {
             let _ = answer.send(Err(ChangeRefusal::Conflict("a restart or an upgrade is under way".to_owned())));
             return;
         }
         self.asked = Some(answer);
-        self.live.member.send(&Upward::Ask { kind: Some(kind), is_cold }, None);
+        self.member.send(&Upward::Ask { kind: Some(kind), is_cold }, None);
     }
 
     /// Returns the kind of end if the server must stop.
@@ -193,17 +252,21 @@ impl Serving {
             Downward::Word(ProcessOrder::Ping) => {
                 // A hung worker delays its clients as much as a hung process.
                 if self.server.makes_progress() {
-                    self.live.member.send(&Upward::Pong, None);
+                    self.member.send(&Upward::Pong, None);
                 }
             }
             Downward::Word(ProcessOrder::Drain) => return Some(ServingEnd::Drain),
             Downward::Word(ProcessOrder::HandOver) => return Some(ServingEnd::HandOver),
             // The supervisor sent this before it learned that this process serves.
             Downward::Word(ProcessOrder::End) => {}
-            Downward::View(view) => self.see(view),
+            Downward::View(view) => {
+                self.server.process.set_list(view.clone());
+                self.member.common.facts.view = view;
+            }
             Downward::Reload => self.server.reload(None),
             Downward::Successor => {
-                self.way = descriptors.pop().and_then(|way| TakeoverChannel::new(way).ok());
+                let way = descriptors.pop().and_then(|way| WatchedChannel::new(Channel::from(way)).ok());
+                self.way = way.map(Arc::new);
             }
             Downward::Changed(result) => self.answer(result.map_err(ChangeRefusal::Invalid)),
             Downward::Conflict(reason) => self.answer(Err(ChangeRefusal::Conflict(reason))),
@@ -213,42 +276,35 @@ impl Serving {
         None
     }
 
-    /// Returns the kind of end if the server must stop.
-    fn take_passing(&mut self, passing: Option<(TakeoverMessage, Option<OwnedFd>)>) -> Option<ServingEnd> {
-        let Some((passing, descriptor)) = passing else {
+    /// Takes a message of the other process of a takeover. Returns the kind of end if the server must stop.
+    fn take_passing(&mut self, passing: Option<(TakeoverMessage, Vec<OwnedFd>)>) -> Option<ServingEnd> {
+        let Some((passing, mut descriptors)) = passing else {
             self.way = None;
             // The previous server died before it sent its counters, so no scrape needs to wait for them.
             self.server.add_counted(&Snapshot::default());
             return None;
         };
-        match (passing, &self.way) {
-            (TakeoverMessage::Ask { is_cold }, Some(way)) => {
-                self.giving = Some(Box::pin(way.give(&self.server, is_cold)))
+        let descriptor = descriptors.pop();
+        match passing {
+            TakeoverMessage::Ask { is_cold } => {
+                let way = self.way.as_ref();
+                self.giving = way.map(|way| Box::pin(give(way, &self.server, is_cold)) as _);
             }
-            (TakeoverMessage::Now, Some(_)) => return Some(ServingEnd::PassOn),
-            (TakeoverMessage::Known, _) => match descriptor.as_ref().map(unpack) {
+            TakeoverMessage::Now => return Some(ServingEnd::PassOn),
+            TakeoverMessage::Known => match descriptor.as_ref().map(unpack) {
                 Some(Ok(known)) => self.server.pools.take_known(&known),
                 Some(Err(error)) => tracing::warn!(%error, "the latest changes by hand are lost"),
                 None => {}
             },
-            (TakeoverMessage::Counted, _) => add_counted(&mut self.server, descriptor.as_ref()),
-            (TakeoverMessage::Connection { section, input }, _) => {
+            TakeoverMessage::Counted => add_counted(&mut self.server, descriptor.as_ref()),
+            TakeoverMessage::Connection { section, input } => {
                 if let Some(socket) = descriptor {
                     self.server.process.adopt(MovedConnection { section, input, socket });
                 }
             }
-            (TakeoverMessage::Ask { .. } | TakeoverMessage::Now, None) => {}
-            (
-                TakeoverMessage::Learnt | TakeoverMessage::Cache | TakeoverMessage::Complete | TakeoverMessage::Serves,
-                _,
-            ) => {}
+            TakeoverMessage::Learnt | TakeoverMessage::Cache | TakeoverMessage::Complete | TakeoverMessage::Serves => {}
         }
         None
-    }
-
-    fn see(&mut self, view: ProcessesSnapshot) {
-        self.server.process.set_list(view.clone());
-        self.live.member.common.view = view;
     }
 
     fn answer(&mut self, result: Result<(), ChangeRefusal>) {
@@ -269,9 +325,9 @@ impl Serving {
             self.heard = now;
         }
         self.ticked = now;
-        match self.live.member.common.supervise.holder(locks::LockPart::Whole) {
+        match self.member.common.supervise.holder(LockPart::Whole) {
             None if self.orphaned.is_some_and(|since| now.duration_since(since) >= ORPHANED) => {
-                if !self.live.member.common.succession {
+                if !self.member.common.facts.succession {
                     tracing::warn!("the supervisor has ended and succession is off: draining");
                     return Ok(Some(ServingEnd::Drain));
                 }
@@ -288,7 +344,7 @@ impl Serving {
     }
 
     fn watch_supervisor(&mut self, supervisor: Pid, now: Instant) {
-        if let Some(watchdog) = self.rules.watchdog
+        if let Some(watchdog) = self.member.common.facts.rules.watchdog
             && now.duration_since(self.heard) >= watchdog
             && let Some(pid) = i32::try_from(supervisor).ok().and_then(SystemPid::from_raw)
         {
@@ -302,20 +358,19 @@ impl Serving {
     }
 
     fn start_supervisor(&mut self) -> io::Result<()> {
-        let common = &mut self.live.member.common;
+        let common = &mut self.member.common;
         common.sockets = self.server.process.listeners().to_pass()?;
-        common.rules = self.rules;
         let luggage = common.luggage(ProcessPart::Supervisor { is_succession: true }, None);
         Image::running()?.spawn(&luggage, None).map(drop)
     }
 
     async fn end(mut self, end: ServingEnd) -> io::Result<ExitCode> {
-        let mut connections = None;
+        let mut connections = unbounded_channel().1;
         let mut counted = None;
         let mut rest = QueuedQueryFate::PassedOn;
         match end {
             // Datagrams in sockets that a service manager keeps belong to the next process.
-            ServingEnd::Drain if self.live.member.common.contact.is_there() => rest = QueuedQueryFate::Kept,
+            ServingEnd::Drain if self.member.common.facts.contact.is_there() => rest = QueuedQueryFate::Kept,
             ServingEnd::Drain => rest = QueuedQueryFate::Taken,
             ServingEnd::HandOver => {
                 self.give_up().await?;
@@ -324,28 +379,29 @@ impl Serving {
                 let numbers = self.server.hand_over_counted();
                 if let Some(way) = &self.way {
                     // If the newcomer has died, a standby serves.
-                    let _ = way.pass(&TakeoverMessage::Known, &self.server.known());
-                    let _ = way.pass(&TakeoverMessage::Counted, &numbers);
+                    let _ = pass(way, &TakeoverMessage::Known, &self.server.known());
+                    let _ = pass(way, &TakeoverMessage::Counted, &numbers);
                 }
                 counted = Some(numbers);
                 self.server.pools.leave_cache();
                 self.give_up().await?;
                 self.wait_for_newcomer().await;
-                connections = Some(self.server.process.move_connections());
+                connections = self.server.process.move_connections();
             }
         }
-        let Self { live, server, mut asked, way, .. } = self;
+        let Self { member, server, mut asked, way, .. } = self;
         let drained = server.drain(rest);
         tokio::pin!(drained);
         let mut is_open = true;
         let (drained, summary, numbers) = loop {
             tokio::select! {
                 drained = &mut drained => break drained,
-                Some(moved) = next_connection(&mut connections) => if let Some(way) = &way {
-                    let _ = way.pass_connection(moved);
+                Some(moved) = connections.recv() => if let Some(way) = &way {
+                    let MovedConnection { section, input, socket } = moved;
+                    let _ = way.send(&TakeoverMessage::Connection { section, input }, &[socket.as_fd()]);
                 },
-                message = next_message(&live.member, &live.watched), if is_open => match message {
-                    Some((Downward::Word(ProcessOrder::Ping), _)) => live.member.send(&Upward::Pong, None),
+                message = member.channel.next(), if is_open => match message {
+                    Some((Downward::Word(ProcessOrder::Ping), _)) => member.send(&Upward::Pong, None),
                     Some((Downward::Changed(Ok(())), _)) => if let Some(answer) = asked.take() {
                         let _ = answer.send(Ok(SERVES.to_owned()));
                     },
@@ -355,7 +411,7 @@ impl Serving {
             }
         };
         if let (Some(way), Some(counted)) = (&way, &counted) {
-            let _ = way.pass(&TakeoverMessage::Counted, &numbers.since(counted));
+            let _ = pass(way, &TakeoverMessage::Counted, &numbers.since(counted));
         }
         // Threads that still run end with the process.
         std::process::exit(drained.report(&summary))
@@ -364,8 +420,8 @@ impl Serving {
     async fn give_up(&mut self) -> io::Result<()> {
         self.server.process.listeners().leave_socket();
         self.server.stop_reading().await;
-        self.live.member.common.serve.release(locks::LockPart::Whole)?;
-        self.live.member.say(Role::Draining, None);
+        self.member.common.serve.release(LockPart::Whole)?;
+        self.member.say(Role::Draining, None);
         Ok(())
     }
 
@@ -378,7 +434,7 @@ impl Serving {
                 event = self.server.supervise() => if let ServerEvent::Lost(loss) = event {
                     end_with(&loss);
                 },
-                passing = next_passing(self.way.as_ref()) => match passing {
+                passing = next_passing(self.way.as_deref()) => match passing {
                     Some((TakeoverMessage::Serves, _)) => {
                         self.answer(Ok(()));
                         return;
@@ -389,9 +445,9 @@ impl Serving {
                         return;
                     }
                 },
-                message = next_message(&self.live.member, &self.live.watched) => match message {
+                message = self.member.channel.next() => match message {
                     Some((Downward::Changed(result), _)) => self.answer(result.map_err(ChangeRefusal::Invalid)),
-                    Some((Downward::Word(ProcessOrder::Ping), _)) => self.live.member.send(&Upward::Pong, None),
+                    Some((Downward::Word(ProcessOrder::Ping), _)) => self.member.send(&Upward::Pong, None),
                     Some(_) => {}
                     None => return,
                 },
@@ -406,23 +462,15 @@ const SERVES: &str = "another process serves";
 const NEWCOMER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Waits for ever if there is no channel.
-async fn next_passing(way: Option<&TakeoverChannel>) -> Option<(TakeoverMessage, Option<OwnedFd>)> {
+async fn next_passing(way: Option<&WatchedChannel>) -> Option<(TakeoverMessage, Vec<OwnedFd>)> {
     match way {
         Some(way) => way.next().await,
         None => std::future::pending().await,
     }
 }
 
-/// Waits for ever if no connection is left to hand over.
-async fn next_connection(connections: &mut Option<UnboundedReceiver<MovedConnection>>) -> Option<MovedConnection> {
-    match connections {
-        Some(connections) => connections.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// The first start decides if there is a supervisor at all.
-pub(super) fn rules_of(config: Option<&SupervisorConfig>) -> TreeRules {
+fn rules_of(config: Option<&SupervisorConfig>) -> TreeRules {
     let rules = config.cloned().unwrap_or_default();
     TreeRules { standbys: rules.standbys, watchdog: rules.watchdog }
 }

@@ -76,7 +76,7 @@ impl Image {
         let stdin = luggage.pack()?;
         let role = to_give_up.map_or_else(|| Ok(KEEPS_RIGHTS.to_owned()), serde_json::to_string)?;
         let mut command = Command::new(self.path());
-        let mut arguments = luggage.handover.origin.arguments.iter();
+        let mut arguments = luggage.handover.facts.origin.arguments.iter();
         if let Some(name) = arguments.next() {
             command.arg0(name);
         }
@@ -94,7 +94,7 @@ impl Image {
         let go = || -> io::Result<()> {
             dup2_stdin(luggage.pack()?.as_fd())?;
             let text = |octets: &[u8]| CString::new(octets).map_err(io::Error::other);
-            let arguments = luggage.handover.origin.arguments.iter().map(|argument| text(argument.as_bytes()));
+            let arguments = luggage.handover.facts.origin.arguments.iter().map(|argument| text(argument.as_bytes()));
             let arguments = arguments.collect::<io::Result<Vec<_>>>()?;
             let is_kept = |name: &str| name != ROLE;
             let variables = std::env::vars_os().filter(|(name, _)| name.to_str().is_none_or(is_kept));
@@ -129,7 +129,7 @@ impl Luggage<'_> {
     fn pack(&self) -> io::Result<Channel> {
         let (ours, theirs) = Channel::pair()?;
         ours.send(&self.handover, &self.descriptors)?;
-        Sockets::send(&ours, self.sockets, |sockets| sockets)?;
+        Sockets::send(self.sockets, |sockets, descriptors| ours.send(&sockets, descriptors))?;
         Ok(theirs)
     }
 }

@@ -4,23 +4,23 @@
 //! introductions, and for each process its channel and a pidfd, because the processes of a previous
 //! supervisor are no children.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{ExitCode, id};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{WaitOptions, pidfd_send_signal, wait};
 
-use super::channel::{Channel, ChannelEvent, bears_lock, is_full};
+use super::channel::{Channel, ChannelEvent, bears_lock};
 use super::common::Common;
-use super::locks::{self, Lock};
-use super::member::WatchedProcess;
+use super::locks::{Lock, LockPart};
+use super::member::Members;
 use super::message::{
-    Downward, Edition, GivenUp, Introduction, MAX_PATH, OriginalCommand, ProcessPart, Sockets, Upward, shorten,
+    Downward, Edition, GivenUp, Introduction, MAX_PATH, OriginalCommand, ProcessPart, Sockets, State, TreeFacts,
+    Upward, shorten,
 };
 use super::spawn::{Image, name_process};
 use super::tree::{ChangeKind, Pid, ProcessEnd, Purpose, Tree, TreeRules, TreeStep};
@@ -33,36 +33,26 @@ use crate::service_manager::{Contact, ServiceManager};
 pub(super) struct Supervisor {
     common: Common,
     tree: Tree,
+    members: Members,
     manager: ServiceManager,
     last_notification: Instant,
     signals: SignalFd,
     image: Image,
-    new_image: Option<Image>,
-    /// The state of an upgrade on probation. Other processes get it when the upgrade has succeeded.
-    trial: Trial,
-    members: BTreeMap<Pid, WatchedProcess>,
-    /// Pidfds of processes of the previous supervisor that have not introduced themselves.
-    awaited: BTreeMap<Pid, OwnedFd>,
+    upgrade: UpgradeTrial,
     coming: Vec<ListeningSocket>,
+    /// The process that has asked for the current restart or upgrade.
     asker: Option<Pid>,
     is_cold: bool,
     is_view_due: bool,
-    statuses: HashMap<Pid, ProcessEnd>,
 }
 
+/// The program and the state of an upgrade on probation. Other processes get them when it has succeeded.
 #[derive(Default)]
-struct Trial {
+struct UpgradeTrial {
+    image: Option<Image>,
     edition: Option<(Edition, OwnedFd)>,
     known: Option<OwnedFd>,
     given_up: Option<GivenUp>,
-}
-
-enum Ready {
-    Signals,
-    Introductions,
-    Channel(Pid),
-    End(Pid),
-    Absence(Pid),
 }
 
 impl Supervisor {
@@ -71,63 +61,52 @@ impl Supervisor {
         let to_give_up = GivenUp { user: config.user.clone(), confinement: None, has_xdp: config.xdp.is_some() };
         let config = config.supervisor.clone().unwrap_or_default();
         let (serve, supervise) = (Lock::new("hedgerow-serve")?, Lock::new("hedgerow-supervise")?);
-        supervise.take(locks::LockPart::Whole)?;
+        supervise.take(LockPart::Whole)?;
         let (write, read) = Channel::pair()?;
         let rules = TreeRules { standbys: config.standbys, watchdog: config.watchdog };
-        let view = ProcessesSnapshot {
-            supervisor: Some(SupervisorSnapshot { pid: id(), since: SystemTime::now(), successions: 0 }),
-            ..ProcessesSnapshot::default()
-        };
-        let origin = OriginalCommand::of_this_process()?;
-        let introductions = [write, read];
-        let succession = config.succession;
-        let contact = Contact::from_environment();
-        let manager = ServiceManager::new(contact.clone(), &sockets);
-        let common = Common {
-            serve,
-            supervise,
-            introductions,
-            origin,
-            succession,
-            edition: None,
-            known: None,
-            sockets,
-            view,
+        let supervisor = Some(SupervisorSnapshot { pid: id(), since: SystemTime::now(), successions: 0 });
+        let facts = TreeFacts {
+            origin: OriginalCommand::of_this_process()?,
             rules,
-            contact,
+            succession: config.succession,
+            view: ProcessesSnapshot { supervisor, ..ProcessesSnapshot::default() },
+            contact: Contact::from_environment(),
             given_up: None,
             to_give_up,
         };
+        let manager = ServiceManager::new(facts.contact.clone(), &sockets);
+        let introductions = [write, read];
+        let common = Common { serve, supervise, introductions, edition: None, known: None, sockets, facts };
         Self::new(common, manager, signals, Tree::first(rules, Instant::now()))
     }
 
     /// Succeeds another supervisor, whose processes may still run. `is_succession` is true if it has died.
     pub(super) fn succeeding(mut common: Common, is_succession: bool) -> io::Result<Self> {
         let signals = take_signals()?;
-        if !common.supervise.try_take(locks::LockPart::Whole)? {
+        if !common.supervise.try_take(LockPart::Whole)? {
             return Err(io::Error::other("another supervisor is running already"));
         }
         let own = id();
-        let former = common.view.supervisor.as_ref().map(|supervisor| supervisor.pid);
+        let view = &common.facts.view;
+        let former = view.supervisor.as_ref().map(|supervisor| supervisor.pid);
         let is_other = |process: &&ProcessSnapshot| process.pid != own && Some(process.pid) != former;
-        let others = common.view.processes.iter().filter(is_other).map(|process| process.pid);
-        let awaited = common.ends_of(others);
-        let server = common.view.processes.iter().find(|process| process.role == Role::Server);
-        let server = server.map(|process| process.pid);
-        let mut manager = ServiceManager::new(common.contact.clone(), &common.sockets);
+        let awaited = common.ends_of(view.processes.iter().filter(is_other).map(|process| process.pid));
+        let server = view.processes.iter().find(|process| process.role == Role::Server).map(|process| process.pid);
+        let mut manager = ServiceManager::new(common.facts.contact.clone(), &common.sockets);
         if is_succession {
             manager.succeed();
-            common.contact = manager.contact().clone();
-            let successions = common.view.supervisor.as_ref().map_or(0, |supervisor| supervisor.successions);
-            let supervisor = SupervisorSnapshot { pid: own, since: SystemTime::now(), successions: successions + 1 };
-            common.view.supervisor = Some(supervisor);
+            let successions = view.supervisor.as_ref().map_or(0, |supervisor| supervisor.successions) + 1;
+            common.facts.contact = manager.contact().clone();
+            common.facts.view.supervisor = Some(SupervisorSnapshot { pid: own, since: SystemTime::now(), successions });
             match former {
                 Some(former) => tracing::info!("supervisor {own} replaces supervisor {former}"),
                 None => tracing::info!("supervisor {own}"),
             }
         }
-        let tree = Tree::succeeding(common.rules, awaited.keys().copied().collect(), server, Instant::now());
-        Ok(Self { awaited, ..Self::new(common, manager, signals, tree)? })
+        let tree = Tree::succeeding(common.facts.rules, awaited.keys().copied().collect(), server, Instant::now());
+        let mut supervisor = Self::new(common, manager, signals, tree)?;
+        supervisor.members.awaited = awaited;
+        Ok(supervisor)
     }
 
     fn new(common: Common, manager: ServiceManager, signals: SignalFd, tree: Tree) -> io::Result<Self> {
@@ -137,19 +116,16 @@ impl Supervisor {
         Ok(Self {
             common,
             tree,
+            members: Members::default(),
             manager,
             last_notification: Instant::now(),
             signals,
             image: Image::running()?,
-            new_image: None,
-            trial: Trial::default(),
-            members: BTreeMap::new(),
-            awaited: BTreeMap::new(),
+            upgrade: UpgradeTrial::default(),
             coming: Vec::new(),
             asker: None,
             is_cold: false,
             is_view_due: true,
-            statuses: HashMap::new(),
         })
     }
 
@@ -161,18 +137,15 @@ impl Supervisor {
                 }
             }
             self.show();
-            for ready in self.wait()? {
-                match ready {
-                    Ready::Signals => self.take_signals(),
-                    Ready::Introductions => self.take_introductions(),
-                    Ready::Channel(pid) => self.listen_to(pid),
-                    Ready::End(pid) => self.on_end(pid),
-                    Ready::Absence(pid) => {
-                        self.awaited.remove(&pid);
-                        self.tree.absent(pid, Instant::now());
-                    }
-                }
+            let ended = self.wait()?;
+            self.take_signals();
+            self.take_introductions();
+            // A death is handled after the last messages of its process, and before the news of a successor.
+            for pid in ended {
+                self.listen_to(pid);
+                self.on_end(pid);
             }
+            self.members.pids().into_iter().for_each(|pid| self.listen_to(pid));
             let now = Instant::now();
             if now >= self.tree.due() {
                 self.find_server(now);
@@ -187,16 +160,14 @@ impl Supervisor {
         }
     }
 
-    fn wait(&self) -> io::Result<Vec<Ready>> {
-        let mut watched =
-            vec![(Ready::Signals, self.signals.as_fd()), (Ready::Introductions, self.common.introductions[1].as_fd())];
-        // Messages of a process are handled before its end.
-        for (pid, member) in &self.members {
-            watched.extend(member.channel.as_ref().map(|channel| (Ready::Channel(*pid), channel.as_fd())));
-        }
-        watched.extend(self.members.iter().map(|(pid, member)| (Ready::End(*pid), member.process.as_fd())));
-        watched.extend(self.awaited.iter().map(|(pid, end)| (Ready::Absence(*pid), end.as_fd())));
-        let mut polled: Vec<_> = watched.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    /// Waits for a signal, a message, the end of a process, or the time of the tree. Returns the processes
+    /// that have ended.
+    fn wait(&self) -> io::Result<Vec<Pid>> {
+        let (pids, pidfds): (Vec<Pid>, Vec<BorrowedFd<'_>>) = self.members.pidfds().unzip();
+        let channels = self.members.watched.values().filter_map(|member| member.channel.as_ref());
+        let others = [self.signals.as_fd(), self.common.introductions[1].as_fd()];
+        let all = pidfds.into_iter().chain(others).chain(channels.map(AsFd::as_fd));
+        let mut polled: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let mut due = self.tree.due();
         if let Some(interval) = self.manager.interval() {
             due = due.min(self.last_notification + interval);
@@ -207,23 +178,22 @@ impl Supervisor {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let ready: Vec<_> = polled.iter().map(|polled| !polled.revents().is_empty()).collect();
-        let ready = watched.into_iter().zip(ready).filter(|(_, is_ready)| *is_ready);
-        Ok(ready.map(|((what, _), _)| what).collect())
+        let ended = pids.into_iter().zip(&polled).filter(|(_, polled)| !polled.revents().is_empty());
+        Ok(ended.map(|(pid, _)| pid).collect())
     }
 
     fn obey(&mut self, step: TreeStep) -> Option<ExitCode> {
         match step {
             TreeStep::Start(purpose) => self.start(purpose),
-            TreeStep::Kill(pid) => self.kill(pid),
-            TreeStep::Send(pid, word) => self.send(pid, &Downward::Word(word), None),
+            TreeStep::Kill(pid) => self.members.kill(pid),
+            TreeStep::Send(pid, word) => self.members.send(pid, &Downward::Word(word), None),
             TreeStep::TookOver { pid, after, reason, took } => {
                 let after = after.map_or_else(|| "none".to_owned(), |after| after.to_string());
                 let took = took.as_millis();
                 tracing::info!("process {pid} serves after {after} ({}): {took} ms", reason.label());
-                self.common.view.takeovers[reason as usize] += 1;
+                self.common.facts.view.takeovers[reason as usize] += 1;
                 if matches!(reason, Takeover::Crash | Takeover::Hang) {
-                    self.common.view.crashed_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
+                    self.common.facts.view.crashed_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
                 }
             }
             TreeStep::Delayed { problem, delay } => {
@@ -234,34 +204,35 @@ impl Supervisor {
                     tracing::warn!("{} refused: {reason}", kind.label());
                 }
                 if let Some(asker) = self.asker.take() {
-                    self.send(asker, &Downward::Changed(result), None);
+                    self.members.send(asker, &Downward::Changed(result), None);
                 }
             }
             TreeStep::Proven => {
-                let Trial { edition, known, given_up } = std::mem::take(&mut self.trial);
+                let UpgradeTrial { image, edition, known, given_up } = std::mem::take(&mut self.upgrade);
+                self.upgrade.image = image;
                 if let Some(given_up) = given_up {
                     self.common.take_given_up(given_up);
                 }
+                // The standbys of the old program keep their config until they end.
                 if let Some((edition, text)) = edition {
-                    self.common.rules = edition.rules;
+                    self.common.facts.rules = edition.rules;
                     self.tree.set_rules(edition.rules, Instant::now());
                     self.common.edition = Some((edition, text));
                 }
                 self.common.known = known.or_else(|| self.common.known.take());
             }
             TreeStep::RolledBack(reason) => {
-                self.new_image = None;
-                self.trial = Trial::default();
+                self.upgrade = UpgradeTrial::default();
                 tracing::warn!("upgrade rolled back: {reason}");
             }
             TreeStep::ExecInPlace => {
-                let image = self.new_image.take();
+                let image = self.upgrade.image.take();
                 let error = self.common.become_supervisor(image.as_ref().unwrap_or(&self.image), false);
                 tracing::error!(%error, "the supervisor keeps running the previous program");
                 self.image = image.or_else(|| Image::running().ok())?;
             }
             TreeStep::Exit(status) => {
-                self.members.keys().copied().collect::<Vec<_>>().into_iter().for_each(|pid| self.kill(pid));
+                self.members.kill_all();
                 return Some(ExitCode::from(status));
             }
         }
@@ -283,63 +254,38 @@ impl Supervisor {
             Purpose::Stand => ProcessPart::Standby,
             Purpose::Newcomer(kind) => ProcessPart::Newcomer { kind, is_cold: self.is_cold },
         };
+        let to_give_up = self.common.to_give_up_of(purpose);
         let pid = match purpose {
             // The first server needs all rights to bind and to read. No other process has written data yet.
             Purpose::First => self.image.spawn(&self.common.luggage(part, None), None)?,
             Purpose::Stand => {
-                let image = self.new_image.as_ref().filter(|_| self.tree.is_replacing()).unwrap_or(&self.image);
-                image.spawn(&self.common.luggage(part, None), self.common.to_give_up_of(purpose).as_ref())?
+                let image = self.upgrade.image.as_ref().filter(|_| self.tree.is_replacing()).unwrap_or(&self.image);
+                image.spawn(&self.common.luggage(part, None), to_give_up.as_ref())?
             }
             Purpose::Newcomer(kind) => {
                 let (ours, theirs) = Channel::pair()?;
                 let image = match kind {
                     ChangeKind::Restart => &self.image,
                     ChangeKind::Upgrade => {
-                        let image = Image::of_upgrade(&self.common.origin.path)?;
-                        self.new_image.insert(image)
+                        self.upgrade.image.insert(Image::of_upgrade(&self.common.facts.origin.path)?)
                     }
                 };
-                let to_give_up = self.common.to_give_up_of(purpose);
                 let pid = image.spawn(&self.common.luggage(part, Some(theirs.as_fd())), to_give_up.as_ref())?;
                 if let Some(server) = self.tree.server() {
-                    self.send(server, &Downward::Successor, Some(ours.as_fd()));
+                    self.members.send(server, &Downward::Successor, Some(ours.as_fd()));
                 }
                 pid
             }
         };
-        self.watch(pid)?;
-        if let Some(member) = self.members.get_mut(&pid) {
-            member.is_loading = purpose != Purpose::Stand;
-        }
+        self.members.watch(pid)?.is_loading = purpose != Purpose::Stand;
         Ok(pid)
-    }
-
-    fn watch(&mut self, pid: Pid) -> io::Result<()> {
-        self.members.insert(pid, WatchedProcess::new(pid)?);
-        Ok(())
-    }
-
-    fn kill(&mut self, pid: Pid) {
-        let Some(member) = self.members.get(&pid) else { return };
-        if let Err(error) = pidfd_send_signal(&member.process, rustix::process::Signal::KILL) {
-            tracing::error!(%error, "process {pid} cannot be killed");
-        }
-    }
-
-    /// If the process does not read, it finds its channel closed and introduces itself again.
-    fn send(&mut self, pid: Pid, message: &Downward, descriptor: Option<BorrowedFd<'_>>) {
-        let Some(member) = self.members.get_mut(&pid) else { return };
-        let Some(channel) = &member.channel else { return };
-        if channel.send(message, descriptor.as_slice()).is_err_and(|error| is_full(&error)) {
-            member.channel = None;
-        }
     }
 
     fn take_signals(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match i32::try_from(info.ssi_signo).ok().and_then(|signal| Signal::try_from(signal).ok()) {
                 Some(Signal::SIGHUP) => match self.tree.server() {
-                    Some(server) => self.send(server, &Downward::Reload, None),
+                    Some(server) => self.members.send(server, &Downward::Reload, None),
                     None => tracing::warn!("SIGHUP: no process serves yet, so there is nothing to reload"),
                 },
                 Some(Signal::SIGUSR2) => {
@@ -348,7 +294,7 @@ impl Supervisor {
                 }
                 Some(signal @ (Signal::SIGTERM | Signal::SIGINT)) if self.tree.is_ending() => {
                     tracing::warn!("{} again: ending at once", signal.as_str());
-                    self.members.keys().copied().collect::<Vec<_>>().into_iter().for_each(|pid| self.kill(pid));
+                    self.members.kill_all();
                     std::process::exit(1);
                 }
                 Some(signal @ (Signal::SIGTERM | Signal::SIGINT)) => {
@@ -358,18 +304,7 @@ impl Supervisor {
                 Some(_) | None => {}
             }
         }
-        // Several SIGCHLD may arrive as one. PID 1 also inherits processes that were not started here.
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            let ended = match (status.exit_status(), status.terminating_signal()) {
-                (Some(status), _) => ProcessEnd::Status(status),
-                (None, Some(signal)) => ProcessEnd::Signal(signal),
-                (None, None) => continue,
-            };
-            let pid = pid.as_raw_nonzero().get() as Pid;
-            if self.members.contains_key(&pid) {
-                self.statuses.insert(pid, ended);
-            }
-        }
+        self.members.reap();
     }
 
     fn end(&mut self) {
@@ -383,7 +318,7 @@ impl Supervisor {
             Err(reason) => {
                 tracing::warn!("{} refused: {reason}", kind.label());
                 if let Some(asker) = asker {
-                    self.send(asker, &Downward::Conflict(reason), None);
+                    self.members.send(asker, &Downward::Conflict(reason), None);
                 }
             }
         }
@@ -406,62 +341,63 @@ impl Supervisor {
         }
     }
 
-    fn take_given_up(&mut self, pid: Pid, role: Role) {
-        let Some(member) = self.members.get_mut(&pid).filter(|_| role == Role::Server) else { return };
-        member.is_loading = false;
-        let Some(given_up) = member.given_up.take() else { return };
-        match self.tree.is_on_probation() {
-            true => self.trial.given_up = Some(given_up),
-            false => self.common.take_given_up(given_up),
-        }
-    }
-
     fn introduce(&mut self, introduction: Introduction, channel: Channel) {
-        let Introduction { mut version, mut state, .. } = introduction;
+        let Introduction { mut version, state, .. } = introduction;
         shorten(&mut version, MAX_VERSION);
-        state.shorten();
         // Channels that this process made before it became the supervisor are no introductions.
         let Some(maker) = channel.maker().filter(|maker| maker.pid != id()) else { return };
         let pid = maker.pid;
         // A process that has just ended may no longer be a child.
-        if !self.statuses.contains_key(&pid) && !self.common.is_maker_ours(&maker) {
+        if !self.members.ends.contains_key(&pid) && !self.common.is_maker_ours(&maker) {
             return;
         }
-        if !self.members.contains_key(&pid) && (self.members.len() >= MAX_MEMBERS || self.watch(pid).is_err()) {
+        let is_new = !self.members.watched.contains_key(&pid);
+        if is_new && (self.members.watched.len() >= MAX_MEMBERS || self.members.watch(pid).is_err()) {
             return;
         }
-        let Some(member) = self.members.get_mut(&pid) else { return };
-        (member.channel, member.version) = (Some(channel), version);
-        let role = state.role.unwrap_or(Role::Starting);
-        member.state = state.clone();
-        self.is_view_due = true;
+        let Some(member) = self.members.watched.get_mut(&pid) else { return };
+        (member.channel, member.shown.version) = (Some(channel), version);
+        let role = self.take_state(pid, state);
         self.tree.introduced(pid, role, Instant::now());
         self.take_given_up(pid, role);
         // A server knows the current state better and sends it.
         if role != Role::Server {
-            self.brief(pid);
+            self.pass_sockets(pid);
+            if let Some((edition, text)) = &self.common.edition {
+                self.members.send(pid, &Downward::Edition(edition.clone()), Some(text.as_fd()));
+            }
+            if let Some(known) = &self.common.known {
+                self.members.send(pid, &Downward::Known, Some(known.as_fd()));
+            }
         }
     }
 
-    fn brief(&mut self, pid: Pid) {
-        self.pass_sockets(pid);
-        if let Some((edition, text)) = self.common.edition.take() {
-            self.send(pid, &Downward::Edition(edition.clone()), Some(text.as_fd()));
-            self.common.edition = Some((edition, text));
+    fn take_state(&mut self, pid: Pid, mut state: State) -> Role {
+        state.shorten();
+        let role = state.role.unwrap_or(Role::Starting);
+        if let Some(member) = self.members.watched.get_mut(&pid) {
+            member.is_server = role == Role::Server;
+            (member.shown.edition, member.shown.problem) = (state.edition, state.problem);
         }
-        if let Some(known) = self.common.known.take() {
-            self.send(pid, &Downward::Known, Some(known.as_fd()));
-            self.common.known = Some(known);
+        self.is_view_due = true;
+        role
+    }
+
+    fn take_given_up(&mut self, pid: Pid, role: Role) {
+        let Some(member) = self.members.watched.get_mut(&pid).filter(|_| role == Role::Server) else { return };
+        member.is_loading = false;
+        let Some(given_up) = member.given_up.take() else { return };
+        match self.tree.is_on_probation() {
+            true => self.upgrade.given_up = Some(given_up),
+            false => self.common.take_given_up(given_up),
         }
     }
 
     fn pass_sockets(&mut self, pid: Pid) {
-        let Some(member) = self.members.get_mut(&pid) else { return };
-        if let Some(channel) = &member.channel
-            && Sockets::send(channel, &self.common.sockets, Downward::Sockets).is_err_and(|error| is_full(&error))
-        {
-            member.channel = None;
-        }
+        let sockets = &self.common.sockets;
+        self.members.send_by(pid, |channel| {
+            Sockets::send(sockets, |sockets, descriptors| channel.send(&Downward::Sockets(sockets), descriptors))
+        });
     }
 
     fn followers(&self) -> Vec<Pid> {
@@ -469,9 +405,13 @@ impl Supervisor {
         self.tree.roles().filter(|(_, role)| is_follower(*role)).map(|(pid, _)| pid).collect()
     }
 
+    fn send_followers(&mut self, message: &Downward, descriptor: Option<BorrowedFd<'_>>) {
+        self.followers().into_iter().for_each(|pid| self.members.send(pid, message, descriptor));
+    }
+
     fn listen_to(&mut self, pid: Pid) {
         for _ in 0..MAX_TURN {
-            let Some(member) = self.members.get_mut(&pid) else { return };
+            let Some(member) = self.members.watched.get_mut(&pid) else { return };
             let Some(channel) = &member.channel else { return };
             match channel.receive::<Upward>() {
                 Ok(ChannelEvent::Message(message, descriptors)) => self.hear(pid, message, descriptors),
@@ -486,7 +426,7 @@ impl Supervisor {
                     // The process is cut off: each such message leaves descriptors open, and it could make
                     // another channel.
                     if bears_lock(&error) {
-                        self.kill(pid);
+                        self.members.kill(pid);
                     }
                     return;
                 }
@@ -496,72 +436,42 @@ impl Supervisor {
 
     fn hear(&mut self, pid: Pid, message: Upward, mut descriptors: Vec<OwnedFd>) {
         let now = Instant::now();
-        let Some(member) = self.members.get_mut(&pid) else { return };
-        let is_server = member.state.role == Some(Role::Server);
+        let Some(member) = self.members.watched.get_mut(&pid) else { return };
         match message {
             Upward::Pong => self.tree.heard(pid, now),
-            Upward::Says(mut state) => {
-                state.shorten();
-                let (role, took) = (state.role.unwrap_or(Role::Starting), state.took);
+            Upward::Says(state) => {
+                let took = Duration::from_micros(state.took);
+                let role = self.take_state(pid, state);
                 if role == Role::Server {
                     self.manager.ready(&format!("process {pid} serves"));
                 }
-                member.state = state;
-                self.is_view_due = true;
-                self.tree.says(pid, role, std::time::Duration::from_micros(took), now);
+                self.tree.says(pid, role, took, now);
                 self.take_given_up(pid, role);
-            }
-            Upward::Sockets(sockets) => {
-                if is_server && sockets.add_to(&mut self.coming, descriptors) {
-                    self.common.sockets = std::mem::take(&mut self.coming);
-                    if let Err(error) = self.manager.keep(&self.common.sockets) {
-                        tracing::warn!(%error, "the service manager cannot store the listening sockets");
-                    }
-                    self.followers().into_iter().for_each(|pid| self.pass_sockets(pid));
-                }
             }
             // Only the first report counts, because later the process reads data of the server.
             Upward::Confined(given_up) if member.is_loading => {
                 member.given_up.get_or_insert(given_up);
             }
             Upward::Confined(_) => {}
-            Upward::Edition(mut edition) => {
+            Upward::Sockets(sockets) if member.is_server => self.take_sockets(sockets, descriptors),
+            // A process that serves no more cannot set the config.
+            Upward::Edition(mut edition) if member.is_server && self.tree.server() == Some(pid) => {
                 edition.rules = edition.rules.clamped();
-                // A process that serves no more cannot set the config.
-                let is_server = is_server && self.tree.server() == Some(pid);
                 // If the handover were too long for a message, no process could start.
                 let is_short = edition.file.as_os_str().len() <= MAX_PATH;
-                let Some(text) = descriptors.pop().filter(|_| is_server && is_short) else { return };
-                if self.tree.is_on_probation() {
-                    self.trial.edition = Some((edition, text));
-                    return;
-                }
-                if self.common.edition.as_ref().is_some_and(|(known, _)| *known == edition) {
-                    return;
-                }
-                self.common.rules = edition.rules;
-                self.tree.set_rules(edition.rules, now);
-                for follower in self.followers() {
-                    self.send(follower, &Downward::Edition(edition.clone()), Some(text.as_fd()));
-                }
-                self.common.edition = Some((edition, text));
-            }
-            Upward::Known => {
-                let Some(known) = descriptors.pop().filter(|_| is_server) else { return };
-                if self.tree.is_on_probation() {
-                    self.trial.known = Some(known);
-                    return;
-                }
-                for follower in self.followers() {
-                    self.send(follower, &Downward::Known, Some(known.as_fd()));
-                }
-                self.common.known = Some(known);
-            }
-            Upward::ZoneSaved => {
-                for follower in self.followers() {
-                    self.send(follower, &Downward::ZoneSaved, None);
+                let Some(text) = descriptors.pop().filter(|_| is_short) else { return };
+                match self.tree.is_on_probation() {
+                    true => self.upgrade.edition = Some((edition, text)),
+                    false => self.take_edition(edition, text),
                 }
             }
+            Upward::Known if member.is_server => match (descriptors.pop(), self.tree.is_on_probation()) {
+                (Some(known), true) => self.upgrade.known = Some(known),
+                (Some(known), false) => self.take_known(known),
+                (None, _) => {}
+            },
+            Upward::Sockets(_) | Upward::Edition(_) | Upward::Known => {}
+            Upward::ZoneSaved => self.send_followers(&Downward::ZoneSaved, None),
             Upward::Ask { kind: Some(kind), is_cold } => {
                 if !self.tree.is_ending() && self.asker.is_none() {
                     self.is_cold = is_cold;
@@ -577,21 +487,42 @@ impl Supervisor {
             Upward::Leaving => self.tree.wants_to_leave(pid, now),
             Upward::GaveUp(problem) => self.tree.gave_up(pid, problem, now),
             // Closing the sockets rejects pending queries, so that clients try another server.
-            Upward::Closed => {
-                if self.tree.is_ending() {
-                    self.common.sockets.clear();
-                }
-            }
+            Upward::Closed if self.tree.is_ending() => self.common.sockets.clear(),
+            Upward::Closed => {}
         }
     }
 
+    fn take_sockets(&mut self, sockets: Sockets, descriptors: Vec<OwnedFd>) {
+        if sockets.add_to(&mut self.coming, descriptors) {
+            self.common.sockets = std::mem::take(&mut self.coming);
+            if let Err(error) = self.manager.keep(&self.common.sockets) {
+                tracing::warn!(%error, "the service manager cannot store the listening sockets");
+            }
+            self.followers().into_iter().for_each(|pid| self.pass_sockets(pid));
+        }
+    }
+
+    fn take_edition(&mut self, edition: Edition, text: OwnedFd) {
+        if self.common.edition.as_ref().is_some_and(|(known, _)| *known == edition) {
+            return;
+        }
+        self.common.facts.rules = edition.rules;
+        self.tree.set_rules(edition.rules, Instant::now());
+        self.send_followers(&Downward::Edition(edition.clone()), Some(text.as_fd()));
+        self.common.edition = Some((edition, text));
+    }
+
+    fn take_known(&mut self, known: OwnedFd) {
+        self.send_followers(&Downward::Known, Some(known.as_fd()));
+        self.common.known = Some(known);
+    }
+
     fn on_end(&mut self, pid: Pid) {
-        // First handle an introduction that the process sent just before its end.
-        self.take_introductions();
-        self.listen_to(pid);
-        self.take_signals();
-        self.members.remove(&pid);
-        let how = self.statuses.remove(&pid).unwrap_or(ProcessEnd::Unknown);
+        if self.members.watched.remove(&pid).is_none() {
+            self.members.awaited.remove(&pid);
+            return self.tree.absent(pid, Instant::now());
+        }
+        let how = self.members.ends.remove(&pid).unwrap_or(ProcessEnd::Unknown);
         match self.tree.is_crash(pid, how) {
             true => tracing::error!("process {pid} ended: {how}"),
             false => tracing::info!("process {pid} ended: {how}"),
@@ -602,10 +533,10 @@ impl Supervisor {
 
     /// Finds a server that holds the lock but has not introduced itself because it hangs.
     fn find_server(&mut self, now: Instant) {
-        if let Some(pid) = self.common.serve.holder(locks::LockPart::First)
-            && !self.members.contains_key(&pid)
+        if let Some(pid) = self.common.serve.holder(LockPart::First)
+            && !self.members.watched.contains_key(&pid)
             && self.common.is_ours(pid)
-            && self.watch(pid).is_ok()
+            && self.members.watch(pid).is_ok()
         {
             self.tree.introduced(pid, Role::Server, now);
         }
@@ -617,39 +548,28 @@ impl Supervisor {
         }
         let now = SystemTime::now();
         let roles: HashMap<Pid, Role> = self.tree.roles().collect();
-        let seen = std::mem::take(&mut self.common.view.processes);
-        for (pid, member) in &mut self.members {
+        let seen = std::mem::take(&mut self.common.facts.view.processes);
+        for (pid, member) in &mut self.members.watched {
             let role = roles.get(pid).copied().unwrap_or(Role::Starting);
-            if member.role != role {
+            if member.shown.role != role {
                 // A previous supervisor knows when the process took on its role.
                 let seen = seen.iter().find(|seen| seen.pid == *pid && seen.role == role);
-                (member.role, member.since) = (role, seen.map_or(now, |seen| seen.since));
+                (member.shown.role, member.shown.since) = (role, seen.map_or(now, |seen| seen.since));
             }
         }
-        let (edition, since) = (
-            self.common.edition.as_ref().map_or(1, |(edition, _)| edition.number),
-            self.common.view.supervisor.as_ref().map_or(now, |supervisor| supervisor.since),
-        );
+        let view = &mut self.common.facts.view;
         let own = ProcessSnapshot {
             pid: id(),
             role: Role::Supervisor,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            edition,
-            since,
+            edition: self.common.edition.as_ref().map_or(1, |(edition, _)| edition.number),
+            since: view.supervisor.as_ref().map_or(now, |supervisor| supervisor.since),
             problem: None,
         };
-        let others = self.members.iter().map(|(pid, member)| ProcessSnapshot {
-            pid: *pid,
-            role: member.role,
-            version: member.version.clone(),
-            edition: member.state.edition,
-            since: member.since,
-            problem: member.state.problem.clone(),
-        });
-        self.common.view.processes = std::iter::once(own).chain(others).collect();
-        let message = Downward::View(self.common.view.clone());
-        let pids: Vec<_> = self.members.keys().copied().collect();
-        pids.into_iter().for_each(|pid| self.send(pid, &message, None));
+        let others = self.members.watched.values().map(|member| member.shown.clone());
+        view.processes = std::iter::once(own).chain(others).collect();
+        let message = Downward::View(view.clone());
+        self.members.pids().into_iter().for_each(|pid| self.members.send(pid, &message, None));
     }
 }
 

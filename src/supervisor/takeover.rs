@@ -20,19 +20,14 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use rustix::pipe::{PipeFlags, pipe_with};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixDatagram;
 
-use super::channel::Channel;
-use super::live::{receive, watch};
-use super::message::{from_memory, to_memory};
-use crate::cache::Cache;
+use super::channel::WatchedChannel;
+use super::message::{pack, unpack};
 use crate::config::Config;
 use crate::metrics::Snapshot;
-use crate::net::from_clients::tcp::MovedConnection;
 use crate::net::tasks::blocking;
-use crate::server::{CarriedPools, Learnt, Server};
+use crate::server::{CarriedCache, CarriedState, Server};
 
 /// A message of the takeover. Large data accompanies it in a memory file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,99 +52,63 @@ pub(super) enum TakeoverMessage {
     },
 }
 
-pub(super) struct TakeoverChannel {
-    channel: Arc<Channel>,
-    watched: UnixDatagram,
-}
-
-impl TakeoverChannel {
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        let channel = Channel::from(fd);
-        Ok(Self { watched: watch(&channel)?, channel: Arc::new(channel) })
-    }
-
-    pub(super) async fn next(&self) -> Option<(TakeoverMessage, Option<OwnedFd>)> {
-        let (message, mut descriptors) = receive(&self.channel, &self.watched).await?;
-        Some((message, descriptors.pop()))
-    }
-
-    pub(super) fn send(&self, message: &TakeoverMessage) -> io::Result<()> {
-        self.channel.send(message, &[])
-    }
-
-    pub(super) fn pass(&self, message: &TakeoverMessage, value: &impl Serialize) -> io::Result<()> {
-        pass(&self.channel, message, value)
-    }
-
-    pub(super) fn pass_connection(&self, moved: MovedConnection) -> io::Result<()> {
-        let MovedConnection { section, input, socket } = moved;
-        self.channel.send(&TakeoverMessage::Connection { section, input }, &[socket.as_fd()])
-    }
-
-    /// Sends a newcomer the learned state while the server continues to serve.
-    pub(super) fn give(&self, server: &Server, is_cold: bool) -> impl Future<Output = io::Result<()>> + use<> {
-        let channel = Arc::clone(&self.channel);
-        let (known, learnt) = (server.known(), server.pools.learnt());
-        let cache = if is_cold { None } else { server.pools.save_cache() };
-        async move {
-            pass(&channel, &TakeoverMessage::Known, &known)?;
-            pass(&channel, &TakeoverMessage::Learnt, &learnt.await)?;
-            if let Some(save) = cache {
-                let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-                channel.send(&TakeoverMessage::Cache, &[reader.as_fd()])?;
-                drop(reader);
-                blocking(move || {
-                    let mut writer = BufWriter::new(File::from(writer));
-                    save(&mut writer).and_then(|_| writer.flush())
+/// Asks the server for its state.
+pub(super) async fn ask(way: &WatchedChannel, config: &Config, is_cold: bool) -> io::Result<CarriedState> {
+    let cache = if is_cold { CarriedCache::Cold } else { CarriedCache::Persisted };
+    let mut carried = CarriedState { cache, ..CarriedState::default() };
+    way.send(&TakeoverMessage::Ask { is_cold }, &[])?;
+    loop {
+        let (message, mut descriptors) = way.next().await.ok_or_else(|| io::Error::other("the server has ended"))?;
+        match (message, descriptors.pop()) {
+            (TakeoverMessage::Known, Some(known)) => carried.known = unpack(&known)?,
+            (TakeoverMessage::Learnt, Some(learnt)) => carried.learnt = Some(unpack(&learnt)?),
+            (TakeoverMessage::Cache, Some(pipe)) => {
+                let Some(learnt) = carried.learnt.take() else { continue };
+                let (config, known) = (config.clone(), carried.known.clone());
+                let (learnt, loaded) = blocking(move || {
+                    let loaded = learnt.load_cache(&config, &known, BufReader::new(File::from(pipe)));
+                    (learnt, loaded)
                 })
-                .await?;
-            }
-            channel.send(&TakeoverMessage::Complete, &[])
-        }
-    }
-}
-
-#[derive(Default)]
-pub(super) struct TakeoverState {
-    pub(super) known: CarriedPools,
-    pub(super) learnt: Option<Learnt>,
-    pub(super) cache: Option<Arc<Cache>>,
-}
-
-impl TakeoverState {
-    pub(super) async fn ask(way: &TakeoverChannel, config: &Config, is_cold: bool) -> io::Result<Self> {
-        let mut taken = Self::default();
-        way.send(&TakeoverMessage::Ask { is_cold })?;
-        loop {
-            let ended = || io::Error::other("the server has ended");
-            match way.next().await.ok_or_else(ended)? {
-                (TakeoverMessage::Known, Some(known)) => taken.known = unpack(&known)?,
-                (TakeoverMessage::Learnt, Some(learnt)) => taken.learnt = Some(unpack(&learnt)?),
-                (TakeoverMessage::Cache, Some(pipe)) => {
-                    let Some(learnt) = taken.learnt.take() else { continue };
-                    let (config, known) = (config.clone(), taken.known.clone());
-                    let (learnt, loaded) = blocking(move || {
-                        let stream = BufReader::new(File::from(pipe));
-                        let loaded = learnt.load_cache(&config, &known, stream);
-                        (learnt, loaded)
-                    })
-                    .await;
-                    taken.learnt = Some(learnt);
-                    taken.cache = loaded.map_err(|error| io::Error::other(error.to_string()))?.map(|(cache, _)| cache);
+                .await;
+                carried.learnt = Some(learnt);
+                if let Some((cache, _)) = loaded.map_err(|error| io::Error::other(error.to_string()))? {
+                    carried.cache = CarriedCache::Sent(cache);
                 }
-                (TakeoverMessage::Complete, _) => return Ok(taken),
-                _ => {}
             }
+            (TakeoverMessage::Complete, _) => return Ok(carried),
+            _ => {}
         }
     }
 }
 
-pub(super) fn unpack<T: DeserializeOwned>(memory: &OwnedFd) -> io::Result<T> {
-    Ok(serde_json::from_slice(&from_memory(memory.as_fd())?)?)
+/// Sends a newcomer the learned state while the server continues to serve.
+pub(super) fn give(
+    way: &Arc<WatchedChannel>,
+    server: &Server,
+    is_cold: bool,
+) -> impl Future<Output = io::Result<()>> + use<> {
+    let way = Arc::clone(way);
+    let (known, learnt) = (server.known(), server.pools.learnt());
+    let cache = if is_cold { None } else { server.pools.save_cache() };
+    async move {
+        pass(&way, &TakeoverMessage::Known, &known)?;
+        pass(&way, &TakeoverMessage::Learnt, &learnt.await)?;
+        if let Some(save) = cache {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+            way.send(&TakeoverMessage::Cache, &[reader.as_fd()])?;
+            drop(reader);
+            blocking(move || {
+                let mut writer = BufWriter::new(File::from(writer));
+                save(&mut writer).and_then(|_| writer.flush())
+            })
+            .await?;
+        }
+        way.send(&TakeoverMessage::Complete, &[])
+    }
 }
 
-fn pass(channel: &Channel, message: &TakeoverMessage, value: &impl Serialize) -> io::Result<()> {
-    channel.send(message, &[to_memory(&serde_json::to_vec(value)?)?.as_fd()])
+pub(super) fn pass(way: &WatchedChannel, message: &TakeoverMessage, value: &impl Serialize) -> io::Result<()> {
+    way.send(message, &[pack(value)?.as_fd()])
 }
 
 pub(super) fn add_counted(server: &mut Server, counted: Option<&OwnedFd>) {

@@ -32,8 +32,6 @@ const LARGE_STRUCTS: &[&str] = &[
     "src/policy/race.rs Race",
     "src/policy/rules.rs PoolRules",
     "src/sight/slow/mod.rs SlowRace",
-    "src/supervisor/common.rs Common",
-    "src/supervisor/supervise.rs Supervisor",
     "src/taps/record.rs QueryRecord",
 ];
 
@@ -42,8 +40,6 @@ const LONG_FUNCTIONS: &[&str] = &[
     "src/forwarder/responses.rs deliver",
     "src/net/to_backends/sockets/connections/queue.rs choose_connection",
     "src/net/xdp/program.rs filter",
-    "src/supervisor/prepare.rs try_to_prepare",
-    "src/supervisor/supervise.rs hear",
     "src/wire/rdata.rs of",
 ];
 
