@@ -4,14 +4,15 @@
 //! a stream of JSON objects, one a line.
 
 use data_encoding::BASE64;
-use serde::{Deserialize, Deserializer};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use crate::address::is_unseen;
 
 /// A lease, by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, Deserialize)]
-pub struct LeaseId(pub i64);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseId(#[serde(deserialize_with = "integer")] pub i64);
 
 /// A request: a path and the JSON to post there.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,49 +24,61 @@ pub struct EtcdRequest {
 }
 
 /// A key with its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct KeyValue {
     /// The key in bytes.
+    #[serde(deserialize_with = "base64")]
     pub key: Vec<u8>,
     /// The value in bytes.
+    #[serde(deserialize_with = "base64")]
     pub value: Vec<u8>,
     /// The lease of the key, or 0.
     pub lease: LeaseId,
+    /// The revision of the last change.
+    #[serde(deserialize_with = "integer")]
+    pub mod_revision: i64,
 }
 
 /// A page of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct Page {
-    /// The revision of the list.
-    pub revision: i64,
+    /// The header with the revision of the list.
+    pub header: EtcdHeader,
     /// Items in the order of their keys.
+    #[serde(rename = "kvs")]
     pub items: Vec<KeyValue>,
     /// True if there are more pages.
+    #[serde(rename = "more")]
     pub has_more: bool,
-    /// The number of all items.
-    pub count: i64,
 }
 
-/// A line of a watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WatchLine {
-    /// The watch has begun, or is still up.
-    Progress,
-    /// Keys have changed.
-    Events(Vec<WatchEvent>),
-    /// The watch is over, for instance because the revision is compacted.
-    Canceled(String),
+/// The header of a reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct EtcdHeader {
+    /// The revision of the data.
+    #[serde(deserialize_with = "integer")]
+    pub revision: i64,
 }
 
 /// A changed key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct WatchEvent {
-    /// The key in bytes.
-    pub key: Vec<u8>,
-    /// The new value; `None` if the key is deleted.
-    pub value: Option<Vec<u8>>,
-    /// The revision of the change.
-    pub revision: i64,
+    /// The kind of change. A put has none.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The key and its new value.
+    pub kv: KeyValue,
+}
+
+impl WatchEvent {
+    /// Returns true if the key is deleted.
+    pub fn is_deletion(&self) -> bool {
+        self.kind == "DELETE"
+    }
 }
 
 /// The reason why a request has failed.
@@ -77,6 +90,9 @@ pub enum EtcdError {
     /// The reply is too long.
     #[error("the reply is too long")]
     TooLong,
+    /// The watch is over, for instance because the revision is compacted.
+    #[error("{0}")]
+    Canceled(String),
     /// Any other failure.
     #[error("{0}")]
     Failed(String),
@@ -91,12 +107,12 @@ pub fn range(
     limit: usize,
     is_serializable: bool,
 ) -> EtcdRequest {
-    let mut body = json!({
-        "key": BASE64.encode(from.unwrap_or(prefix.as_bytes())),
-        "range_end": BASE64.encode(&end_of(prefix)),
-        "limit": limit.to_string(),
-        "serializable": is_serializable,
-    });
+    let mut body = below(prefix);
+    if let Some(from) = from {
+        body["key"] = BASE64.encode(from).into();
+    }
+    body["limit"] = limit.to_string().into();
+    body["serializable"] = is_serializable.into();
     if let Some(revision) = revision {
         body["revision"] = revision.to_string().into();
     }
@@ -105,8 +121,9 @@ pub fn range(
 
 /// Counts the keys with this prefix, which checks that etcd is up and has a leader.
 pub fn count(prefix: &str) -> EtcdRequest {
-    let (key, end) = (BASE64.encode(prefix.as_bytes()), BASE64.encode(&end_of(prefix)));
-    EtcdRequest { path: "/v3/kv/range", body: json!({ "key": key, "range_end": end, "count_only": true }) }
+    let mut body = below(prefix);
+    body["count_only"] = true.into();
+    EtcdRequest { path: "/v3/kv/range", body }
 }
 
 /// Reads one key.
@@ -116,13 +133,9 @@ pub fn get(key: &str) -> EtcdRequest {
 
 /// Watches the keys with this prefix, from this revision on.
 pub fn watch(prefix: &str, revision: i64) -> EtcdRequest {
-    let (key, end) = (BASE64.encode(prefix.as_bytes()), BASE64.encode(&end_of(prefix)));
-    let create = json!({
-        "key": key,
-        "range_end": end,
-        "start_revision": revision.to_string(),
-        "progress_notify": true,
-    });
+    let mut create = below(prefix);
+    create["start_revision"] = revision.to_string().into();
+    create["progress_notify"] = true.into();
     EtcdRequest { path: "/v3/watch", body: json!({ "create_request": create }) }
 }
 
@@ -143,7 +156,11 @@ pub fn revoke(lease: LeaseId) -> EtcdRequest {
 
 /// Writes a key, under a lease if one is given.
 pub fn put(key: &str, value: &str, lease: Option<LeaseId>) -> EtcdRequest {
-    EtcdRequest { path: "/v3/kv/put", body: put_body(key, value, lease) }
+    let mut body = json!({ "key": BASE64.encode(key.as_bytes()), "value": BASE64.encode(value.as_bytes()) });
+    if let Some(lease) = lease {
+        body["lease"] = lease.0.to_string().into();
+    }
+    EtcdRequest { path: "/v3/kv/put", body }
 }
 
 /// Deletes one key.
@@ -151,21 +168,18 @@ pub fn delete(key: &str) -> EtcdRequest {
     EtcdRequest { path: "/v3/kv/deleterange", body: json!({ "key": BASE64.encode(key.as_bytes()) }) }
 }
 
-/// Writes a key under a lease, or reads it if it exists under another lease.
+/// Writes a key under a lease if it does not exist; or, by the second request, if it has this lease.
 pub fn claim(key: &str, value: &str, lease: LeaseId) -> [EtcdRequest; 2] {
-    let txn = |compare: Value| {
-        let body = json!({
-            "compare": [compare],
-            "success": [{ "request_put": put_body(key, value, Some(lease)) }],
-            "failure": [{ "request_range": { "key": BASE64.encode(key.as_bytes()) } }],
-        });
-        EtcdRequest { path: "/v3/kv/txn", body }
-    };
+    let put = put(key, value, Some(lease)).body;
     let key = BASE64.encode(key.as_bytes());
     [
-        txn(json!({ "key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0" })),
-        txn(json!({ "key": key, "target": "LEASE", "result": "EQUAL", "lease": lease.0.to_string() })),
+        json!({ "key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0" }),
+        json!({ "key": key, "target": "LEASE", "result": "EQUAL", "lease": lease.0.to_string() }),
     ]
+    .map(|compare| {
+        let body = json!({ "compare": [compare], "success": [{ "request_put": put }] });
+        EtcdRequest { path: "/v3/kv/txn", body }
+    })
 }
 
 /// Requests a token.
@@ -173,52 +187,42 @@ pub fn authenticate(user: &str, password: &str) -> EtcdRequest {
     EtcdRequest { path: "/v3/auth/authenticate", body: json!({ "name": user, "password": password }) }
 }
 
-fn put_body(key: &str, value: &str, lease: Option<LeaseId>) -> Value {
-    let mut body = json!({ "key": BASE64.encode(key.as_bytes()), "value": BASE64.encode(value.as_bytes()) });
-    if let Some(lease) = lease {
-        body["lease"] = lease.0.to_string().into();
-    }
-    body
-}
-
-/// Returns the first key behind the prefix.
-fn end_of(prefix: &str) -> Vec<u8> {
+/// Returns the fields for all keys with this prefix.
+fn below(prefix: &str) -> Value {
     let mut end = prefix.as_bytes().to_vec();
-    // A byte of UTF-8 is never 255.
+    // The first key behind the prefix: a byte of UTF-8 is never 255.
     if let Some(last) = end.last_mut() {
         *last += 1;
     }
-    end
+    json!({ "key": BASE64.encode(prefix.as_bytes()), "range_end": BASE64.encode(&end) })
 }
 
 /// Reads a page of a list.
 pub fn read_page(body: &[u8]) -> Result<Page, EtcdError> {
-    let RangeReply { header, kvs, more, count } = read(body)?;
+    let page: Page = read(body)?;
     // A server that sends an empty object is no etcd, so this is not an empty list.
-    if header.revision <= 0 {
-        return Err(EtcdError::Failed("no reply of etcd: a list without a revision".to_owned()));
+    match page.header.revision {
+        ..=0 => Err(EtcdError::Failed("no reply of etcd: a list without a revision".to_owned())),
+        _ => Ok(page),
     }
-    let items = kvs.into_iter().map(RawKeyValue::decode).collect::<Result<_, _>>()?;
-    Ok(Page { revision: header.revision, items, has_more: more, count })
 }
 
-/// Reads the reply to a [`claim`]. Returns `None` if the claim succeeded, or else the present value.
-pub fn read_claim(body: &[u8]) -> Result<Option<KeyValue>, EtcdError> {
-    let TxnReply { succeeded, responses } = read(body)?;
-    if succeeded {
-        return Ok(None);
+/// Reads the reply to a [`claim`]. Returns true if it succeeded.
+pub fn read_claim(body: &[u8]) -> Result<bool, EtcdError> {
+    #[derive(Deserialize)]
+    struct Reply {
+        #[serde(default)]
+        succeeded: bool,
     }
-    let held = responses.into_iter().filter_map(|response| response.response_range).flat_map(|range| range.kvs).next();
-    match held {
-        Some(held) => held.decode().map(Some),
-        None => Err(EtcdError::Failed("the key both exists and does not exist".to_owned())),
-    }
+    read::<Reply>(body).map(|reply| reply.succeeded)
 }
 
 /// Reads a granted lease.
 pub fn read_grant(body: &[u8]) -> Result<LeaseId, EtcdError> {
-    let LeaseReply { id, .. } = read(body)?;
-    if id == 0 { Err(EtcdError::Failed("no lease was granted".to_owned())) } else { Ok(LeaseId(id)) }
+    match read::<LeaseReply>(body)?.id {
+        LeaseId(0) => Err(EtcdError::Failed("no lease was granted".to_owned())),
+        id => Ok(id),
+    }
 }
 
 /// Returns true if the lease still existed.
@@ -231,57 +235,50 @@ pub fn read_keep_alive(body: &[u8]) -> Result<bool, EtcdError> {
 /// Reads a token.
 pub fn read_token(body: &[u8]) -> Result<String, EtcdError> {
     #[derive(Deserialize)]
-    struct TokenReply {
+    struct Reply {
         token: String,
     }
-    read::<TokenReply>(body).map(|reply| reply.token)
+    read::<Reply>(body).map(|reply| reply.token)
 }
 
-/// Reads a line of a watch.
-pub fn read_watch_line(line: &[u8]) -> Result<WatchLine, EtcdError> {
-    let StreamReply { result } = read(line)?;
-    let result: WatchReply = result.ok_or_else(|| EtcdError::Failed("a watch without a result".to_owned()))?;
-    if result.canceled {
-        let reason = match result.compact_revision {
-            0 if result.cancel_reason.is_empty() => "the watch was canceled".to_owned(),
-            0 => result.cancel_reason,
-            revision => format!("compacted at revision {revision}"),
-        };
-        return Ok(WatchLine::Canceled(reason));
+/// Reads a line of a watch. Without events, it only shows that the watch is up.
+pub fn read_watch_line(line: &[u8]) -> Result<Vec<WatchEvent>, EtcdError> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Reply {
+        canceled: bool,
+        cancel_reason: String,
+        #[serde(deserialize_with = "integer")]
+        compact_revision: i64,
+        events: Vec<WatchEvent>,
     }
-    let events = result.events.into_iter().map(|event| {
-        let revision = event.kv.mod_revision;
-        let KeyValue { key, value, .. } = event.kv.decode()?;
-        // A put has no type.
-        Ok(WatchEvent { key, value: (event.kind != "DELETE").then_some(value), revision })
-    });
-    let events: Vec<_> = events.collect::<Result<_, EtcdError>>()?;
-    Ok(if events.is_empty() { WatchLine::Progress } else { WatchLine::Events(events) })
+    let StreamReply { result } = read(line)?;
+    let result: Reply = result.ok_or_else(|| EtcdError::Failed("a watch without a result".to_owned()))?;
+    match (result.canceled, result.compact_revision) {
+        (false, _) => Ok(result.events),
+        (true, 0) if result.cancel_reason.is_empty() => Err(EtcdError::Canceled("the watch was canceled".to_owned())),
+        (true, 0) => Err(EtcdError::Canceled(result.cancel_reason)),
+        (true, revision) => Err(EtcdError::Canceled(format!("compacted at revision {revision}"))),
+    }
 }
 
 /// Reads the error of a reply with this status.
 pub fn read_error(status: u16, body: &[u8]) -> EtcdError {
-    let message = match serde_json::from_slice::<GatewayError>(body) {
-        Ok(error) if error.is_unauthenticated() => return EtcdError::Unauthenticated(error.text()),
-        Ok(error) if !error.text().is_empty() => error.text(),
-        Ok(_) | Err(_) => format!("HTTP status {status}"),
-    };
-    if status == 401 { EtcdError::Unauthenticated(message) } else { EtcdError::Failed(message) }
+    let error: GatewayError = serde_json::from_slice(body).unwrap_or_default();
+    let message = Some(error.text()).filter(|text| !text.is_empty());
+    let message = message.unwrap_or_else(|| format!("HTTP status {status}"));
+    let kind = if status == 401 || error.is_unauthenticated() { EtcdError::Unauthenticated } else { EtcdError::Failed };
+    kind(message)
 }
 
 /// Reads a reply, which may be an error despite status 200, as in streams.
-fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, EtcdError> {
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, EtcdError> {
     #[derive(Deserialize)]
     struct InStream {
         error: GatewayError,
     }
     if let Ok(InStream { error }) = serde_json::from_slice(body) {
-        let text = error.text();
-        return Err(if error.is_unauthenticated() {
-            EtcdError::Unauthenticated(text)
-        } else {
-            EtcdError::Failed(text)
-        });
+        return Err(error.into());
     }
     serde_json::from_slice(body).map_err(|error| EtcdError::Failed(format!("no reply of etcd: {error}")))
 }
@@ -310,54 +307,11 @@ impl GatewayError {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct EtcdHeader {
-    #[serde(deserialize_with = "integer")]
-    revision: i64,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RangeReply {
-    header: EtcdHeader,
-    kvs: Vec<RawKeyValue>,
-    more: bool,
-    #[serde(deserialize_with = "integer")]
-    count: i64,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RawKeyValue {
-    key: String,
-    value: String,
-    #[serde(deserialize_with = "integer")]
-    lease: i64,
-    #[serde(deserialize_with = "integer")]
-    mod_revision: i64,
-}
-
-impl RawKeyValue {
-    fn decode(self) -> Result<KeyValue, EtcdError> {
-        let decode = |text: String| BASE64.decode(text.as_bytes());
-        let broken = |error| EtcdError::Failed(format!("no reply of etcd: {error}"));
-        let (key, value) = (decode(self.key).map_err(broken)?, decode(self.value).map_err(broken)?);
-        Ok(KeyValue { key, value, lease: LeaseId(self.lease) })
+impl From<GatewayError> for EtcdError {
+    fn from(error: GatewayError) -> Self {
+        let kind = if error.is_unauthenticated() { Self::Unauthenticated } else { Self::Failed };
+        kind(error.text())
     }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct TxnReply {
-    succeeded: bool,
-    responses: Vec<TxnResponse>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct TxnResponse {
-    response_range: Option<RangeReply>,
 }
 
 #[derive(Deserialize)]
@@ -368,28 +322,14 @@ struct StreamReply<T> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct LeaseReply {
-    #[serde(rename = "ID", deserialize_with = "integer")]
-    id: i64,
+    #[serde(rename = "ID")]
+    id: LeaseId,
     #[serde(rename = "TTL", deserialize_with = "integer")]
     ttl: i64,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WatchReply {
-    canceled: bool,
-    cancel_reason: String,
-    #[serde(deserialize_with = "integer")]
-    compact_revision: i64,
-    events: Vec<RawEvent>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct RawEvent {
-    #[serde(rename = "type")]
-    kind: String,
-    kv: RawKeyValue,
+fn base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    BASE64.decode(String::deserialize(deserializer)?.as_bytes()).map_err(D::Error::custom)
 }
 
 /// A 64-bit integer, usually a string in this JSON. Some servers send a number.
@@ -402,7 +342,7 @@ fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> 
     }
     match Either::deserialize(deserializer)? {
         Either::Number(number) => Ok(number),
-        Either::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        Either::Text(text) => text.parse().map_err(D::Error::custom),
     }
 }
 
@@ -430,13 +370,17 @@ mod tests {
         assert_eq!(ours.body["compare"][0]["lease"], "9");
     }
 
+    fn key_value(key: &str, value: &str, mod_revision: i64) -> KeyValue {
+        KeyValue { key: key.into(), value: value.into(), lease: LeaseId(0), mod_revision }
+    }
+
     #[test]
     fn lists_are_read() {
         let body = br#"{"header":{"cluster_id":"1","revision":"12"},"kvs":[{"key":"YQ==","create_revision":"3","value":"Yg==","lease":"77"},{"key":"Yw=="}],"more":true,"count":"5"}"#;
         let page = read_page(body).expect("a page");
-        assert_eq!((page.revision, page.has_more, page.count), (12, true, 5));
-        assert_eq!(page.items[0], KeyValue { key: b"a".to_vec(), value: b"b".to_vec(), lease: LeaseId(77) });
-        assert_eq!(page.items[1], KeyValue { key: b"c".to_vec(), value: Vec::new(), lease: LeaseId(0) });
+        assert_eq!((page.header.revision, page.has_more), (12, true));
+        let first = KeyValue { lease: LeaseId(77), ..key_value("a", "b", 0) };
+        assert_eq!(page.items, [first, key_value("c", "", 0)]);
         let empty = read_page(br#"{"header":{"revision":"1"}}"#).expect("a page");
         assert_eq!((empty.items.len(), empty.has_more), (0, false));
         for wrong in ["", "{", "{}", "[]", "null", r#"{"kvs":[{"key":"?"}]}"#, r#"{"header":{"revision":"x"}}"#] {
@@ -447,19 +391,19 @@ mod tests {
     #[test]
     fn watches_are_read() {
         let line = |text: &str| read_watch_line(text.as_bytes());
-        assert_eq!(line(r#"{"result":{"header":{"revision":"3"},"created":true}}"#), Ok(WatchLine::Progress));
+        assert_eq!(line(r#"{"result":{"header":{"revision":"3"},"created":true}}"#), Ok(Vec::new()));
         assert_eq!(
             line(
                 r#"{"result":{"events":[{"kv":{"key":"YQ==","value":"Yg==","mod_revision":"5"}},{"type":"DELETE","kv":{"key":"Yw==","mod_revision":"6"}}]}}"#
             ),
-            Ok(WatchLine::Events(vec![
-                WatchEvent { key: b"a".to_vec(), value: Some(b"b".to_vec()), revision: 5 },
-                WatchEvent { key: b"c".to_vec(), value: None, revision: 6 },
-            ]))
+            Ok(vec![
+                WatchEvent { kind: String::new(), kv: key_value("a", "b", 5) },
+                WatchEvent { kind: "DELETE".to_owned(), kv: key_value("c", "", 6) },
+            ])
         );
         assert_eq!(
             line(r#"{"result":{"canceled":true,"compact_revision":"20"}}"#),
-            Ok(WatchLine::Canceled("compacted at revision 20".to_owned()))
+            Err(EtcdError::Canceled("compacted at revision 20".to_owned()))
         );
         assert_eq!(
             line(r#"{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader"}}"#),
@@ -474,11 +418,8 @@ mod tests {
         assert!(read_grant(br#"{"header":{}}"#).is_err());
         assert_eq!(read_keep_alive(br#"{"result":{"header":{},"ID":"7587","TTL":"10"}}"#), Ok(true));
         assert_eq!(read_keep_alive(br#"{"result":{"header":{},"ID":"7587"}}"#), Ok(false), "it is gone");
-        assert_eq!(read_claim(br#"{"succeeded":true,"responses":[{"response_put":{}}]}"#), Ok(None));
-        let held =
-            br#"{"responses":[{"response_range":{"kvs":[{"key":"YQ==","value":"Yg==","lease":"3"}],"count":"1"}}]}"#;
-        let held = read_claim(held).expect("a reply").expect("it is held");
-        assert_eq!((held.value, held.lease), (b"b".to_vec(), LeaseId(3)));
+        assert_eq!(read_claim(br#"{"succeeded":true,"responses":[{"response_put":{}}]}"#), Ok(true));
+        assert_eq!(read_claim(br#"{"header":{"revision":"3"}}"#), Ok(false), "another has it");
         assert_eq!(read_token(br#"{"token":"t.1"}"#), Ok("t.1".to_owned()));
     }
 

@@ -9,12 +9,12 @@ use tokio::time::timeout;
 
 use super::http::{EtcdConnection, WatchLines};
 use crate::config::EtcdConfig;
-use crate::discover::etcd::{self, EtcdError};
+use crate::discover::etcd::{self, EtcdError, EtcdRequest};
 use crate::net::tasks::Tasks;
 use crate::net::to_backends::tls::TlsRoots;
 
 /// The settings and secrets for etcd.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EtcdAccess {
     /// The configuration of etcd.
     pub config: EtcdConfig,
@@ -25,11 +25,6 @@ pub struct EtcdAccess {
 }
 
 impl EtcdAccess {
-    /// Returns true if both have the same effect.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.config == other.config && self.password == other.password && self.roots == other.roots
-    }
-
     /// Returns the prefix of members registered under a key.
     pub fn members_prefix(&self, key: &str) -> String {
         format!("{}/pools/{key}/members/", self.config.prefix)
@@ -44,7 +39,7 @@ impl EtcdAccess {
 pub(super) struct EtcdClient {
     access: Rc<EtcdAccess>,
     tasks: Tasks,
-    endpoint: usize,
+    pub(super) endpoint: usize,
     connection: Option<EtcdConnection>,
     token: Option<String>,
 }
@@ -60,16 +55,12 @@ impl EtcdClient {
         Self { access, tasks, endpoint, connection: None, token: None }
     }
 
-    pub(super) fn endpoint(&self) -> usize {
-        self.endpoint
-    }
-
-    pub(super) fn timeout(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         self.access.config.timeout
     }
 
     /// Sends a request to one endpoint after the other, until one replies.
-    pub(super) async fn call(&mut self, request: &etcd::EtcdRequest) -> Result<Bytes, EtcdError> {
+    pub(super) async fn call(&mut self, request: &EtcdRequest) -> Result<Bytes, EtcdError> {
         let mut last = EtcdError::Failed("there is no endpoint".to_owned());
         for _ in 0..self.access.config.endpoints.len() {
             match self.call_here(request).await {
@@ -78,30 +69,21 @@ impl EtcdClient {
                     last = error;
                 }
                 // Another endpoint would send the same.
-                Err(EtcdError::TooLong) => {
-                    self.connection = None;
-                    return Err(EtcdError::TooLong);
-                }
-                Ok(reply) => return Ok(reply),
+                result => return result,
             }
         }
         Err(last)
     }
 
     /// Begins a watch on a separate connection.
-    pub(super) async fn watch(&mut self, request: &etcd::EtcdRequest) -> Result<WatchLines, EtcdError> {
+    pub(super) async fn watch(&mut self, request: &EtcdRequest) -> Result<WatchLines, EtcdError> {
         let connection = self.connect().await?;
-        let patience = self.timeout();
-        match timeout(patience, connection.stream(request, self.token.as_deref())).await {
-            Ok(Ok(lines)) => Ok(lines),
-            Ok(Err(error)) => {
-                if matches!(error, EtcdError::Unauthenticated(_)) {
-                    self.token = None;
-                }
-                Err(error)
-            }
-            Err(_) => Err(self.silent()),
+        let begun = timeout(self.timeout(), connection.watch(request, self.token.as_deref())).await;
+        let begun = begun.unwrap_or_else(|_| Err(self.silent()));
+        if matches!(begun, Err(EtcdError::Unauthenticated(_))) {
+            self.token = None;
         }
+        begun
     }
 
     pub(super) fn move_on(&mut self) {
@@ -110,15 +92,14 @@ impl EtcdClient {
     }
 
     /// Asks the current endpoint, with a new token if the old one is rejected.
-    pub(super) async fn call_here(&mut self, request: &etcd::EtcdRequest) -> Result<Bytes, EtcdError> {
+    pub(super) async fn call_here(&mut self, request: &EtcdRequest) -> Result<Bytes, EtcdError> {
         if self.token.is_none() {
             self.authenticate().await?;
         }
-        match self.exchange(request, self.token.clone()).await {
+        match self.exchange(request).await {
             Err(EtcdError::Unauthenticated(_)) if self.access.config.user.is_some() => {
-                self.token = None;
                 self.authenticate().await?;
-                self.exchange(request, self.token.clone()).await
+                self.exchange(request).await
             }
             result => result,
         }
@@ -126,9 +107,10 @@ impl EtcdClient {
 
     /// Gets a token, if a user is configured.
     async fn authenticate(&mut self) -> Result<(), EtcdError> {
+        self.token = None;
         let access = Rc::clone(&self.access);
         let (Some(user), Some(password)) = (&access.config.user, &access.password) else { return Ok(()) };
-        let reply = match self.exchange(&etcd::authenticate(user, password), None).await {
+        let reply = match self.exchange(&etcd::authenticate(user, password)).await {
             // Authentication is disabled now, so requests need no token.
             Err(EtcdError::Failed(message)) if message.contains("authentication is not enabled") => return Ok(()),
             reply => reply?,
@@ -137,13 +119,13 @@ impl EtcdClient {
         Ok(())
     }
 
-    async fn exchange(&mut self, request: &etcd::EtcdRequest, token: Option<String>) -> Result<Bytes, EtcdError> {
+    async fn exchange(&mut self, request: &EtcdRequest) -> Result<Bytes, EtcdError> {
         loop {
             let (mut connection, is_kept) = match self.connection.take() {
                 Some(connection) => (connection, true),
                 None => (self.connect().await?, false),
             };
-            match timeout(self.timeout(), connection.call(request, token.as_deref())).await {
+            match timeout(self.timeout(), connection.call(request, self.token.as_deref())).await {
                 Ok(result @ (Ok(_) | Err(EtcdError::Unauthenticated(_)))) => {
                     self.connection = Some(connection);
                     return result;

@@ -13,53 +13,55 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::sleep_until;
 
 use super::client::{EtcdAccess, EtcdClient};
-use super::http::WatchLines;
 use super::sign::Signs;
 use crate::backoff::Backoff;
-use crate::discover::etcd::{self, EtcdError, KeyValue, Page, WatchLine};
+use crate::discover::SourceNews;
+use crate::discover::etcd::{self, EtcdError, KeyValue, Page, WatchEvent};
 use crate::discoverer::{FIRST_BACKOFF, MAX_BACKOFF, random_wait};
 use crate::net::tasks::{Tasks, blocking};
 
-pub(in crate::discoverer) enum FollowerEvent {
-    Listed(Vec<(Vec<u8>, Vec<u8>)>),
-    /// Changed keys; those without a value are deleted.
-    Changed(Vec<(Vec<u8>, Option<Vec<u8>>)>),
-    Confirmed,
-    Failed(String),
-}
-
-pub(in crate::discoverer) struct Follower {
+/// Follows values that `read` decodes, each separately.
+pub(in crate::discoverer) struct Follower<T> {
     client: EtcdClient,
     signs: Rc<Signs>,
     prefix: String,
+    read: fn(&[u8]) -> Result<T, String>,
     page: usize,
     rng: SmallRng,
     has_listed: bool,
 }
 
-impl Follower {
-    pub(in crate::discoverer) fn new(access: Rc<EtcdAccess>, signs: Rc<Signs>, prefix: String, tasks: Tasks) -> Self {
+impl<T: Send + 'static> Follower<T> {
+    pub(in crate::discoverer) fn new(
+        access: Rc<EtcdAccess>,
+        signs: Rc<Signs>,
+        prefix: String,
+        read: fn(&[u8]) -> Result<T, String>,
+        tasks: Tasks,
+    ) -> Self {
         let (client, rng) = (EtcdClient::new(access, tasks), SmallRng::from_rng(&mut rand::rng()));
-        Self { client, signs, prefix, page: PAGE, rng, has_listed: false }
+        Self { client, signs, prefix, read, page: PAGE, rng, has_listed: false }
     }
 
     /// Follows forever. The receiver of the reports may delay it.
-    pub(in crate::discoverer) async fn run(mut self, report: impl AsyncFn(FollowerEvent)) {
+    pub(in crate::discoverer) async fn run(mut self, report: impl AsyncFn(SourceNews<T>)) {
         let mut backoff = Backoff::new(FIRST_BACKOFF);
         loop {
             let begun = Instant::now();
             match self.follow(&report).await {
-                // The watch ended for no known reason: start again with the list.
                 Ok(()) => {}
+                Err(EtcdError::Canceled(reason)) => {
+                    tracing::info!(prefix = self.prefix, "etcd: {reason}, listing again");
+                }
                 Err(error) => {
                     if !self.has_listed
                         && let Ok((items, _)) = self.list(true).await
                     {
                         // An etcd member without a majority still has its old data.
                         self.has_listed = true;
-                        report(FollowerEvent::Listed(items)).await;
+                        report(SourceNews::Listed(items)).await;
                     }
-                    report(FollowerEvent::Failed(error.to_string())).await;
+                    report(SourceNews::Failed(error.to_string())).await;
                     self.client.move_on();
                 }
             }
@@ -70,44 +72,42 @@ impl Follower {
         }
     }
 
-    async fn follow(&mut self, report: &impl AsyncFn(FollowerEvent)) -> Result<(), EtcdError> {
+    /// Follows until a request fails, the watch is canceled, or the revision has gone back.
+    async fn follow(&mut self, report: &impl AsyncFn(SourceNews<T>)) -> Result<(), EtcdError> {
         let (items, mut listed_at) = self.list(false).await?;
         self.has_listed = true;
-        report(FollowerEvent::Listed(items)).await;
-        let mut lines: WatchLines = self.client.watch(&etcd::watch(&self.prefix, listed_at + 1)).await?;
+        report(SourceNews::Listed(items)).await;
+        let mut lines = self.client.watch(&etcd::watch(&self.prefix, listed_at + 1)).await?;
         let mut listed_by = Instant::now();
-        let mut signs = self.signs.listen(self.client.endpoint(), &self.prefix);
+        let mut signs = self.signs.listen(self.client.endpoint, &self.prefix);
         let mut list_due = self.next_list();
         loop {
             tokio::select! {
-                line = lines.next() => match etcd::read_watch_line(&line?)? {
-                    WatchLine::Progress => {}
-                    WatchLine::Canceled(reason) => {
-                        tracing::info!(prefix = self.prefix, "etcd: {reason}, listing again");
-                        return Ok(());
+                line = lines.next() => {
+                    // Skips events that the last list includes.
+                    let events = etcd::read_watch_line(&line?)?.into_iter();
+                    let fresh = events.filter(|event| event.kv.mod_revision > listed_at);
+                    let change = |event: WatchEvent| {
+                        let is_deletion = event.is_deletion();
+                        let (place, value) = item(&self.prefix, event.kv, self.read)?;
+                        Some((place, (!is_deletion).then_some(value)))
+                    };
+                    let changes: Vec<_> = fresh.filter_map(change).collect();
+                    if !changes.is_empty() {
+                        report(SourceNews::Changed(changes)).await;
                     }
-                    WatchLine::Events(events) => {
-                        // Skips events that the last list includes.
-                        let fresh = events.into_iter().filter(|event| event.revision > listed_at);
-                        let below = |event: etcd::WatchEvent| Some((self.below(&event.key)?, event.value));
-                        let changes: Vec<_> = fresh.filter_map(below).collect();
-                        if !changes.is_empty() {
-                            report(FollowerEvent::Changed(changes)).await;
-                        }
-                    }
-                },
+                }
                 sign = signs.next() => {
-                    let revision = sign.said?;
-                    // A ping from before the list may have an older revision.
-                    if sign.asked >= listed_by && revision < listed_at {
+                    // A check from before the list may have an older revision.
+                    if sign.revision? < listed_at && sign.asked >= listed_by {
                         tracing::warn!(prefix = self.prefix, "etcd: its revision has gone back, so its data was restored or replaced: listing again");
                         return Ok(());
                     }
-                    report(FollowerEvent::Confirmed).await;
+                    report(SourceNews::Confirmed).await;
                 }
                 () = sleep_until(list_due.into()) => {
                     let (items, revision) = self.list(false).await?;
-                    report(FollowerEvent::Listed(items)).await;
+                    report(SourceNews::Listed(items)).await;
                     if revision < listed_at {
                         return Ok(());
                     }
@@ -119,7 +119,7 @@ impl Follower {
     }
 
     /// Lists all keys page by page, and returns them with their revision.
-    async fn list(&mut self, is_serializable: bool) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, i64), EtcdError> {
+    async fn list(&mut self, is_serializable: bool) -> Result<(Vec<Listed<T>>, i64), EtcdError> {
         let (mut items, mut revision, mut from) = (Vec::new(), None, None);
         loop {
             let request = etcd::range(&self.prefix, from.as_deref(), revision, self.page, is_serializable);
@@ -131,20 +131,20 @@ impl Follower {
                 }
                 reply => reply?,
             };
-            let Page { revision: of_page, items: page, has_more, .. } = match reply.len() {
-                0..=SHORT => etcd::read_page(&reply)?,
-                _ => blocking(move || etcd::read_page(&reply)).await?,
+            let (prefix, read, length) = (self.prefix.clone(), self.read, reply.len());
+            let decode = move || {
+                let Page { header, items, has_more } = etcd::read_page(&reply)?;
+                let next = items.last().filter(|_| has_more).map(|last| [&last.key[..], b"\0"].concat());
+                let items: Vec<_> = items.into_iter().filter_map(|one| item(&prefix, one, read)).collect();
+                Ok::<_, EtcdError>((items, header.revision, next))
             };
-            revision.get_or_insert(of_page);
-            from = page.last().map(|last| [&last.key[..], b"\0"].concat());
-            items.extend(page.into_iter().filter_map(|KeyValue { key, mut value, .. }| {
-                // An overlong value is refused by its length, so its end is not needed.
-                value.truncate(MAX_VALUE);
-                Some((self.below(&key)?, value))
-            }));
-            if !has_more || from.is_none() {
+            let (page, listed_at, next) = if length <= SHORT { decode()? } else { blocking(decode).await? };
+            items.extend(page);
+            let revision = *revision.get_or_insert(listed_at);
+            from = next;
+            if from.is_none() {
                 self.page = PAGE;
-                return Ok((items, revision.unwrap_or(of_page)));
+                return Ok((items, revision));
             }
             if items.len() > MAX_ITEMS {
                 return Err(EtcdError::Failed(format!("more than {MAX_ITEMS} keys below {}", self.prefix)));
@@ -152,14 +152,18 @@ impl Follower {
         }
     }
 
-    fn below(&self, key: &[u8]) -> Option<Vec<u8>> {
-        key.strip_prefix(self.prefix.as_bytes()).map(<[u8]>::to_vec)
-    }
-
     /// The time of the next full list, with jitter so that the forwarders of a fleet do not all list at once.
     fn next_list(&mut self) -> Instant {
         Instant::now() + LIST_AGAIN.mul_f64(self.rng.random_range(0.9..=1.1))
     }
+}
+
+/// An item of a list: its place below the prefix, and its value.
+type Listed<T> = (String, Result<T, String>);
+
+fn item<T>(prefix: &str, item: KeyValue, read: fn(&[u8]) -> Result<T, String>) -> Option<Listed<T>> {
+    let place = item.key.strip_prefix(prefix.as_bytes())?;
+    Some((String::from_utf8_lossy(place).chars().take(MAX_PLACE).collect(), read(&item.value)))
 }
 
 /// Keys of a page: some 200 kB of members.
@@ -175,8 +179,8 @@ const LIST_AGAIN: Duration = Duration::from_secs(60);
 /// Bytes of a reply that this thread decodes at once; longer replies are decoded on another thread.
 const SHORT: usize = 32 << 10;
 
-/// Bytes of a value that are kept: one more than an entry may have.
-const MAX_VALUE: usize = 4097;
+/// Characters of a key that are kept: more than any valid key has.
+const MAX_PLACE: usize = 600;
 
 /// The largest number of keys below a prefix: many times the members that a pool may have.
 const MAX_ITEMS: usize = 100_000;

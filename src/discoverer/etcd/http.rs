@@ -6,14 +6,14 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::{HttpEndpoint, TlsName};
-use crate::discover::etcd::{self, EtcdError};
+use crate::discover::etcd::{self, EtcdError, EtcdRequest};
 use crate::net::http_client::{self, HttpError, is_too_long};
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::net::to_backends::tls::TlsRoots;
@@ -54,8 +54,7 @@ impl EtcdConnection {
             }
         };
         match timeout(patience, open).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(failed(endpoint, &*error)),
+            Ok(opened) => opened.map_err(|error: HttpError| EtcdError::Failed(format!("{endpoint}: {error}"))),
             Err(_) => Err(EtcdError::Failed(format!("{endpoint}: no connection within {patience:?}"))),
         }
     }
@@ -73,29 +72,17 @@ impl EtcdConnection {
         Ok(Self { sender, host: endpoint.address.to_string(), _driver: driver })
     }
 
-    pub(super) async fn call(&mut self, request: &etcd::EtcdRequest, token: Option<&str>) -> Result<Bytes, EtcdError> {
-        let response = self.sender.send_request(self.request(request, token)?).await.map_err(broken)?;
-        read_whole(response.status(), response.into_body()).await
+    pub(super) async fn call(&mut self, request: &EtcdRequest, token: Option<&str>) -> Result<Bytes, EtcdError> {
+        read_whole(self.post(request, token).await?).await
     }
 
     /// Posts a request whose reply does not end.
-    pub(super) async fn stream(
-        mut self,
-        request: &etcd::EtcdRequest,
-        token: Option<&str>,
-    ) -> Result<WatchLines, EtcdError> {
-        let response = self.sender.send_request(self.request(request, token)?).await.map_err(broken)?;
-        if response.status() != StatusCode::OK {
-            let status = response.status();
-            return Err(match read_whole(status, response.into_body()).await {
-                Ok(_) => EtcdError::Failed(format!("HTTP status {status}")),
-                Err(error) => error,
-            });
-        }
-        Ok(WatchLines { body: response.into_body(), rest: Vec::new(), seen: 0, _connection: self })
+    pub(super) async fn watch(mut self, request: &EtcdRequest, token: Option<&str>) -> Result<WatchLines, EtcdError> {
+        let body = self.post(request, token).await?;
+        Ok(WatchLines { body, rest: Vec::new(), seen: 0, _connection: self })
     }
 
-    fn request(&self, request: &etcd::EtcdRequest, token: Option<&str>) -> Result<Request<Full<Bytes>>, EtcdError> {
+    async fn post(&mut self, request: &EtcdRequest, token: Option<&str>) -> Result<Incoming, EtcdError> {
         let mut built = http_client::request(Method::POST, request.path, &self.host);
         // Without this header, a watch on an etcd member without a majority stays silent forever. With it,
         // such a member refuses even serializable reads.
@@ -105,9 +92,13 @@ impl EtcdConnection {
         if let Some(token) = token {
             built = built.header(header::AUTHORIZATION, token);
         }
-        built
-            .body(Full::new(Bytes::from(request.body.to_string())))
-            .map_err(|error| EtcdError::Failed(error.to_string()))
+        let built = built.body(Full::new(Bytes::from(request.body.to_string())));
+        let built = built.map_err(|error| EtcdError::Failed(error.to_string()))?;
+        let (head, body) = self.sender.send_request(built).await.map_err(broken)?.into_parts();
+        match head.status {
+            StatusCode::OK => Ok(body),
+            status => Err(etcd::read_error(status.as_u16(), &read_whole(body).await?)),
+        }
     }
 }
 
@@ -115,12 +106,10 @@ impl WatchLines {
     /// Returns the next line. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Vec<u8>, EtcdError> {
         loop {
-            let end = self.rest.iter().skip(self.seen).position(|octet| *octet == b'\n');
-            if let Some(end) = end {
-                let mut line: Vec<u8> = self.rest.drain(..=self.seen + end).collect();
-                line.pop();
+            if let Some(end) = self.rest.iter().skip(self.seen).position(|octet| *octet == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=self.seen + end).collect();
                 self.seen = 0;
-                if line.iter().any(|octet| !octet.is_ascii_whitespace()) {
+                if !line.trim_ascii().is_empty() {
                     return Ok(line);
                 }
                 continue;
@@ -129,35 +118,23 @@ impl WatchLines {
             if self.rest.len() > MAX_LINE {
                 return Err(EtcdError::TooLong);
             }
-            match self.body.frame().await {
-                None => return Err(EtcdError::Failed("the watch has ended".to_owned())),
-                Some(Err(error)) => return Err(broken(error)),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.rest.extend_from_slice(&data);
-                    }
-                }
-            }
+            let frame = self.body.frame().await.ok_or_else(|| EtcdError::Failed("the watch has ended".to_owned()))?;
+            self.rest.extend(frame.map_err(broken)?.into_data().into_iter().flatten());
         }
     }
 }
 
-async fn read_whole(status: StatusCode, body: Incoming) -> Result<Bytes, EtcdError> {
-    let body = http_client::read_body(body, MAX_REPLY).await.map_err(|error| match is_too_long(&error) {
+async fn read_whole(body: Incoming) -> Result<Bytes, EtcdError> {
+    http_client::read_body(body, MAX_REPLY).await.map_err(|error| match is_too_long(&error) {
         true => EtcdError::TooLong,
         false => EtcdError::Failed(error.to_string()),
-    })?;
-    if status == StatusCode::OK { Ok(body) } else { Err(etcd::read_error(status.as_u16(), &body)) }
+    })
 }
 
 fn broken(error: hyper::Error) -> EtcdError {
     // hyper's message lacks the cause; its source has the error of the system.
     let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
     EtcdError::Failed(format!("{error}{cause}"))
-}
-
-fn failed(endpoint: &HttpEndpoint, error: &(dyn Error + Send + Sync)) -> EtcdError {
-    EtcdError::Failed(format!("{endpoint}: {error}"))
 }
 
 /// Bytes of the longest reply: lists are paged.

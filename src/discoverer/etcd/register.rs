@@ -21,7 +21,7 @@ use tokio::time::{sleep_until, timeout};
 use super::client::{EtcdAccess, EtcdClient};
 use crate::backoff::Backoff;
 use crate::discover::MemberEntry;
-use crate::discover::etcd::{self, EtcdError, LeaseId};
+use crate::discover::etcd::{self, EtcdError, EtcdRequest, LeaseId};
 use crate::discoverer::{FIRST_BACKOFF, random_wait};
 use crate::net::tasks::{Task, TaskKind, Tasks};
 
@@ -42,12 +42,12 @@ pub struct RegistrationSettings {
 
 /// A registered authority.
 pub struct Registration {
-    shared: Rc<RegistrationState>,
+    state: Rc<RegistrationState>,
     _task: Task,
 }
 
 struct RegistrationState {
-    what: RegistrationSettings,
+    settings: RegistrationSettings,
     access: Rc<EtcdAccess>,
     tasks: Tasks,
     is_served: Cell<bool>,
@@ -55,17 +55,19 @@ struct RegistrationState {
     is_draining: Cell<bool>,
     lease: Cell<Option<LeaseId>>,
     wake: Notify,
-    /// Signals that "draining" is written.
-    announced: Notify,
-    is_announced: Cell<bool>,
     complaint: RefCell<String>,
 }
 
 impl Registration {
     /// Registers once all zones are served. `lease` is one that an earlier process has left.
-    pub fn start(what: RegistrationSettings, access: Rc<EtcdAccess>, lease: Option<LeaseId>, tasks: &Tasks) -> Self {
-        let shared = Rc::new(RegistrationState {
-            what,
+    pub fn start(
+        settings: RegistrationSettings,
+        access: Rc<EtcdAccess>,
+        lease: Option<LeaseId>,
+        tasks: &Tasks,
+    ) -> Self {
+        let state = Rc::new(RegistrationState {
+            settings,
             access,
             tasks: tasks.clone(),
             is_served: Cell::new(false),
@@ -73,64 +75,62 @@ impl Registration {
             is_draining: Cell::new(false),
             lease: Cell::new(lease),
             wake: Notify::new(),
-            announced: Notify::new(),
-            is_announced: Cell::new(false),
             complaint: RefCell::default(),
         });
-        let task = tasks.start(TaskKind::Discovery, Rc::clone(&shared).run());
-        Self { shared, _task: task }
+        let task = tasks.start(TaskKind::Discovery, Rc::clone(&state).run());
+        Self { state, _task: task }
     }
 
     /// Returns the settings of the registration.
     pub fn what(&self) -> &RegistrationSettings {
-        &self.shared.what
+        &self.state.settings
     }
 
     /// Returns true if it is listed, as far as etcd has confirmed.
     pub fn is_registered(&self) -> bool {
-        self.shared.is_registered.get()
+        self.state.is_registered.get()
     }
 
     /// Returns the current lease, for the successor process.
     pub fn lease(&self) -> Option<LeaseId> {
-        self.shared.lease.get()
+        self.state.lease.get()
     }
 
     /// Returns true if all zones were served once.
     pub fn is_served(&self) -> bool {
-        self.shared.is_served.get()
+        self.state.is_served.get()
     }
 
     /// Notes that all zones are served.
     pub fn set_served(&self) {
-        if !self.shared.is_served.replace(true) {
-            self.shared.wake.notify_one();
+        if !self.state.is_served.replace(true) {
+            self.state.wake.notify_one();
         }
     }
 
     /// Writes "draining" within a short timeout. Returns true if that succeeded.
     pub async fn drain(&self) -> bool {
-        self.shared.is_draining.set(true);
-        if !self.is_registered() {
+        let state = &self.state;
+        state.is_draining.set(true);
+        if !state.is_registered.get() {
             return false;
         }
-        self.shared.wake.notify_one();
-        timeout(END_PATIENCE, self.shared.announced.notified()).await.is_ok() && self.shared.is_announced.get()
+        let entry = MemberEntry { is_draining: true, ..state.settings.entry.clone() };
+        let announced = state.call_at_end(&etcd::put(&state.key(), &entry.to_json(), state.lease.get())).await;
+        if let Err(error) = &announced {
+            state.complain(format!("the end of this authority cannot be announced in etcd: {error}"));
+        }
+        announced.is_ok()
     }
 
     /// Removes the registration within a short timeout.
     pub async fn end(&self) {
-        self.shared.is_draining.set(true);
+        self.state.is_draining.set(true);
         let Some(lease) = self.lease() else { return };
-        let mut client = EtcdClient::new(Rc::clone(&self.shared.access), self.shared.tasks.clone());
-        let ended = timeout(END_PATIENCE, client.call(&etcd::revoke(lease))).await;
-        let authority = &self.shared.what.authority;
-        match ended {
-            Ok(Ok(_)) => tracing::info!(authority, "no longer registered"),
-            Ok(Err(error)) => tracing::warn!(authority, %error, "the registration stays until its lease expires"),
-            Err(_) => {
-                tracing::warn!(authority, "etcd is not reachable: the registration stays until its lease expires")
-            }
+        let authority = &self.state.settings.authority;
+        match self.state.call_at_end(&etcd::revoke(lease)).await {
+            Ok(()) => tracing::info!(authority, "no longer registered"),
+            Err(error) => tracing::warn!(authority, %error, "the registration stays until its lease expires"),
         }
     }
 }
@@ -160,17 +160,16 @@ impl RegistrationState {
                 () = self.wake.notified() => {}
             }
         }
-        self.announced.notify_one();
     }
 
     async fn wait_for_zones(&self) {
-        let deadline = Instant::now() + self.what.wait;
+        let deadline = Instant::now() + self.settings.wait;
         while !self.is_served.get() && !self.is_draining.get() {
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = sleep_until(deadline.into()) => {
-                    let authority = &self.what.authority;
-                    return tracing::warn!(authority, "not all zones are served after {:?}: the authority is registered anyway", self.what.wait);
+                    let authority = &self.settings.authority;
+                    return tracing::warn!(authority, "not all zones are served after {:?}: the authority is registered anyway", self.settings.wait);
                 }
             }
         }
@@ -181,18 +180,18 @@ impl RegistrationState {
         let lease = match self.lease.get() {
             Some(lease) if etcd::read_keep_alive(&client.call(&etcd::keep_alive(lease)).await?)? => lease,
             Some(_) | None => {
-                let granted = client.call(&etcd::grant(self.what.lease.as_secs())).await?;
+                let granted = client.call(&etcd::grant(self.settings.lease.as_secs())).await?;
                 etcd::read_grant(&granted)?
             }
         };
         self.lease.set(Some(lease));
-        let (key, value) = (self.key(), self.what.entry.to_json());
+        let (key, value) = (self.key(), self.settings.entry.to_json());
         for request in etcd::claim(&key, &value, lease) {
-            let Some(_held) = etcd::read_claim(&client.call(&request).await?)? else {
+            if etcd::read_claim(&client.call(&request).await?)? {
                 self.is_registered.set(true);
-                tracing::info!(authority = self.what.authority, key, "registered");
+                tracing::info!(authority = self.settings.authority, key, "registered");
                 return Ok(true);
-            };
+            }
         }
         self.complain(format!("{key} belongs to another instance: registration waits until its lease ends"));
         Ok(false)
@@ -207,9 +206,6 @@ impl RegistrationState {
                 () = sleep_until((Instant::now() + next).into()) => {}
                 () = self.wake.notified() => {}
             }
-            if self.is_draining.get() && !self.is_announced.get() {
-                self.announce_end(client).await;
-            }
             match self.is_kept(client).await {
                 Ok(true) => {
                     kept = Instant::now();
@@ -219,13 +215,13 @@ impl RegistrationState {
                 Ok(false) if self.is_draining.get() => return,
                 Ok(false) => {
                     return tracing::warn!(
-                        authority = self.what.authority,
+                        authority = self.settings.authority,
                         "the key in etcd is gone: the authority registers again"
                     );
                 }
                 Err(error) => {
                     self.complain(format!("the lease in etcd cannot be renewed: {error}"));
-                    if kept.elapsed() >= self.what.lease {
+                    if kept.elapsed() >= self.settings.lease {
                         return;
                     }
                     next = RETRY;
@@ -245,26 +241,26 @@ impl RegistrationState {
         Ok(page.items.iter().any(|item| item.lease == lease))
     }
 
-    async fn announce_end(&self, client: &mut EtcdClient) {
-        let entry = MemberEntry { is_draining: true, ..self.what.entry.clone() };
-        match client.call(&etcd::put(&self.key(), &entry.to_json(), self.lease.get())).await {
-            Ok(_) => self.is_announced.set(true),
-            Err(error) => self.complain(format!("the end of this authority cannot be announced in etcd: {error}")),
+    /// Sends a request at the end of the process, within a short timeout.
+    async fn call_at_end(&self, request: &EtcdRequest) -> Result<(), EtcdError> {
+        let mut client = EtcdClient::new(Rc::clone(&self.access), self.tasks.clone());
+        match timeout(END_PATIENCE, client.call(request)).await {
+            Ok(answered) => answered.map(drop),
+            Err(_) => Err(EtcdError::Failed("etcd is not reachable".to_owned())),
         }
-        self.announced.notify_one();
     }
 
     fn key(&self) -> String {
-        format!("{}{}", self.access.members_prefix(&self.what.key), self.what.entry.address)
+        format!("{}{}", self.access.members_prefix(&self.settings.key), self.settings.entry.address)
     }
 
     fn third(&self) -> Duration {
-        self.what.lease / 3
+        self.settings.lease / 3
     }
 
     fn complain(&self, complaint: String) {
         if *self.complaint.borrow() != complaint {
-            tracing::warn!(authority = self.what.authority, "{complaint}");
+            tracing::warn!(authority = self.settings.authority, "{complaint}");
             *self.complaint.borrow_mut() = complaint;
         }
     }

@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::sleep_until;
+use tokio::time::sleep;
 
 use super::client::{EtcdAccess, EtcdClient};
 use crate::discover::etcd::{self, EtcdError};
@@ -20,73 +20,72 @@ use crate::net::tasks::{Task, TaskKind, Tasks};
 pub(in crate::discoverer) struct Signs {
     access: Rc<EtcdAccess>,
     tasks: Tasks,
-    asked: RefCell<HashMap<usize, Weak<SignTask>>>,
+    checks: RefCell<HashMap<usize, Weak<EndpointCheck>>>,
 }
 
-struct SignTask {
+struct EndpointCheck {
     latest: watch::Receiver<Option<Sign>>,
     _task: Task,
 }
 
+/// The result of a check: the current revision of the endpoint.
 #[derive(Clone, Debug)]
 pub(super) struct Sign {
     pub(super) asked: Instant,
-    pub(super) said: Result<i64, EtcdError>,
+    pub(super) revision: Result<i64, EtcdError>,
 }
 
 /// Receives the results for one endpoint.
 pub(super) struct SignListener {
     latest: watch::Receiver<Option<Sign>>,
-    _asked: Rc<SignTask>,
+    _check: Rc<EndpointCheck>,
 }
 
 impl Signs {
     pub(in crate::discoverer) fn new(access: Rc<EtcdAccess>, tasks: Tasks) -> Self {
-        Self { access, tasks, asked: RefCell::default() }
+        Self { access, tasks, checks: RefCell::default() }
     }
 
     /// Subscribes to an endpoint. The first subscriber decides on the prefix that is read.
     pub(super) fn listen(&self, endpoint: usize, prefix: &str) -> SignListener {
-        let mut all = self.asked.borrow_mut();
-        let asked = all.get(&endpoint).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let asked = Rc::new(self.ask(endpoint, prefix));
-            all.insert(endpoint, Rc::downgrade(&asked));
-            asked
+        let mut checks = self.checks.borrow_mut();
+        let check = checks.get(&endpoint).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let check = Rc::new(self.check(endpoint, prefix));
+            checks.insert(endpoint, Rc::downgrade(&check));
+            check
         });
-        let mut latest = asked.latest.clone();
+        let mut latest = check.latest.clone();
         latest.mark_unchanged();
-        SignListener { latest, _asked: asked }
+        SignListener { latest, _check: check }
     }
 
-    fn ask(&self, endpoint: usize, prefix: &str) -> SignTask {
+    fn check(&self, endpoint: usize, prefix: &str) -> EndpointCheck {
         let mut client = EtcdClient::at(endpoint, Rc::clone(&self.access), self.tasks.clone());
         let (sender, latest) = watch::channel(None);
         let request = etcd::count(prefix);
         let task = self.tasks.start(TaskKind::Discovery, async move {
             loop {
-                sleep_until((Instant::now() + SIGN_OF_LIFE).into()).await;
+                sleep(SIGN_OF_LIFE).await;
                 let asked = Instant::now();
                 let reply = client.call_here(&request).await;
-                let said = reply.and_then(|reply| Ok(etcd::read_page(&reply)?.revision));
-                sender.send_replace(Some(Sign { asked, said }));
+                let revision = reply.and_then(|reply| Ok(etcd::read_page(&reply)?.header.revision));
+                sender.send_replace(Some(Sign { asked, revision }));
             }
         });
-        SignTask { latest, _task: task }
+        EndpointCheck { latest, _task: task }
     }
 }
 
 impl SignListener {
     /// Returns the next result. Cancel safe.
     pub(super) async fn next(&mut self) -> Sign {
-        loop {
-            if self.latest.changed().await.is_err() {
-                // The task lives as long as the listener holds it.
-                std::future::pending::<()>().await;
-            }
+        // The task, which sends the results, lives as long as the listener holds it.
+        while self.latest.changed().await.is_ok() {
             if let Some(sign) = self.latest.borrow_and_update().clone() {
                 return sign;
             }
         }
+        std::future::pending().await
     }
 }
 
