@@ -3,16 +3,16 @@
 //!
 //! Signals are blocked before the process binds anything. The signal thread starts after rights are given up.
 
+use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{self, exit};
-use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use std::{io, thread};
 
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{WaitOptions, wait};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::net::tasks::{LostTask, TaskKind};
 
@@ -39,32 +39,25 @@ impl BlockedSignals {
     /// # Errors
     /// If the thread cannot be started.
     pub fn take(self) -> io::Result<Signals> {
-        let (hang_up, upgrade) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (sender, end) = oneshot::channel();
-        let signals = Signals { hang_up: Arc::clone(&hang_up), upgrade: Arc::clone(&upgrade), end };
+        let (sender, requests) = unbounded_channel();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            let mut sender = Some(sender);
-            let taken = catch_unwind(AssertUnwindSafe(|| take(&self.0, &hang_up, &upgrade, &mut sender)));
-            let lost = match taken {
+            let mut is_ending = false;
+            let lost = match catch_unwind(AssertUnwindSafe(|| take(&self.0, &sender, &mut is_ending))) {
                 Ok(error) => TaskKind::Signals.ended(Err(error)),
                 Err(panic) => TaskKind::Signals.panicked(&*panic),
             };
-            match sender {
-                Some(sender) => drop(sender.send(Err(lost))),
-                // During a drain, no second signal could end the process any more.
-                None => end_at_once(format!("{lost}; ending at once")),
+            if is_ending {
+                // No second signal could end the process any more.
+                end_at_once(format!("{lost}; ending at once"));
             }
+            let _ = sender.send(Err(lost));
         })?;
-        Ok(signals)
+        Ok(Signals(requests))
     }
 }
 
 /// The requests of signals.
-pub struct Signals {
-    hang_up: Arc<Notify>,
-    upgrade: Arc<Notify>,
-    end: oneshot::Receiver<Result<&'static str, LostTask>>,
-}
+pub struct Signals(UnboundedReceiver<Result<SignalRequest, LostTask>>);
 
 /// The request of a signal.
 pub enum SignalRequest {
@@ -82,38 +75,39 @@ impl Signals {
     /// # Errors
     /// If the signal thread is lost.
     pub async fn next(&mut self) -> Result<SignalRequest, LostTask> {
-        tokio::select! {
-            () = self.hang_up.notified() => Ok(SignalRequest::Reload),
-            () = self.upgrade.notified() => Ok(SignalRequest::Upgrade),
-            // The loss is reported once; later calls still return other requests.
-            ended = &mut self.end, if !self.end.is_terminated() => {
-                ended.unwrap_or_else(|_| Err(TaskKind::Signals.ended(Ok(())))).map(SignalRequest::End)
-            }
+        match self.0.recv().await {
+            Some(request) => request,
+            // The loss has been reported.
+            None => pending().await,
         }
     }
 }
 
 fn take(
     signals: &SigSet,
-    hang_up: &Notify,
-    upgrade: &Notify,
-    sender: &mut Option<oneshot::Sender<Result<&'static str, LostTask>>>,
+    sender: &UnboundedSender<Result<SignalRequest, LostTask>>,
+    is_ending: &mut bool,
 ) -> io::Error {
     TaskKind::Signals.begin();
     if is_init() {
         reap();
     }
     loop {
-        match signals.wait() {
-            Ok(Signal::SIGCHLD) => reap(),
-            Ok(Signal::SIGHUP) => hang_up.notify_one(),
-            Ok(Signal::SIGUSR2) => upgrade.notify_one(),
-            Ok(signal) => match sender.take() {
-                Some(sender) => drop(sender.send(Ok(signal.as_str()))),
-                None => end_at_once(format!("{} again: ending at once", signal.as_str())),
-            },
+        let request = match signals.wait() {
+            Ok(Signal::SIGCHLD) => {
+                reap();
+                continue;
+            }
+            Ok(Signal::SIGHUP) => SignalRequest::Reload,
+            Ok(Signal::SIGUSR2) => SignalRequest::Upgrade,
+            Ok(signal) if *is_ending => end_at_once(format!("{} again: ending at once", signal.as_str())),
+            Ok(signal) => {
+                *is_ending = true;
+                SignalRequest::End(signal.as_str())
+            }
             Err(error) => return error.into(),
-        }
+        };
+        let _ = sender.send(Ok(request));
     }
 }
 

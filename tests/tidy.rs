@@ -41,12 +41,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "files",
         ],
     ),
-    // To `cache`: the cache goes from process to process. To `admin`: the supervisor carries out admin
-    // requests.
-    (
-        "supervisor",
-        &["backoff", "server", "service_manager", "signals", "load", "admin", "config", "net", "cache", "metrics"],
-    ),
+    // To `admin`: the supervisor carries out admin requests.
+    ("supervisor", &["backoff", "server", "service_manager", "signals", "load", "admin", "config", "net", "metrics"]),
     (
         "server",
         &[
@@ -200,6 +196,7 @@ const STARTING_FILES: &[(&str, &str)] = &[
     ("src/server/process/watch.rs", "the thread that watches its files, which reports its end"),
     ("src/taps/writer.rs", "the thread that writes the records of taps, which reports its end"),
     ("src/signals.rs", "the thread that takes signals, which reports its end"),
+    ("src/supervisor/prepare.rs", "the thread that loads the config, whose end it waits for"),
     ("src/supervisor/locks.rs", "a thread that waits for a lock, and ends with that"),
 ];
 

@@ -62,7 +62,7 @@ async fn serve(
     signals: BlockedSignals,
     passed: Vec<ListeningSocket>,
 ) -> io::Result<ExitCode> {
-    let mut manager = ServiceManager::new(Contact::from_environment(), &passed);
+    let mut manager = ServiceManager::new(Contact::from_environment(), &passed)?;
     let mut server = match start(setup, read, passed) {
         Ok(server) => server,
         Err(error) => return Ok(failure(format_args!("hedgerow: {error}"))),
@@ -118,7 +118,7 @@ async fn serve(
 /// Drains the server, and ends the process.
 async fn end(server: Server, mut manager: ServiceManager, mut tick: Interval) -> ! {
     manager.stopping();
-    let rest = if manager.is_keeping() { QueuedQueryFate::Kept } else { QueuedQueryFate::Taken };
+    let rest = if manager.contact().is_there() { QueuedQueryFate::Kept } else { QueuedQueryFate::Taken };
     let mut drain = pin!(server.drain(rest));
     let (drained, summary, _) = loop {
         tokio::select! {

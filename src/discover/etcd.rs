@@ -210,11 +210,11 @@ pub fn read_page(body: &[u8]) -> Result<Page, EtcdError> {
 /// Reads the reply to a [`claim`]. Returns true if it succeeded.
 pub fn read_claim(body: &[u8]) -> Result<bool, EtcdError> {
     #[derive(Deserialize)]
-    struct Reply {
+    struct ClaimReply {
         #[serde(default)]
         succeeded: bool,
     }
-    read::<Reply>(body).map(|reply| reply.succeeded)
+    read::<ClaimReply>(body).map(|reply| reply.succeeded)
 }
 
 /// Reads a granted lease.
@@ -235,17 +235,17 @@ pub fn read_keep_alive(body: &[u8]) -> Result<bool, EtcdError> {
 /// Reads a token.
 pub fn read_token(body: &[u8]) -> Result<String, EtcdError> {
     #[derive(Deserialize)]
-    struct Reply {
+    struct TokenReply {
         token: String,
     }
-    read::<Reply>(body).map(|reply| reply.token)
+    read::<TokenReply>(body).map(|reply| reply.token)
 }
 
 /// Reads a line of a watch. Without events, it only shows that the watch is up.
 pub fn read_watch_line(line: &[u8]) -> Result<Vec<WatchEvent>, EtcdError> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
-    struct Reply {
+    struct WatchReply {
         canceled: bool,
         cancel_reason: String,
         #[serde(deserialize_with = "integer")]
@@ -253,7 +253,7 @@ pub fn read_watch_line(line: &[u8]) -> Result<Vec<WatchEvent>, EtcdError> {
         events: Vec<WatchEvent>,
     }
     let StreamReply { result } = read(line)?;
-    let result: Reply = result.ok_or_else(|| EtcdError::Failed("a watch without a result".to_owned()))?;
+    let result: WatchReply = result.ok_or_else(|| EtcdError::Failed("a watch without a result".to_owned()))?;
     match (result.canceled, result.compact_revision) {
         (false, _) => Ok(result.events),
         (true, 0) if result.cancel_reason.is_empty() => Err(EtcdError::Canceled("the watch was canceled".to_owned())),

@@ -16,16 +16,11 @@ use crate::discover::{Item, MemberEntry, SourceNews};
 use crate::files;
 use crate::net::tasks::blocking;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileMetadata {
-    inode: u64,
-    len: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+/// The inode, the length, and the times of the last changes of content and metadata.
+type FileVersion = (u64, u64, [i64; 4]);
 
 pub(super) async fn run(file: PathBuf, report: impl AsyncFn(SourceNews)) {
-    let mut known: Option<FileMetadata> = None;
+    let mut known: Option<FileVersion> = None;
     loop {
         let path = file.clone();
         let (version, news) = blocking(move || look(&path, known)).await;
@@ -35,7 +30,7 @@ pub(super) async fn run(file: PathBuf, report: impl AsyncFn(SourceNews)) {
     }
 }
 
-fn look(file: &Path, known: Option<FileMetadata>) -> (Option<FileMetadata>, SourceNews) {
+fn look(file: &Path, known: Option<FileVersion>) -> (Option<FileVersion>, SourceNews) {
     match version_of(file) {
         Ok(version) if Some(version) == known => (known, SourceNews::Confirmed),
         Ok(version) => match read(file) {
@@ -47,14 +42,10 @@ fn look(file: &Path, known: Option<FileMetadata>) -> (Option<FileMetadata>, Sour
     }
 }
 
-fn version_of(file: &Path) -> std::io::Result<FileMetadata> {
+fn version_of(file: &Path) -> std::io::Result<FileVersion> {
     let metadata = fs::metadata(file)?;
-    Ok(FileMetadata {
-        inode: metadata.ino(),
-        len: metadata.len(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    })
+    let times = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
+    Ok((metadata.ino(), metadata.len(), times))
 }
 
 fn read(file: &Path) -> Result<Vec<Item>, String> {

@@ -6,22 +6,25 @@
 //! The crate sd-notify is not used: it blocks if the manager does not read, supports no abstract address, and
 //! returns passed descriptors as bare numbers.
 
-mod message;
 mod passed;
 mod store;
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, io, process};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use self::message::ManagerMessage;
 pub use self::passed::passed_sockets;
-use self::store::{DescriptorStore, StoreChange};
+use self::store::DescriptorStore;
 use crate::net::from_clients::listening::ListeningSocket;
 
 /// The environment variables that a service manager sets for the process that it starts.
@@ -55,34 +58,34 @@ impl Contact {
     }
 }
 
-/// The connection to the service manager, for a single process. Without a manager, messages are dropped.
+/// The conversation with the service manager, for a single process. Without a manager, messages are dropped.
 #[derive(Debug)]
 pub struct ServiceManager {
     contact: Contact,
-    socket: Option<UnixDatagram>,
+    /// Open from the start, so that a lack of descriptors later stops no watchdog ping.
+    socket: UnixDatagram,
     waiting: VecDeque<ManagerMessage>,
     store: DescriptorStore,
     /// True if the log has reported that the manager does not read.
     is_reported: bool,
 }
 
+/// Lines `NAME=VALUE`, and descriptors.
+#[derive(Debug)]
+struct ManagerMessage {
+    text: String,
+    fds: Vec<OwnedFd>,
+}
+
 impl ServiceManager {
-    /// Connects to the manager. It already keeps the sockets in `passed`.
-    pub fn new(contact: Contact, passed: &[ListeningSocket]) -> Self {
-        let socket = contact.socket.is_some().then(|| {
-            let socket = UnixDatagram::unbound()?;
-            socket.set_nonblocking(true)?;
-            io::Result::Ok(socket)
-        });
-        let socket = socket.and_then(|socket| match socket {
-            Ok(socket) => Some(socket),
-            Err(error) => {
-                tracing::warn!(%error, "no socket can be opened, so the service manager gets no notifications");
-                None
-            }
-        });
-        let store = DescriptorStore::of(passed);
-        Self { contact, socket, waiting: VecDeque::new(), store, is_reported: false }
+    /// Begins the conversation. The manager already keeps the sockets in `passed`.
+    ///
+    /// # Errors
+    /// If no socket can be opened.
+    pub fn new(contact: Contact, passed: &[ListeningSocket]) -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { contact, socket, waiting: VecDeque::new(), store: DescriptorStore::of(passed), is_reported: false })
     }
 
     /// Returns the contact, for the next process that uses it.
@@ -94,12 +97,7 @@ impl ServiceManager {
     /// the watchdog timeout.
     pub fn interval(&self) -> Option<Duration> {
         let least = self.contact.watchdog.map_or(MAX_INTERVAL, |watchdog| watchdog / 3);
-        self.socket.as_ref().map(|_| least.clamp(MIN_INTERVAL, MAX_INTERVAL))
-    }
-
-    /// Returns true if the manager keeps sockets for later processes.
-    pub fn is_keeping(&self) -> bool {
-        self.socket.is_some()
+        self.contact.is_there().then(|| least.clamp(MIN_INTERVAL, MAX_INTERVAL))
     }
 
     /// Sends pending messages, and the watchdog ping if all workers make progress.
@@ -107,37 +105,36 @@ impl ServiceManager {
         self.send_waiting();
         // A ping after pending messages would be late anyway.
         if is_progress_made && self.contact.watchdog.is_some() && self.waiting.is_empty() {
-            self.say(&["WATCHDOG=1"]);
+            self.say("WATCHDOG=1");
         }
     }
 
     /// Reports that queries are answered.
     pub fn ready(&mut self, status: &str) {
-        self.say(&["READY=1", &status_line(status)]);
+        self.say(&format!("READY=1\nSTATUS={}", status.replace('\n', "; ")));
     }
 
     /// Reports the start of a reload. [`ready`](Self::ready) must follow, even after a failure.
     pub fn reloading(&mut self) {
-        let status = "STATUS=reloading";
         // After a succession, the unit keeps the result of the dead process, and systemd would stop it after
         // a reload.
         if self.contact.has_succeeded {
-            return self.say(&[status]);
+            return self.say("STATUS=reloading");
         }
         let now = clock_gettime(ClockId::Monotonic);
         let now = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
-        self.say(&["RELOADING=1", &format!("MONOTONIC_USEC={now}"), status]);
+        self.say(&format!("RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=reloading"));
     }
 
     /// Reports that the process drains.
     pub fn stopping(&mut self) {
-        self.say(&["STOPPING=1", "STATUS=draining"]);
+        self.say("STOPPING=1\nSTATUS=draining");
     }
 
     /// Reports that this process is the new main process.
     pub fn succeed(&mut self) {
         self.contact.has_succeeded = true;
-        self.say(&[&format!("MAINPID={}", process::id())]);
+        self.say(&format!("MAINPID={}", process::id()));
     }
 
     /// Makes the manager keep these listening sockets and no others. It already keeps those that it has
@@ -146,30 +143,20 @@ impl ServiceManager {
     /// # Errors
     /// If a descriptor cannot be duplicated. The kept sockets then stay the same.
     pub fn keep(&mut self, sockets: &[ListeningSocket]) -> io::Result<()> {
-        if self.socket.is_none() {
-            return Ok(());
+        if self.contact.is_there() {
+            self.store.change(sockets)?.into_iter().for_each(|message| self.queue(message));
+            self.send_waiting();
         }
-        for change in self.store.change(sockets)? {
-            self.queue(match change {
-                StoreChange::Remove { name } => ManagerMessage::new(&["FDSTOREREMOVE=1", &format!("FDNAME={name}")]),
-                StoreChange::Add { name, fds } => {
-                    // FDPOLL=0: a socket error, which a client can provoke by ICMP, must not make the manager
-                    // drop it.
-                    ManagerMessage::with_fds(&["FDSTORE=1", &format!("FDNAME={name}"), "FDPOLL=0"], fds)
-                }
-            });
-        }
-        self.send_waiting();
         Ok(())
     }
 
-    fn say(&mut self, lines: &[&str]) {
-        self.queue(ManagerMessage::new(lines));
+    fn say(&mut self, text: &str) {
+        self.queue(ManagerMessage { text: text.to_owned(), fds: Vec::new() });
         self.send_waiting();
     }
 
     fn queue(&mut self, message: ManagerMessage) {
-        if self.socket.is_some() {
+        if self.contact.is_there() {
             // The oldest messages go, because the newest describes the current state.
             if self.waiting.len() == MAX_WAITING {
                 self.waiting.pop_front();
@@ -179,9 +166,9 @@ impl ServiceManager {
     }
 
     fn send_waiting(&mut self) {
-        let (Some(socket), Some(path)) = (&self.socket, &self.contact.socket) else { return };
+        let Some(path) = &self.contact.socket else { return };
         while let Some(message) = self.waiting.front() {
-            if let Err(error) = message.send(socket, path) {
+            if let Err(error) = message.send(&self.socket, path) {
                 if !self.is_reported {
                     self.is_reported = true;
                     let path = path.display();
@@ -196,8 +183,21 @@ impl ServiceManager {
     }
 }
 
-fn status_line(status: &str) -> String {
-    format!("STATUS={}", status.replace('\n', "; "))
+impl ManagerMessage {
+    fn send(&self, socket: &UnixDatagram, path: &Path) -> io::Result<()> {
+        let address = match path.as_os_str().as_bytes() {
+            [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
+            _ => SocketAddrUnix::new(path)?,
+        };
+        let fds: Vec<_> = self.fds.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+            return Err(io::Error::other("too many file descriptors for one message"));
+        }
+        sendmsg_addr(socket, &address, &[IoSlice::new(self.text.as_bytes())], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
 }
 
 const MAX_INTERVAL: Duration = Duration::from_secs(1);
@@ -205,6 +205,9 @@ const MAX_INTERVAL: Duration = Duration::from_secs(1);
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 const MAX_WAITING: usize = 64;
+
+/// The most descriptors of a message (`SCM_MAX_FD` of Linux).
+const MAX_FDS: usize = 253;
 
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,9 @@
 //! any name. An address that moves in its section therefore keeps its old name until that is removed.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
-use super::message::MAX_FDS;
+use super::{MAX_FDS, ManagerMessage};
 use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
 
 #[derive(Debug, Default)]
@@ -19,19 +19,13 @@ struct StoredSocket {
     count: usize,
 }
 
-#[derive(Debug)]
-pub(super) enum StoreChange {
-    Remove { name: String },
-    Add { name: String, fds: Vec<OwnedFd> },
-}
-
 impl DescriptorStore {
     pub(super) fn of(passed: &[ListeningSocket]) -> Self {
         Self(listed(passed))
     }
 
     /// Returns the messages, in order, after which the manager keeps these sockets and no others.
-    pub(super) fn change(&mut self, sockets: &[ListeningSocket]) -> io::Result<Vec<StoreChange>> {
+    pub(super) fn change(&mut self, sockets: &[ListeningSocket]) -> io::Result<Vec<ManagerMessage>> {
         let wanted = listed(sockets);
         let is_wanted = |kept: &&StoredSocket| wanted.iter().any(|wanted| wanted.endpoint == kept.endpoint);
         let mut left: Vec<String> =
@@ -39,7 +33,8 @@ impl DescriptorStore {
         left.dedup();
         // Sockets that stay, but have a removed name, come back under their own name.
         let mut kept: Vec<StoredSocket> = self.0.iter().filter(|kept| !left.contains(&kept.name)).cloned().collect();
-        let mut changes: Vec<_> = left.into_iter().map(|name| StoreChange::Remove { name }).collect();
+        let removal = |name| ManagerMessage { text: format!("FDSTOREREMOVE=1\nFDNAME={name}"), fds: Vec::new() };
+        let mut messages: Vec<_> = left.into_iter().map(removal).collect();
         for wanted in wanted {
             let known = kept.iter_mut().find(|kept| kept.endpoint == wanted.endpoint);
             let name = match &known {
@@ -52,7 +47,9 @@ impl DescriptorStore {
             let fds = same.map(|socket| socket.as_fd().try_clone_to_owned()).collect::<io::Result<Vec<_>>>()?;
             let mut fds = fds.into_iter().peekable();
             while fds.peek().is_some() {
-                changes.push(StoreChange::Add { name: name.clone(), fds: fds.by_ref().take(MAX_FDS).collect() });
+                // FDPOLL=0: a client can provoke an error of a socket by ICMP, which must not drop it.
+                let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0");
+                messages.push(ManagerMessage { text, fds: fds.by_ref().take(MAX_FDS).collect() });
             }
             match known {
                 Some(known) => known.count = wanted.count,
@@ -60,7 +57,7 @@ impl DescriptorStore {
             }
         }
         self.0 = kept;
-        Ok(changes)
+        Ok(messages)
     }
 }
 
@@ -102,12 +99,12 @@ mod tests {
 
     /// Returns the messages: `-NAME`, or `+NAME` with the number of sockets.
     fn said(store: &mut DescriptorStore, listed: &[(&str, &UdpSocket)]) -> Vec<String> {
-        let changes = store.change(&sockets(listed)).expect("descriptors");
-        let said = |change: &StoreChange| match change {
-            StoreChange::Remove { name } => format!("-{name}"),
-            StoreChange::Add { name, fds } => format!("+{name} {}", fds.len()),
+        let messages = store.change(&sockets(listed)).expect("descriptors");
+        let said = |message: &ManagerMessage| match message.text.split_once("\nFDNAME=").expect("a name") {
+            ("FDSTOREREMOVE=1", name) => format!("-{name}"),
+            (_, name) => format!("+{} {}", name.strip_suffix("\nFDPOLL=0").expect("no poll"), message.fds.len()),
         };
-        changes.iter().map(said).collect()
+        messages.iter().map(said).collect()
     }
 
     #[test]

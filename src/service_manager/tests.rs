@@ -1,7 +1,6 @@
 //! Tests in which the test plays the manager: a socket that is read or not.
 
 use std::net::UdpSocket;
-use std::os::unix::net::UnixDatagram;
 
 use tempfile::TempDir;
 
@@ -14,7 +13,7 @@ fn manager(watchdog: Option<Duration>) -> (TempDir, UnixDatagram, ServiceManager
     let reader = UnixDatagram::bind(&path).expect("our own folder");
     reader.set_nonblocking(true).expect("a socket");
     let contact = Contact { socket: Some(path), watchdog, ..Contact::default() };
-    (folder, reader, ServiceManager::new(contact, &[]))
+    (folder, reader, ServiceManager::new(contact, &[]).expect("a socket"))
 }
 
 fn read(reader: &UnixDatagram) -> Option<String> {
@@ -87,7 +86,7 @@ fn a_manager_that_does_not_read_is_not_waited_for_and_gets_all_in_order_later() 
 
 #[test]
 fn without_a_manager_nothing_is_said_or_kept() {
-    let mut manager = ServiceManager::new(Contact::default(), &[]);
+    let mut manager = ServiceManager::new(Contact::default(), &[]).expect("a socket");
     manager.ready("serving");
     manager.succeed();
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback").into();
@@ -103,7 +102,7 @@ fn abstract_addresses_are_told_by_their_first_character() {
     let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a name");
     let reader = UnixDatagram::bind_addr(&address).expect("the lock is free");
     let contact = Contact { socket: Some(format!("@{name}").into()), ..Contact::default() };
-    ServiceManager::new(contact, &[]).stopping();
+    ServiceManager::new(contact, &[]).expect("a socket").stopping();
     assert_eq!(read(&reader).as_deref(), Some("STOPPING=1\nSTATUS=draining"));
 }
 

@@ -166,8 +166,6 @@ pub(super) enum Upward {
     GaveUp(String),
     /// The rights given up by a process that has read the config on the disk and has not served yet.
     Confined(GivenUp),
-    /// The server reads no more, so other processes may close the sockets at the end.
-    Closed,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

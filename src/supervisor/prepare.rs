@@ -9,10 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::sleep_until;
 
 use super::message::{GivenUp, ProcessPart, Upward};
 use super::process::{MemberProcess, duplicates};
@@ -73,7 +73,7 @@ impl MemberProcess {
             let delay = delays.wait(MAX_DELAY);
             tracing::warn!("standby failed: {message}; trying again in {}", humantime::format_duration(delay));
             self.say(Role::Failed, Some(message));
-            self.attend(sleep(delay)).await?;
+            self.attend(sleep_until((Instant::now() + delay).into())).await?;
         }
     }
 

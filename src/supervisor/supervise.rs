@@ -74,7 +74,7 @@ impl Supervisor {
             given_up: None,
             to_give_up,
         };
-        let manager = ServiceManager::new(facts.contact.clone(), &sockets);
+        let manager = ServiceManager::new(facts.contact.clone(), &sockets)?;
         let introductions = [write, read];
         let common = Common { serve, supervise, introductions, edition: None, known: None, sockets, facts };
         Self::new(common, manager, signals, Tree::first(rules, Instant::now()))
@@ -92,7 +92,7 @@ impl Supervisor {
         let is_other = |process: &&ProcessSnapshot| process.pid != own && Some(process.pid) != former;
         let awaited = common.ends_of(view.processes.iter().filter(is_other).map(|process| process.pid));
         let server = view.processes.iter().find(|process| process.role == Role::Server).map(|process| process.pid);
-        let mut manager = ServiceManager::new(common.facts.contact.clone(), &common.sockets);
+        let mut manager = ServiceManager::new(common.facts.contact.clone(), &common.sockets)?;
         if is_succession {
             manager.succeed();
             let successions = view.supervisor.as_ref().map_or(0, |supervisor| supervisor.successions) + 1;
@@ -486,9 +486,6 @@ impl Supervisor {
             Upward::Reloaded(result) => self.manager.ready(&format!("process {pid} serves; {result}")),
             Upward::Leaving => self.tree.wants_to_leave(pid, now),
             Upward::GaveUp(problem) => self.tree.gave_up(pid, problem, now),
-            // Closing the sockets rejects pending queries, so that clients try another server.
-            Upward::Closed if self.tree.is_ending() => self.common.sockets.clear(),
-            Upward::Closed => {}
         }
     }
 

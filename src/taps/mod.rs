@@ -10,8 +10,8 @@
 //! A worker decides by the hash of the question (`choice.rs`), cuts private data (`privacy.rs`), and appends
 //! a compact record to its buffer: no lock, no allocation, no message. Without taps a query only checks a
 //! flag. Each tap has separate buffers, so that a hanging reader takes no room from other taps. The writer
-//! thread (`writer.rs`) converts the records and waits for no reader; it drops and counts what finds no room,
-//! and logs that once a minute.
+//! thread (`writer.rs`) converts the records and waits for no reader (`sinks/mod.rs`); it drops and counts
+//! what finds no room, and logs that once a minute.
 //!
 //! Slow races take the same path (`slow.rs`), and go on to `ctl slow` and to a trace collector
 //! (`traces/mod.rs`).
@@ -19,11 +19,11 @@
 mod buffers;
 mod choice;
 mod dnstap;
-mod in_memory;
 mod names;
 mod privacy;
+mod problems;
 mod query_log;
-mod record;
+mod sinks;
 mod slow;
 mod traces;
 mod writer;
@@ -35,9 +35,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use self::buffers::Appender;
+use self::buffers::{Appender, BufferExchange};
 use self::choice::Lottery;
-use self::dnstap::{ClientMessage, Dnstap};
+use self::dnstap::Dnstap;
 use self::names::{NamesAppender, NamesTap};
 use self::query_log::QueryLog;
 pub use self::slow::lock;
@@ -173,9 +173,9 @@ pub struct WorkerTaps {
 #[derive(Debug)]
 struct OpenTaps {
     set: Arc<TapSet>,
-    query_log: Option<(Arc<QueryLog>, Appender)>,
-    dnstap: Option<(Arc<Dnstap>, Appender)>,
-    slow: Option<(Arc<SlowTap>, SlowAppender)>,
+    query_log: Option<(Appender, Arc<QueryLog>)>,
+    dnstap: Option<(Appender, Arc<Dnstap>)>,
+    slow: Option<SlowAppender>,
     names: Option<NamesAppender>,
 }
 
@@ -210,19 +210,11 @@ impl WorkerTaps {
 
     /// Replaces the taps. Records in the previous ones are still written.
     pub fn set(&self, set: Option<Arc<TapSet>>) {
+        let appender = |exchange: &Arc<BufferExchange>| Appender::new(Arc::clone(exchange), self.worker);
         let open = |set: Arc<TapSet>| OpenTaps {
-            query_log: set.query_log.clone().map(|log| {
-                let appender = Appender::new(Arc::clone(&log.exchange), self.worker);
-                (log, appender)
-            }),
-            dnstap: set.dnstap.clone().map(|dnstap| {
-                let appender = Appender::new(Arc::clone(&dnstap.exchange), self.worker);
-                (dnstap, appender)
-            }),
-            slow: set.slow.clone().map(|tap| {
-                let appender = SlowAppender::new(&tap, self.worker);
-                (tap, appender)
-            }),
+            query_log: set.query_log.clone().map(|log| (appender(&log.exchange), log)),
+            dnstap: set.dnstap.clone().map(|dnstap| (appender(&dnstap.exchange), dnstap)),
+            slow: set.slow.as_ref().map(|tap| SlowAppender::new(tap, self.worker)),
             names: set.names.as_ref().map(|tap| NamesAppender::new(tap, self.worker)),
             set,
         };
@@ -264,17 +256,17 @@ impl WorkerTaps {
         let hash = response.hash.unwrap_or_else(|| set.hash(question));
         let since = response.since.unwrap_or(response.now);
         let number = set.lottery.number(hash, since);
-        if let Some((dnstap, appender)) = dnstap
+        if let Some((appender, dnstap)) = dnstap
             && !response.message.is_empty()
             && dnstap.chooses(response.side, number)
         {
             let &TapResponse { side, client, local, transport, now, message, .. } = response;
-            let query_time = set.clock.since_1970(since);
+            let query = TapQuery { side, client, local, transport, now: since, hash: Some(hash), message };
             let response_time = Some(set.clock.since_1970(now));
-            let message = ClientMessage { side, client, local, transport, query_time, response_time, octets: message };
-            self.count_dropped(Tap::Dnstap, dnstap.append(appender, &message));
+            let is_kept = dnstap.append(appender, &query, set.clock.since_1970(since), response_time);
+            self.count_dropped(Tap::Dnstap, is_kept);
         }
-        if let Some((log, appender)) = query_log
+        if let Some((appender, log)) = query_log
             && let Some(is_certain) = log.chooses(number, response)
         {
             let at = set.clock.since_1970(response.now);
@@ -285,21 +277,18 @@ impl WorkerTaps {
     /// Records a query that was received and not yet processed.
     pub fn taken(&self, taken: &TapQuery<'_>) {
         let mut open = self.open.borrow_mut();
-        let Some(OpenTaps { set, dnstap: Some((dnstap, appender)), .. }) = &mut *open else { return };
-        let &TapQuery { side, client, local, transport, now, hash, message } = taken;
-        let hash = hash.unwrap_or_else(|| set.hash(question_of(message)));
-        if dnstap.chooses(side, set.lottery.number(hash, now)) {
-            let query_time = set.clock.since_1970(now);
-            let message =
-                ClientMessage { side, client, local, transport, query_time, response_time: None, octets: message };
-            self.count_dropped(Tap::Dnstap, dnstap.append(appender, &message));
+        let Some(OpenTaps { set, dnstap: Some((appender, dnstap)), .. }) = &mut *open else { return };
+        let hash = taken.hash.unwrap_or_else(|| set.hash(question_of(taken.message)));
+        if dnstap.chooses(taken.side, set.lottery.number(hash, taken.now)) {
+            let is_kept = dnstap.append(appender, taken, set.clock.since_1970(taken.now), None);
+            self.count_dropped(Tap::Dnstap, is_kept);
         }
     }
 
     /// Records a query to a backend, or a reply from it.
     pub fn attempt(&self, message: &AttemptMessage<'_>) {
         let mut open = self.open.borrow_mut();
-        let Some(OpenTaps { set, dnstap: Some((dnstap, appender)), .. }) = &mut *open else { return };
+        let Some(OpenTaps { set, dnstap: Some((appender, dnstap)), .. }) = &mut *open else { return };
         if dnstap.chooses_backends(set.lottery.number(message.hash, message.since)) {
             let query_time = set.clock.since_1970(message.sent);
             let response_time = message.received.map(|at| set.clock.since_1970(at));
@@ -334,11 +323,9 @@ impl WorkerTaps {
 
     fn report_slow(&self, at: Instant, append: impl FnOnce(&mut SlowAppender, f64) -> bool) -> bool {
         let mut open = self.open.borrow_mut();
-        let Some(OpenTaps { set, slow: Some((_, appender)), .. }) = &mut *open else { return false };
+        let Some(OpenTaps { set, slow: Some(appender), .. }) = &mut *open else { return false };
         let is_reported = append(appender, set.clock.since_1970(at).as_micros() as f64 / 1e6);
-        if !is_reported {
-            self.counters.tapped(Tap::Slow, TapFate::Dropped, 1);
-        }
+        self.count_dropped(Tap::Slow, is_reported);
         is_reported
     }
 
@@ -348,8 +335,8 @@ impl WorkerTaps {
         if self.are_on()
             && let Some(open) = &mut *self.open.borrow_mut()
         {
-            let log = open.query_log.iter_mut().map(|(_, appender)| appender);
-            let dnstap = open.dnstap.iter_mut().map(|(_, appender)| appender);
+            let log = open.query_log.iter_mut().map(|(appender, _)| appender);
+            let dnstap = open.dnstap.iter_mut().map(|(appender, _)| appender);
             let names = open.names.iter_mut().map(|names| &mut names.appender);
             log.chain(dnstap).chain(names).for_each(Appender::park);
         }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::buffers::{Appender, BufferExchange};
 use super::choice::mix;
-use super::in_memory::Keeper;
+use super::writer::RecordTap;
 use super::{Side, TapResponse, lock};
 use crate::metrics::Tap;
 use crate::net::sys::clock;
@@ -14,7 +14,7 @@ use crate::wire::{Rcode, RecordType};
 #[derive(Debug)]
 pub(super) struct NamesTap {
     pub(super) exchange: Arc<BufferExchange>,
-    names: Arc<Mutex<TopNames>>,
+    pub(super) names: Arc<Mutex<TopNames>>,
     /// The side that is counted: queries of a forwarder to its authorities in the same process do not count.
     pub(super) side: Side,
 }
@@ -22,10 +22,6 @@ pub(super) struct NamesTap {
 impl NamesTap {
     pub(super) fn new(side: Side, workers: usize) -> Self {
         Self { exchange: Arc::new(BufferExchange::new(0, workers)), names: Arc::default(), side }
-    }
-
-    pub(super) fn names(&self) -> &Arc<Mutex<TopNames>> {
-        &self.names
     }
 }
 
@@ -63,14 +59,21 @@ impl NamesAppender {
     }
 }
 
-impl Keeper for NamesTap {
-    const TAP: Tap = Tap::Names;
+impl RecordTap for NamesTap {
+    fn tap(&self) -> Tap {
+        Tap::Names
+    }
 
-    fn keep(&self, record: &[u8]) {
-        let Some((&[high, low, type_high, type_low], name)) = record.split_first_chunk::<HEAD>() else { return };
+    fn exchange(&self) -> &Arc<BufferExchange> {
+        &self.exchange
+    }
+
+    fn take(&self, record: &[u8], _out: &mut Vec<u8>) -> bool {
+        let Some((&[high, low, type_high, type_low], name)) = record.split_first_chunk::<HEAD>() else { return false };
         let rcode = Rcode(u16::from_be_bytes([high, low]));
         let qtype = RecordType(u16::from_be_bytes([type_high, type_low]));
         lock(&self.names).count(name, qtype, rcode, TopNames::minute_of(clock::unix_now()));
+        true
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::record::RecordAddress;
+use super::query_log::RecordAddress;
 use crate::config::{ClientDetail, NameDetail};
 
 /// Returns the client as far as the config allows.

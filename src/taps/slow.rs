@@ -9,32 +9,25 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::buffers::{Appender, BufferExchange};
-use super::in_memory::Keeper;
 use super::traces::TraceSender;
+use super::writer::RecordTap;
 use crate::metrics::Tap;
 use crate::sight::slow::{LateReply, ReportedRace, SlowRaces};
 
 /// The buffers of the workers, and the kept slow races.
 #[derive(Debug)]
 pub(super) struct SlowTap {
-    pub(super) exchange: Arc<BufferExchange>,
-    races: Arc<Mutex<SlowRaces>>,
-    traces: Mutex<Option<Arc<TraceSender>>>,
+    exchange: Arc<BufferExchange>,
+    pub(super) races: Arc<Mutex<SlowRaces>>,
+    pub(super) traces: Mutex<Option<Arc<TraceSender>>>,
 }
 
 impl SlowTap {
-    pub(super) fn new(races: Arc<Mutex<SlowRaces>>, workers: usize) -> Self {
+    pub(super) fn new(keep: usize, workers: usize) -> Self {
         // Two buffers for each worker: a record is handed over at once, and the races of a second fit into a
         // few.
-        Self { exchange: Arc::new(BufferExchange::new(0, workers)), races, traces: Mutex::default() }
-    }
-
-    pub(super) fn races(&self) -> &Arc<Mutex<SlowRaces>> {
-        &self.races
-    }
-
-    pub(super) fn set_traces(&self, traces: Option<Arc<TraceSender>>) {
-        *lock(&self.traces) = traces;
+        let exchange = Arc::new(BufferExchange::new(0, workers));
+        Self { exchange, races: Arc::new(Mutex::new(SlowRaces::new(keep))), traces: Mutex::default() }
     }
 }
 
@@ -101,27 +94,34 @@ impl SlowAppender {
     }
 }
 
-impl Keeper for SlowTap {
-    const TAP: Tap = Tap::Slow;
+impl RecordTap for SlowTap {
+    fn tap(&self) -> Tap {
+        Tap::Slow
+    }
 
-    fn keep(&self, record: &[u8]) {
-        let Some((kind, json)) = record.split_first() else { return };
+    fn exchange(&self) -> &Arc<BufferExchange> {
+        &self.exchange
+    }
+
+    fn take(&self, record: &[u8], _out: &mut Vec<u8>) -> bool {
         let traces = lock(&self.traces).clone();
         let mut races = lock(&self.races);
-        match *kind {
-            RACE => {
+        match record.split_first() {
+            Some((&RACE, json)) => {
                 if let Ok(race) = serde_json::from_slice::<ReportedRace>(json) {
                     traces.iter().for_each(|traces| traces.race(&race));
                     races.insert(race);
                 }
             }
-            _ => {
+            Some((_, json)) => {
                 if let Ok(late) = serde_json::from_slice::<LateReply>(json) {
                     traces.iter().for_each(|traces| traces.late(&late));
                     races.join(&late);
                 }
             }
+            None => {}
         }
+        true
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
 
     /// Returns a worker's part of a tap without a writer.
     fn appender() -> SlowAppender {
-        SlowAppender::new(&SlowTap::new(Arc::new(Mutex::new(SlowRaces::new(10))), 1), 0)
+        SlowAppender::new(&SlowTap::new(10, 1), 0)
     }
 
     const MS: Duration = Duration::from_millis(1);

@@ -4,25 +4,24 @@
 //! A reload that changes a tap gives it new buffers. The writer first writes the old ones to the old output.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use super::buffers::{Buffer, BufferExchange};
 use super::choice::Lottery;
-use super::dnstap::{Dnstap, Frames};
-use super::in_memory::InMemory;
+use super::dnstap::Dnstap;
 use super::names::NamesTap;
-use super::query_log::{QueryLog, QueryLogLines};
+use super::problems::TapProblems;
+use super::query_log::QueryLog;
+use super::sinks::{Framing, Sink};
 use super::slow::{SlowTap, lock};
 use super::traces::{Backends, Traces};
 use super::{Side, TapClock, TapSet};
@@ -135,33 +134,23 @@ impl Taps {
             return;
         }
         let earlier = self.set.as_deref();
+        let workers = self.workers;
         let known = earlier.and_then(|set| set.query_log.as_ref());
-        let query_log = config.query_log.as_ref().map(|config| match known {
-            Some(known) if known.config == *config => Arc::clone(known),
-            Some(_) | None => Arc::new(QueryLog::new(config, self.workers)),
-        });
+        let query_log = kept(&config.query_log, known, |log| &log.config, |config| QueryLog::new(config, workers));
         let known = earlier.and_then(|set| set.dnstap.as_ref());
-        let dnstap = config.dnstap.as_ref().map(|config| match known {
-            Some(known) if known.config == *config => Arc::clone(known),
-            Some(_) | None => Arc::new(Dnstap::new(config, &host_name(), self.workers)),
-        });
-        let known = earlier.and_then(|set| set.slow.as_ref());
-        let slow = config.slow.map(|keep| match known {
-            Some(known) => {
-                lock(known.races()).set_keep(keep);
-                Arc::clone(known)
-            }
-            None => Arc::new(SlowTap::new(Arc::new(Mutex::new(SlowRaces::new(keep))), self.workers)),
+        let dnstap = kept(&config.dnstap, known, |dnstap| &dnstap.config, |config| Dnstap::new(config, workers));
+        let known = earlier.and_then(|set| set.names.as_ref());
+        let names = kept(&config.names, known, |names| &names.side, |side| NamesTap::new(*side, workers));
+        let known = earlier.and_then(|set| set.slow.clone());
+        let slow = config.slow.map(|keep| {
+            let slow = known.unwrap_or_else(|| Arc::new(SlowTap::new(keep, workers)));
+            lock(&slow.races).set_keep(keep);
+            slow
         });
         let traces = self.traces.apply(config.traces.as_ref(), &config.backends, &self.counters);
         if let Some(slow) = &slow {
-            slow.set_traces(traces);
+            *lock(&slow.traces) = traces;
         }
-        let known = earlier.and_then(|set| set.names.as_ref());
-        let names = config.names.map(|side| match known {
-            Some(known) if known.side == side => Arc::clone(known),
-            Some(_) | None => Arc::new(NamesTap::new(side, self.workers)),
-        });
         let (clock, hasher) = (Arc::clone(&self.clock), self.hasher.clone());
         let set = TapSet { clock, lottery: self.lottery, hasher, query_log, dnstap, slow, names };
         self.set = (!config.is_empty()).then(|| Arc::new(set));
@@ -170,12 +159,12 @@ impl Taps {
 
     /// Returns the kept slow races, if configured.
     pub fn slow_races(&self) -> Option<Arc<Mutex<SlowRaces>>> {
-        Some(Arc::clone(self.set.as_ref()?.slow.as_ref()?.races()))
+        Some(Arc::clone(&self.set.as_ref()?.slow.as_ref()?.races))
     }
 
     /// Returns the counted names, if configured.
     pub fn top_names(&self) -> Option<Arc<Mutex<TopNames>>> {
-        Some(Arc::clone(self.set.as_ref()?.names.as_ref()?.names()))
+        Some(Arc::clone(&self.set.as_ref()?.names.as_ref()?.names))
     }
 
     /// Waits until the writer is lost.
@@ -224,35 +213,41 @@ impl Taps {
     }
 }
 
-pub(super) trait Outlet: Send {
+/// Returns the earlier tap if it has this config, or else a new one.
+fn kept<C: PartialEq, T>(
+    config: &Option<C>,
+    earlier: Option<&Arc<T>>,
+    config_of: impl Fn(&T) -> &C,
+    new: impl Fn(&C) -> T,
+) -> Option<Arc<T>> {
+    let config = config.as_ref()?;
+    let known = earlier.filter(|known| config_of(known) == config).cloned();
+    Some(known.unwrap_or_else(|| Arc::new(new(config))))
+}
+
+/// A tap from the point of view of the writer.
+pub(super) trait RecordTap: Send + Sync {
     fn tap(&self) -> Tap;
 
-    fn file(&self) -> Option<&Path> {
+    fn exchange(&self) -> &Arc<BufferExchange>;
+
+    /// Appends a record in its output form, or keeps it in this process. Returns false if it is no record.
+    fn take(&self, record: &[u8], out: &mut Vec<u8>) -> bool;
+
+    /// Returns the output, and the form of its records; `None` if the tap keeps all records in this process.
+    fn sink(&self) -> Option<(Framing, Box<dyn Sink>)> {
         None
     }
+}
 
-    fn take(&mut self, record: &[u8]);
-
-    /// Returns true if there is room before the next write.
-    fn has_room(&self) -> bool;
-
-    fn waiting(&self) -> u64;
-
-    /// Writes as much as possible without blocking. Returns the number of records written.
-    fn write(&mut self) -> io::Result<u64>;
-
-    /// Returns the descriptor to wait for after a write would have blocked.
-    fn blocked_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        None
+impl TapSet {
+    fn taps(&self) -> impl Iterator<Item = Arc<dyn RecordTap>> {
+        let query_log = self.query_log.clone().map(|tap| tap as Arc<dyn RecordTap>);
+        let dnstap = self.dnstap.clone().map(|tap| tap as Arc<dyn RecordTap>);
+        let slow = self.slow.clone().map(|tap| tap as Arc<dyn RecordTap>);
+        let names = self.names.clone().map(|tap| tap as Arc<dyn RecordTap>);
+        [query_log, dnstap, slow, names].into_iter().flatten()
     }
-
-    fn reopen(&mut self) {}
-
-    /// Returns true if workers may still append to the tap.
-    fn is_shared(&self) -> bool;
-
-    /// Ends the output: informs the reader, which takes until `until` at most.
-    fn end(&mut self, _until: Instant) {}
 }
 
 fn run(orders: &Receiver<TapOrder>, counters: &Counters, clock: &TapClock) {
@@ -282,36 +277,22 @@ fn run(orders: &Receiver<TapOrder>, counters: &Counters, clock: &TapClock) {
 
 /// Replaces the taps, and keeps the rest of the earlier ones.
 fn set_streams(streams: &mut Vec<TapStream>, set: Option<&TapSet>) {
-    let outlets = set.map_or_else(Vec::new, outlets);
+    let taps: Vec<_> = set.into_iter().flat_map(TapSet::taps).collect();
+    let is_same = |one: &dyn RecordTap, other: &dyn RecordTap| Arc::ptr_eq(one.exchange(), other.exchange());
     for stream in streams.iter_mut() {
-        stream.outlet.reopen();
+        if let Some((_, sink)) = &mut stream.sink {
+            sink.reopen();
+        }
         stream.retry_at = None;
-        if !outlets.iter().any(|(exchange, _)| Arc::ptr_eq(exchange, &stream.exchange)) {
+        if !taps.iter().any(|tap| is_same(&**tap, &*stream.tap)) {
             stream.until = stream.until.or_else(|| Some(Instant::now() + LEFT));
         }
     }
-    for (exchange, outlet) in outlets {
-        if !streams.iter().any(|stream| Arc::ptr_eq(&stream.exchange, exchange)) {
-            streams.push(TapStream::new(Arc::clone(exchange), outlet));
+    for tap in taps {
+        if !streams.iter().any(|stream| is_same(&*tap, &*stream.tap)) {
+            streams.push(TapStream::new(tap));
         }
     }
-}
-
-fn outlets(set: &TapSet) -> Vec<(&Arc<BufferExchange>, Box<dyn Outlet>)> {
-    let mut outlets: Vec<(_, Box<dyn Outlet>)> = Vec::new();
-    if let Some(log) = &set.query_log {
-        outlets.push((&log.exchange, Box::new(QueryLogLines::new(Arc::clone(log)))));
-    }
-    if let Some(dnstap) = &set.dnstap {
-        outlets.push((&dnstap.exchange, Box::new(Frames::new(Arc::clone(dnstap)))));
-    }
-    if let Some(tap) = &set.slow {
-        outlets.push((&tap.exchange, Box::new(InMemory::new(Arc::clone(tap)))));
-    }
-    if let Some(tap) = &set.names {
-        outlets.push((&tap.exchange, Box::new(InMemory::new(Arc::clone(tap)))));
-    }
-    outlets
 }
 
 /// Writes without blocking. Returns true if more could be written.
@@ -320,7 +301,7 @@ fn work(streams: &mut Vec<TapStream>, counters: &Counters) -> bool {
     let mut is_more = false;
     let mut earlier: Vec<Tap> = Vec::new();
     streams.retain_mut(|stream| {
-        let tap = stream.outlet.tap();
+        let tap = stream.tap.tap();
         // Older records of a tap go first.
         if earlier.contains(&tap) {
             return true;
@@ -329,8 +310,7 @@ fn work(streams: &mut Vec<TapStream>, counters: &Counters) -> bool {
         stream.log(now);
         match stream.until {
             Some(until) if stream.is_over() || now >= until => {
-                stream.abandon(counters);
-                stream.outlet.end(until);
+                stream.end(counters, until);
                 false
             }
             Some(_) => {
@@ -355,7 +335,8 @@ fn end(mut streams: Vec<TapStream>, counters: &Counters, deadline: Instant) {
 
 /// Sleeps until the next tick, a wake-up by a worker, or a writable output.
 fn pause(streams: &[TapStream]) {
-    let blocked = streams.iter().filter(|stream| stream.is_blocked).filter_map(|stream| stream.outlet.blocked_on());
+    let blocked =
+        streams.iter().filter(|stream| stream.is_blocked).filter_map(|stream| stream.sink.as_ref()?.1.blocked_on());
     let mut fds: Vec<_> = blocked.map(|(fd, event)| PollFd::from_borrowed_fd(fd, event)).collect();
     if fds.is_empty() {
         return thread::park_timeout(TICK);
@@ -364,31 +345,37 @@ fn pause(streams: &[TapStream]) {
     let _ = poll(&mut fds, Some(&tick));
 }
 
+/// The path of the records of one tap to its output.
 struct TapStream {
-    exchange: Arc<BufferExchange>,
-    outlet: Box<dyn Outlet>,
+    tap: Arc<dyn RecordTap>,
+    sink: Option<(Framing, Box<dyn Sink>)>,
     buffer: Option<(Buffer, usize)>,
+    /// Records in their output form, and the part of the first one that is written.
+    waiting: Vec<u8>,
+    sent: usize,
+    /// The number of records that are not written yet, or are kept and not counted yet.
+    records: u64,
     retry_at: Option<Instant>,
     is_blocked: bool,
     until: Option<Instant>,
-    problem: Option<io::Error>,
-    reported_at: Option<Instant>,
-    reported: u64,
+    problems: TapProblems,
 }
 
 impl TapStream {
-    fn new(exchange: Arc<BufferExchange>, outlet: Box<dyn Outlet>) -> Self {
-        exchange.set_writer();
+    fn new(tap: Arc<dyn RecordTap>) -> Self {
+        tap.exchange().set_writer();
+        let sink = tap.sink();
         Self {
-            exchange,
-            outlet,
+            waiting: Vec::with_capacity(if sink.is_some() { AT_ONCE + MAX_RECORD } else { 0 }),
+            tap,
+            sink,
             buffer: None,
+            sent: 0,
+            records: 0,
             retry_at: None,
             is_blocked: false,
             until: None,
-            problem: None,
-            reported_at: None,
-            reported: 0,
+            problems: TapProblems::default(),
         }
     }
 
@@ -398,20 +385,21 @@ impl TapStream {
         }
         (self.retry_at, self.is_blocked) = (None, false);
         for _ in 0..AT_A_TIME {
-            while self.outlet.has_room() && self.move_record() {}
-            if self.outlet.waiting() == 0 {
+            while self.has_room() && self.move_record() {}
+            if self.records == 0 {
                 return false;
             }
-            match self.outlet.write() {
-                Ok(written) => counters.tapped(self.outlet.tap(), TapFate::Written, written),
+            match self.write() {
+                Ok(written) => counters.tapped(self.tap.tap(), TapFate::Written, written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.is_blocked = true;
                     return false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
+                    self.sent = 0;
                     self.retry_at = Some(now + RETRY);
-                    self.problem = Some(error);
+                    self.problems.problem = Some(error.to_string());
                     return false;
                 }
             }
@@ -419,12 +407,30 @@ impl TapStream {
         true
     }
 
-    /// Moves the next record to the outlet. Returns false if there is none.
+    fn has_room(&self) -> bool {
+        match self.sink {
+            Some(_) => self.waiting.len() < AT_ONCE,
+            None => self.records < KEPT_AT_ONCE,
+        }
+    }
+
+    /// Writes as much as possible without blocking. Returns the number of records written.
+    fn write(&mut self) -> io::Result<u64> {
+        let Some((framing, sink)) = &mut self.sink else { return Ok(std::mem::take(&mut self.records)) };
+        self.sent += sink.write(self.waiting.get(self.sent..).unwrap_or_default())?;
+        let (records, whole) = framing.whole(self.waiting.get(..self.sent).unwrap_or_default());
+        self.waiting.drain(..whole);
+        self.sent -= whole;
+        self.records -= records;
+        Ok(records)
+    }
+
+    /// Moves the next record towards the output. Returns false if there is none.
     fn move_record(&mut self) -> bool {
         loop {
             let (buffer, at) = match &mut self.buffer {
                 Some((buffer, at)) => (buffer, at),
-                none => match self.exchange.take() {
+                none => match self.tap.exchange().take() {
                     Some(buffer) => {
                         let (buffer, at) = none.insert((buffer, 0));
                         (buffer, at)
@@ -433,12 +439,12 @@ impl TapStream {
                 },
             };
             if let Some((record, next)) = buffer.record(*at) {
-                self.outlet.take(record);
+                self.records += u64::from(self.tap.take(record, &mut self.waiting));
                 *at = next;
                 return true;
             }
             if let Some((buffer, _)) = self.buffer.take() {
-                self.exchange.give_back(buffer);
+                self.tap.exchange().give_back(buffer);
             }
         }
     }
@@ -446,39 +452,32 @@ impl TapStream {
     /// Returns true if nothing is left and nothing arrives any more.
     fn is_over(&self) -> bool {
         // The order matters: a worker appends before it drops the tap.
-        !self.outlet.is_shared() && self.exchange.is_empty() && self.buffer.is_none() && self.outlet.waiting() == 0
+        Arc::strong_count(&self.tap) == 1
+            && self.tap.exchange().is_empty()
+            && self.buffer.is_none()
+            && self.records == 0
     }
 
-    fn abandon(&mut self, counters: &Counters) {
-        let mut left = self.outlet.waiting() + self.buffer.take().map_or(0, |(buffer, at)| buffer.count(at));
-        while let Some(buffer) = self.exchange.take() {
+    /// Drops what is left, and ends the output.
+    fn end(&mut self, counters: &Counters, until: Instant) {
+        let mut left = self.records + self.buffer.take().map_or(0, |(buffer, at)| buffer.count(at));
+        while let Some(buffer) = self.tap.exchange().take() {
             left += buffer.count(0);
         }
-        counters.tapped(self.outlet.tap(), TapFate::Dropped, left);
+        counters.tapped(self.tap.tap(), TapFate::Dropped, left);
         if left > 0 {
-            tracing::warn!("{}: {left} records could not be written in time", self.outlet.tap().label());
+            tracing::warn!("{}: {left} records could not be written in time", self.tap.tap().label());
+        }
+        // Nothing can follow a part of a record.
+        if let (Some((_, sink)), 0) = (&mut self.sink, self.sent) {
+            sink.end(until);
         }
     }
 
-    /// Logs problems once a minute.
     fn log(&mut self, now: Instant) {
-        let dropped = self.exchange.dropped() - self.reported;
-        let is_due = self.reported_at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_EVERY);
-        if !is_due || dropped == 0 && self.problem.is_none() {
-            return;
-        }
-        self.reported_at = Some(now);
-        self.reported += dropped;
-        let tap = self.outlet.tap().label();
-        match self.problem.take() {
-            Some(error) => {
-                let file = self.outlet.file().map(|file| format!(" to {}", file.display())).unwrap_or_default();
-                tracing::warn!(%error, dropped, "{tap}: records cannot be written{file}; {dropped} are dropped");
-            }
-            None => {
-                tracing::warn!(dropped, "{tap}: records come faster than they can be written; {dropped} are dropped")
-            }
-        }
+        let file = self.sink.as_ref().and_then(|(_, sink)| sink.file());
+        let place = file.map(|file| format!(" to {}", file.display())).unwrap_or_default();
+        self.problems.log(self.tap.tap(), self.tap.exchange().dropped(), "written", &place, now);
     }
 }
 
@@ -500,7 +499,14 @@ const END_MARGIN: Duration = Duration::from_millis(100);
 /// The time limit for the rest of a replaced tap.
 const LEFT: Duration = Duration::from_secs(5);
 
-const REPORT_EVERY: Duration = Duration::from_secs(60);
-
 /// The writes of one tap before others have their turn.
 const AT_A_TIME: usize = 16;
+
+/// The bytes of converted records that wait for the output.
+const AT_ONCE: usize = 128 << 10;
+
+/// Room for the last record.
+const MAX_RECORD: usize = 72 << 10;
+
+/// The records to keep in this process before other taps have their turn.
+const KEPT_AT_ONCE: u64 = 256;

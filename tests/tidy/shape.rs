@@ -32,7 +32,6 @@ const LARGE_STRUCTS: &[&str] = &[
     "src/policy/race.rs Race",
     "src/policy/rules.rs PoolRules",
     "src/sight/slow/mod.rs SlowRace",
-    "src/taps/record.rs QueryRecord",
 ];
 
 /// Functions with more lines.

@@ -140,25 +140,29 @@ impl RegistrationState {
         self.wait_for_zones().await;
         let mut client = EtcdClient::new(Rc::clone(&self.access), self.tasks.clone());
         let (mut backoff, mut rng) = (Backoff::new(FIRST_BACKOFF), SmallRng::from_rng(&mut rand::rng()));
-        while !self.is_draining.get() {
-            let wait = match self.claim(&mut client).await {
-                Ok(true) => {
-                    backoff.reset();
-                    self.complaint.borrow_mut().clear();
-                    self.keep(&mut client).await;
-                    Duration::ZERO
+        let mut renewed = Instant::now();
+        while self.is_registered.get() || !self.is_draining.get() {
+            let wait = match self.renew(&mut client).await {
+                Ok(is_registered) => {
+                    self.is_registered.set(is_registered);
+                    renewed = Instant::now();
+                    if is_registered {
+                        backoff.reset();
+                        self.complaint.borrow_mut().clear();
+                    }
+                    self.settings.lease / 3
                 }
-                Ok(false) => self.third(),
+                Err(error) if self.is_registered.get() => {
+                    self.complain(format!("the lease in etcd cannot be renewed: {error}"));
+                    self.is_registered.set(renewed.elapsed() < self.settings.lease);
+                    RETRY
+                }
                 Err(error) => {
                     self.complain(format!("the authority cannot be registered: {error}"));
                     random_wait(&mut backoff, &mut rng)
                 }
             };
-            self.is_registered.set(false);
-            tokio::select! {
-                () = sleep_until((Instant::now() + wait).into()) => {}
-                () = self.wake.notified() => {}
-            }
+            sleep_until((Instant::now() + wait).into()).await;
         }
     }
 
@@ -175,8 +179,18 @@ impl RegistrationState {
         }
     }
 
-    /// Writes the key under a lease. Returns false if another living instance has it.
-    async fn claim(&self, client: &mut EtcdClient) -> Result<bool, EtcdError> {
+    /// Renews the registration, or writes the key under a lease. Returns false if another living instance has
+    /// the key, or if it is gone at the end.
+    async fn renew(&self, client: &mut EtcdClient) -> Result<bool, EtcdError> {
+        if self.is_registered.get() {
+            let is_kept = self.is_kept(client).await?;
+            if is_kept || self.is_draining.get() {
+                return Ok(is_kept);
+            }
+            self.is_registered.set(false);
+            let authority = &self.settings.authority;
+            tracing::warn!(authority, "the key in etcd is gone: the authority registers again");
+        }
         let lease = match self.lease.get() {
             Some(lease) if etcd::read_keep_alive(&client.call(&etcd::keep_alive(lease)).await?)? => lease,
             Some(_) | None => {
@@ -188,46 +202,12 @@ impl RegistrationState {
         let (key, value) = (self.key(), self.settings.entry.to_json());
         for request in etcd::claim(&key, &value, lease) {
             if etcd::read_claim(&client.call(&request).await?)? {
-                self.is_registered.set(true);
                 tracing::info!(authority = self.settings.authority, key, "registered");
                 return Ok(true);
             }
         }
         self.complain(format!("{key} belongs to another instance: registration waits until its lease ends"));
         Ok(false)
-    }
-
-    /// Renews the lease until it is lost, or while draining.
-    async fn keep(&self, client: &mut EtcdClient) {
-        let mut kept = Instant::now();
-        let mut next = self.third();
-        loop {
-            tokio::select! {
-                () = sleep_until((Instant::now() + next).into()) => {}
-                () = self.wake.notified() => {}
-            }
-            match self.is_kept(client).await {
-                Ok(true) => {
-                    kept = Instant::now();
-                    next = self.third();
-                    self.complaint.borrow_mut().clear();
-                }
-                Ok(false) if self.is_draining.get() => return,
-                Ok(false) => {
-                    return tracing::warn!(
-                        authority = self.settings.authority,
-                        "the key in etcd is gone: the authority registers again"
-                    );
-                }
-                Err(error) => {
-                    self.complain(format!("the lease in etcd cannot be renewed: {error}"));
-                    if kept.elapsed() >= self.settings.lease {
-                        return;
-                    }
-                    next = RETRY;
-                }
-            }
-        }
     }
 
     /// Returns true if lease and key exist and are this instance's.
@@ -252,10 +232,6 @@ impl RegistrationState {
 
     fn key(&self) -> String {
         format!("{}{}", self.access.members_prefix(&self.settings.key), self.settings.entry.address)
-    }
-
-    fn third(&self) -> Duration {
-        self.settings.lease / 3
     }
 
     fn complain(&self, complaint: String) {

@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::sleep_until;
 
 use super::client::{EtcdAccess, EtcdClient};
 use crate::discover::etcd::{self, EtcdError};
@@ -65,7 +65,7 @@ impl Signs {
         let request = etcd::count(prefix);
         let task = self.tasks.start(TaskKind::Discovery, async move {
             loop {
-                sleep(SIGN_OF_LIFE).await;
+                sleep_until((Instant::now() + SIGN_OF_LIFE).into()).await;
                 let asked = Instant::now();
                 let reply = client.call_here(&request).await;
                 let revision = reply.and_then(|reply| Ok(etcd::read_page(&reply)?.header.revision));

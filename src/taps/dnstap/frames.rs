@@ -1,9 +1,9 @@
 //! Frame Streams: data frames in a file or connection, and the handshake of both ends.
 
-pub(super) const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
+pub(in crate::taps) const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ControlFrame {
+pub(in crate::taps) enum ControlFrame {
     Accept = 1,
     Start = 2,
     Stop = 3,
@@ -13,7 +13,7 @@ pub(super) enum ControlFrame {
 
 /// The result of parsing the bytes that a reader has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DnstapFrame {
+pub(in crate::taps) enum DnstapFrame {
     Part,
     Control(ControlFrame),
     /// Bytes that no reader of dnstap sends.
@@ -21,7 +21,7 @@ pub(super) enum DnstapFrame {
 }
 
 /// Builds a control frame, with the content type where that is required.
-pub(super) fn control_frame(control: ControlFrame) -> Vec<u8> {
+pub(in crate::taps) fn control_frame(control: ControlFrame) -> Vec<u8> {
     let fields = match control {
         ControlFrame::Accept | ControlFrame::Start | ControlFrame::Ready => {
             [&CONTENT_TYPE_FIELD.to_be_bytes()[..], &(CONTENT_TYPE.len() as u32).to_be_bytes(), CONTENT_TYPE].concat()
@@ -37,12 +37,12 @@ pub(super) fn write_data_frame(data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(data);
 }
 
-pub(super) fn data_frame_len(out: &[u8]) -> Option<usize> {
+pub(in crate::taps) fn data_frame_len(out: &[u8]) -> Option<usize> {
     out.first_chunk().map(|len| PREFIX + u32::from_be_bytes(*len) as usize)
 }
 
 /// Parses the bytes that a reader has sent so far.
-pub(super) fn read_control(octets: &[u8]) -> DnstapFrame {
+pub(in crate::taps) fn read_control(octets: &[u8]) -> DnstapFrame {
     let mut rest = octets;
     let mut word = || {
         let (word, after) = rest.split_first_chunk()?;
@@ -79,7 +79,7 @@ const PREFIX: usize = 4;
 
 const TYPE_LEN: usize = 4;
 
-pub(super) const MAX_CONTROL: usize = 512;
+pub(in crate::taps) const MAX_CONTROL: usize = 512;
 
 const CONTENT_TYPE_FIELD: u32 = 1;
 

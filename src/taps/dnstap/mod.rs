@@ -1,24 +1,24 @@
 //! dnstap: a frame for each chosen message of clients, of backends, or of the authorities' clients.
 //!
-//! The worker chooses a message and builds its frame (`message.rs`); the writer forwards frames unchanged
-//! (`output.rs`, `frames.rs`).
+//! The worker chooses a message and builds it (`message.rs`); the writer makes it a data frame (`frames.rs`).
 
-mod frames;
+pub(super) mod frames;
 mod message;
-mod output;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::frames::write_data_frame;
 use self::message::{DnstapAttempt, DnstapEndpoint, DnstapMessage, MessageType, server_fields};
-pub(super) use self::output::Frames;
 use super::buffers::{Appender, BufferExchange};
 use super::choice::Share;
 use super::privacy::cut_client;
-use super::{AttemptMessage, Side};
-use crate::config::{ClientDetail, DnstapConfig, NameDetail};
-use crate::wire::Transport;
+use super::sinks::{Collector, Framing, RecordFile, Sink};
+use super::writer::{RecordTap, host_name};
+use super::{AttemptMessage, Side, TapQuery};
+use crate::config::{ClientDetail, DnstapConfig, DnstapTarget, NameDetail};
+use crate::metrics::Tap;
 
 #[derive(Debug)]
 pub(super) struct Dnstap {
@@ -29,26 +29,14 @@ pub(super) struct Dnstap {
     server: Vec<u8>,
 }
 
-#[derive(Clone, Copy)]
-pub(super) struct ClientMessage<'a> {
-    pub(super) side: Side,
-    pub(super) client: SocketAddr,
-    pub(super) local: Option<SocketAddr>,
-    pub(super) transport: Transport,
-    pub(super) query_time: Duration,
-    pub(super) response_time: Option<Duration>,
-    pub(super) octets: &'a [u8],
-}
-
 impl Dnstap {
-    /// Creates dnstap for this number of workers. `host` is the name of the machine.
-    pub(super) fn new(config: &DnstapConfig, host: &str, workers: usize) -> Self {
-        let identity = config.identity.as_deref().unwrap_or(host);
+    pub(super) fn new(config: &DnstapConfig, workers: usize) -> Self {
+        let identity = config.identity.clone().unwrap_or_else(host_name);
         Self {
             config: config.clone(),
             share: Share::new(config.sample),
             exchange: Arc::new(BufferExchange::new(config.buffer, workers)),
-            server: server_fields(identity, concat!("hedgerow ", env!("CARGO_PKG_VERSION"))),
+            server: server_fields(&identity, concat!("hedgerow ", env!("CARGO_PKG_VERSION"))),
         }
     }
 
@@ -66,9 +54,16 @@ impl Dnstap {
         self.config.messages.backend && self.share.has(number)
     }
 
-    /// Appends a message from or to a client. Returns false if there is no room.
-    pub(super) fn append(&self, appender: &mut Appender, message: &ClientMessage<'_>) -> bool {
-        let &ClientMessage { side, client, local, transport, query_time, response_time, octets } = message;
+    /// Appends the query of a client, or the response that `query` has as its message. Returns false if there
+    /// is no room.
+    pub(super) fn append(
+        &self,
+        appender: &mut Appender,
+        query: &TapQuery<'_>,
+        query_time: Duration,
+        response_time: Option<Duration>,
+    ) -> bool {
+        let &TapQuery { side, client, local, transport, message, .. } = query;
         let kind = match (side, response_time) {
             (Side::Forwarder, None) => MessageType::ClientQuery,
             (Side::Forwarder, Some(_)) => MessageType::ClientResponse,
@@ -80,7 +75,7 @@ impl Dnstap {
         let ip = cut_client(self.config.client, client.ip()).map(|cut| cut.ip);
         let asker = DnstapEndpoint { ip, port };
         let asked = local.map_or_else(DnstapEndpoint::default, |local| endpoint(local.ip(), local.port()));
-        let octets = self.visible(octets);
+        let octets = self.visible(message);
         let message = DnstapMessage { kind, transport, asker, asked, query_time, response_time, octets, attempt: None };
         self.append_message(appender, &message)
     }
@@ -118,6 +113,29 @@ impl Dnstap {
     /// Returns the message, unless the config hides names, which it contains.
     fn visible<'m>(&self, octets: &'m [u8]) -> Option<&'m [u8]> {
         (self.config.names != NameDetail::None).then_some(octets)
+    }
+}
+
+impl RecordTap for Dnstap {
+    fn tap(&self) -> Tap {
+        Tap::Dnstap
+    }
+
+    fn exchange(&self) -> &Arc<BufferExchange> {
+        &self.exchange
+    }
+
+    fn take(&self, record: &[u8], out: &mut Vec<u8>) -> bool {
+        write_data_frame(record, out);
+        true
+    }
+
+    fn sink(&self) -> Option<(Framing, Box<dyn Sink>)> {
+        let sink: Box<dyn Sink> = match &self.config.to {
+            DnstapTarget::File(path) => Box::new(RecordFile::new(Framing::Frames, path.clone(), None, 1)),
+            to @ (DnstapTarget::Unix(_) | DnstapTarget::Tcp(_)) => Box::new(Collector::new(to.clone())),
+        };
+        Some((Framing::Frames, sink))
     }
 }
 

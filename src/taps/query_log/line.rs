@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Write};
 use std::time::UNIX_EPOCH;
 
-use super::super::record::{QueryRecord, RecordAddress};
+use super::record::{QueryRecord, RecordAddress};
 use crate::config::LogFormat;
 use crate::policy::race::AttemptKind;
 use crate::wire::{Rcode, RecordClass, RecordType, display_name};
@@ -37,20 +37,20 @@ pub(super) fn write(format: LogFormat, record: &QueryRecord<'_>, weight: f64, ou
         fields.text("rcode", Rcode(rcode));
         fields.text("source", source.label());
     }
-    for (key, value) in [("pool", record.pool), ("backend", record.backend)] {
+    for (key, value) in [("pool", record.origin.pool), ("backend", record.origin.backend)] {
         if !value.is_empty() {
             fields.text(key, value);
         }
     }
-    if let Some(kind) = record.kind {
+    if let Some(kind) = record.origin.kind {
         fields.text("kind", label(kind));
     }
     if let Some(took) = record.took {
         let micros = took.as_micros();
         fields.number("took_ms", format_args!("{}.{:03}", micros / 1000, micros % 1000));
     }
-    if !record.pool.is_empty() {
-        fields.number("attempts", record.attempts);
+    if !record.origin.pool.is_empty() {
+        fields.number("attempts", record.origin.attempts);
     }
     if record.said.is_some() {
         fields.number("size", record.size);
@@ -183,18 +183,19 @@ impl Write for JsonEscaper<'_> {
     }
 }
 
-/// The longest line without the names of pool and backend: each byte of a name may take five.
-pub(super) const MAX_LINE: usize = 2048;
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
 
+    use super::super::record::RecordOrigin;
     use super::*;
     use crate::metrics::ResponseSource;
     use crate::wire::{Name, Transport};
+
+    /// The longest line without the names of pool and backend: each byte of a name may take five.
+    const MAX_LINE: usize = 2048;
 
     fn line(format: LogFormat, record: &QueryRecord<'_>) -> String {
         let mut out = Vec::new();
@@ -210,11 +211,8 @@ mod tests {
             qname: b"\x03www\x07example\0",
             qtype_qclass: Some((28, 1)),
             said: Some((ResponseSource::Backend, 0)),
-            pool: "ts",
-            backend: "ts 1",
-            kind: Some(AttemptKind::Failover),
+            origin: RecordOrigin { pool: "ts", backend: "ts 1", kind: Some(AttemptKind::Failover), attempts: 2 },
             took: Some(Duration::from_nanos(12_345_678)),
-            attempts: 2,
             size: 512,
             ede: Some(22),
             queries: 1,
@@ -261,7 +259,9 @@ mod tests {
                 wire.extend_from_slice(&label);
             }
             wire.push(0);
-            let record = QueryRecord { qname: &wire, pool: &pool, ..record() };
+            let known = record();
+            let origin = RecordOrigin { pool: &pool, ..known.origin };
+            let record = QueryRecord { qname: &wire, origin, ..known };
             let json = line(LogFormat::Json, &record);
             prop_assert!(json.len() < MAX_LINE);
             prop_assert_eq!(json.lines().count(), 1);

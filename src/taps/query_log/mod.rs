@@ -1,24 +1,24 @@
 //! The query log: a line for each chosen query.
 //!
-//! The worker chooses a query and appends its record; the writer makes it a line (`line.rs`), which goes to
-//! the configured output (`output.rs`, `file.rs`).
+//! The worker chooses a query and appends its record (`record.rs`); the writer makes it a line (`line.rs`).
 
-mod file;
 mod line;
-mod output;
+mod record;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) use self::line::label;
-pub(super) use self::output::QueryLogLines;
+pub(super) use self::record::RecordAddress;
+use self::record::{QueryRecord, RecordOrigin};
 use super::TapResponse;
 use super::buffers::{Appender, BufferExchange};
 use super::choice::Share;
 use super::privacy::{cut_client, cut_name};
-use super::record::QueryRecord;
-use crate::config::QueryLogConfig;
-use crate::metrics::ResponseSource;
+use super::sinks::{Datagrams, Framing, RecordFile, Sink, Stderr};
+use super::writer::RecordTap;
+use crate::config::{LogTarget, QueryLogConfig};
+use crate::metrics::{ResponseSource, Tap};
 use crate::wire::{self, Rcode};
 
 #[derive(Debug)]
@@ -77,11 +77,13 @@ impl QueryLog {
             qname: cut_name(self.config.names, qname.unwrap_or_default()),
             qtype_qclass: rest,
             said: response.said.map(|(source, rcode)| (source, rcode.0)),
-            pool: resolution.map_or("", |resolution| resolution.pool),
-            backend: winner.map_or("", |(backend, _)| backend),
-            kind: winner.map(|(_, kind)| kind),
+            origin: RecordOrigin {
+                pool: resolution.map_or("", |resolution| resolution.pool),
+                backend: winner.map_or("", |(backend, _)| backend),
+                kind: winner.map(|(_, kind)| kind),
+                attempts: resolution.map_or(0, |resolution| resolution.attempts),
+            },
             took: response.since.map(|since| response.now.saturating_duration_since(since)),
-            attempts: resolution.map_or(0, |resolution| resolution.attempts),
             size: response.message.len() as u16,
             ede: wire::extended_error(response.message),
             queries: response.queries,
@@ -89,9 +91,32 @@ impl QueryLog {
         };
         appender.append(record.max_len(), |out| record.write(out))
     }
+}
 
-    /// The number of queries that a sampled line stands for.
-    pub(super) fn weight(&self) -> f64 {
-        self.share.weight()
+impl RecordTap for QueryLog {
+    fn tap(&self) -> Tap {
+        Tap::QueryLog
+    }
+
+    fn exchange(&self) -> &Arc<BufferExchange> {
+        &self.exchange
+    }
+
+    fn take(&self, record: &[u8], out: &mut Vec<u8>) -> bool {
+        let record = QueryRecord::read(record);
+        record.map(|record| line::write(self.config.format, &record, self.share.weight(), out)).is_some()
+    }
+
+    fn sink(&self) -> Option<(Framing, Box<dyn Sink>)> {
+        let QueryLogConfig { to, rotate, keep, .. } = &self.config;
+        let sink: Box<dyn Sink> = match to {
+            LogTarget::File(path) => {
+                let rotate = rotate.map(|octets| octets as u64);
+                Box::new(RecordFile::new(Framing::Lines, path.clone(), rotate, *keep))
+            }
+            LogTarget::Stderr => Box::new(Stderr),
+            LogTarget::Unix(path) => Box::new(Datagrams::new(path.clone())),
+        };
+        Some((Framing::Lines, sink))
     }
 }

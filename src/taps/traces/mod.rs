@@ -29,6 +29,7 @@ use self::delivery::{DeliveryError, post};
 pub(super) use self::otlp::Backends;
 use self::queue::{MAX_QUEUED, QueuedTrace, TraceQueue};
 use super::privacy::cut_name_text;
+use super::problems::TapProblems;
 use super::writer::host_name;
 use crate::config::{NameDetail, TracesConfig};
 use crate::metrics::{Counter, Counters, Tap, TapFate};
@@ -39,11 +40,8 @@ pub(super) struct Traces {
     tasks: Tasks,
     counters: Arc<Counters>,
     in_force: Option<CurrentTraces>,
+    /// The time at which all couriers must end. Each holds a receiver while it works.
     ending: watch::Sender<Option<Instant>>,
-    /// Held by each courier while it works; carries no messages.
-    at_work: Option<mpsc::Sender<()>>,
-    /// Closes when the last courier has ended.
-    all_ended: mpsc::Receiver<()>,
 }
 
 struct CurrentTraces {
@@ -54,9 +52,7 @@ struct CurrentTraces {
 
 impl Traces {
     pub(super) fn new(tasks: Tasks) -> Self {
-        let (at_work, all_ended) = mpsc::channel(1);
-        let (counters, ending) = (Arc::default(), watch::Sender::default());
-        Self { tasks, counters, in_force: None, ending, at_work: Some(at_work), all_ended }
+        Self { tasks, counters: Arc::default(), in_force: None, ending: watch::Sender::default() }
     }
 
     pub(super) fn counters(&self) -> &Arc<Counters> {
@@ -91,15 +87,16 @@ impl Traces {
             queue: TraceQueue::default(),
             batch: Vec::new(),
             counters: Arc::clone(&self.counters),
-            trouble: TraceProblems::new(Arc::clone(&no_room)),
+            dropped: 0,
+            no_room: Arc::clone(&no_room),
+            problems: TapProblems::default(),
         };
-        let (ending, at_work) = (self.ending.subscribe(), self.at_work.clone());
+        let mut ending = self.ending.subscribe();
         self.tasks.start_and_leave(TaskKind::Taps, async move {
             tokio::select! {
                 () = courier.work() => {}
-                () = is_past(ending) => courier.abandon(),
+                () = is_past(&mut ending) => courier.abandon(),
             }
-            drop(at_work);
         });
         let sender = TraceSender { names: config.names, events: sender, counters: Arc::clone(refused), no_room };
         CurrentTraces { config: config.clone(), sender: Arc::new(sender), backends }
@@ -109,8 +106,7 @@ impl Traces {
     pub(super) async fn end(&mut self, until: Instant, patience: Duration) {
         self.in_force = None;
         self.ending.send_replace(Some(until));
-        self.at_work = None;
-        let _ = timeout_at((until + patience).into(), self.all_ended.recv()).await;
+        let _ = timeout_at((until + patience).into(), self.ending.closed()).await;
     }
 }
 
@@ -154,7 +150,10 @@ struct Courier {
     queue: TraceQueue,
     batch: Vec<QueuedTrace>,
     counters: Arc<Counters>,
-    trouble: TraceProblems,
+    /// The number of undelivered races, and of those without room.
+    dropped: u64,
+    no_room: Arc<Counter>,
+    problems: TapProblems,
 }
 
 impl Courier {
@@ -173,14 +172,14 @@ impl Courier {
                     self.deliver(true).await;
                 }
             }
-            self.trouble.log(Instant::now());
+            self.log();
         }
         // No late replies arrive any more.
         while !self.queue.is_empty() {
             self.batch = self.queue.take_oldest();
             self.deliver(false).await;
         }
-        self.trouble.log(Instant::now());
+        self.log();
     }
 
     fn take(&mut self, event: TraceEvent) {
@@ -201,9 +200,7 @@ impl Courier {
         match result {
             Ok(complaint) => {
                 self.counters.tapped(Tap::Traces, TapFate::Written, count);
-                if complaint.is_some() {
-                    self.trouble.problem = complaint;
-                }
+                self.problems.problem = complaint.or_else(|| self.problems.problem.take());
             }
             Err(DeliveryError::Later(problem)) if has_next => {
                 let dropped = self.queue.put_back(batch, Instant::now());
@@ -215,8 +212,12 @@ impl Courier {
 
     fn dropped(&mut self, count: u64, problem: String) {
         self.counters.tapped(Tap::Traces, TapFate::Dropped, count);
-        self.trouble.dropped += count;
-        self.trouble.problem = Some(problem);
+        self.dropped += count;
+        self.problems.problem = Some(problem);
+    }
+
+    fn log(&mut self) {
+        self.problems.log(Tap::Traces, self.dropped + self.no_room.get(), "delivered", "", Instant::now());
     }
 
     fn abandon(&mut self) {
@@ -232,39 +233,6 @@ impl Courier {
     }
 }
 
-/// Problems for the log, which gets them once a minute.
-struct TraceProblems {
-    problem: Option<String>,
-    dropped: u64,
-    no_room: Arc<Counter>,
-    reported: u64,
-    reported_at: Option<Instant>,
-}
-
-impl TraceProblems {
-    fn new(no_room: Arc<Counter>) -> Self {
-        Self { problem: None, dropped: 0, no_room, reported: 0, reported_at: None }
-    }
-
-    /// Logs the problems, if there are any and it is time.
-    fn log(&mut self, now: Instant) {
-        let no_room = self.no_room.get();
-        let dropped = self.dropped + no_room - self.reported;
-        let is_due = self.reported_at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_EVERY);
-        if !is_due || dropped == 0 && self.problem.is_none() {
-            return;
-        }
-        (self.reported_at, self.reported, self.dropped) = (Some(now), no_room, 0);
-        let tap = Tap::Traces.label();
-        match self.problem.take() {
-            Some(error) => tracing::warn!(%error, dropped, "{tap}: records cannot be delivered; {dropped} are dropped"),
-            None => {
-                tracing::warn!(dropped, "{tap}: records come faster than they can be delivered; {dropped} are dropped")
-            }
-        }
-    }
-}
-
 /// Waits until `at`; for ever if that is `None`.
 async fn alarm(at: Option<Instant>) {
     match at {
@@ -273,12 +241,10 @@ async fn alarm(at: Option<Instant>) {
     }
 }
 
-async fn is_past(mut ending: watch::Receiver<Option<Instant>>) {
+async fn is_past(ending: &mut watch::Receiver<Option<Instant>>) {
     let until = ending.wait_for(Option::is_some).await.ok().and_then(|until| *until);
     alarm(until).await;
 }
 
 /// The capacity of the channel. With the queue, at most 500 races wait.
 const MAX_ON_THE_WAY: usize = 500 - MAX_QUEUED;
-
-const REPORT_EVERY: Duration = Duration::from_secs(60);

@@ -17,12 +17,9 @@ pub(super) struct QueryRecord<'a> {
     pub(super) qtype_qclass: Option<(u16, u16)>,
     /// The source of the response and its rcode; `None` without a response.
     pub(super) said: Option<(ResponseSource, u16)>,
-    pub(super) pool: &'a str,
-    pub(super) backend: &'a str,
-    pub(super) kind: Option<AttemptKind>,
+    pub(super) origin: RecordOrigin<'a>,
     /// The time from the query to the response, if measured.
     pub(super) took: Option<Duration>,
-    pub(super) attempts: u8,
     pub(super) size: u16,
     /// The code of the first extended error of the response (RFC 8914).
     pub(super) ede: Option<u16>,
@@ -33,14 +30,23 @@ pub(super) struct QueryRecord<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RecordAddress {
-    pub(super) ip: IpAddr,
-    pub(super) prefix: Option<u8>,
+pub(in crate::taps) struct RecordAddress {
+    pub(in crate::taps) ip: IpAddr,
+    pub(in crate::taps) prefix: Option<u8>,
+}
+
+/// The pool, the winner and the race behind a response; empty if no pool was responsible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RecordOrigin<'a> {
+    pub(super) pool: &'a str,
+    pub(super) backend: &'a str,
+    pub(super) kind: Option<AttemptKind>,
+    pub(super) attempts: u8,
 }
 
 impl<'a> QueryRecord<'a> {
     pub(super) fn max_len(&self) -> usize {
-        FIXED + self.qname.len() + self.pool.len() + self.backend.len()
+        FIXED + self.qname.len() + self.origin.pool.len() + self.origin.backend.len()
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
@@ -57,14 +63,14 @@ impl<'a> QueryRecord<'a> {
         let flags =
             u8::from(self.qtype_qclass.is_some()) | u8::from(self.ede.is_some()) << 1 | u8::from(self.is_certain) << 2;
         let transport = self.transport.map_or(ABSENT, |transport| transport as u8);
-        let kind = self.kind.map_or(ABSENT, |kind| kind as u8);
-        out.extend_from_slice(&[source, prefix, family, flags, transport, kind, self.attempts]);
+        let kind = self.origin.kind.map_or(ABSENT, |kind| kind as u8);
+        out.extend_from_slice(&[source, prefix, family, flags, transport, kind, self.origin.attempts]);
         match self.client.map(|client| client.ip) {
             Some(IpAddr::V4(ip)) => out.extend_from_slice(&ip.octets()),
             Some(IpAddr::V6(ip)) => out.extend_from_slice(&ip.octets()),
             None => {}
         }
-        for octets in [self.qname, self.pool.as_bytes(), self.backend.as_bytes()] {
+        for octets in [self.qname, self.origin.pool.as_bytes(), self.origin.backend.as_bytes()] {
             out.extend_from_slice(&(octets.len() as u16).to_be_bytes());
             out.extend_from_slice(octets);
         }
@@ -96,13 +102,15 @@ impl<'a> QueryRecord<'a> {
             qname,
             qtype_qclass: (flags & 1 != 0).then_some((qtype, qclass)),
             said: ResponseSource::ALL.into_iter().find(|known| *known as u8 == source).map(|source| (source, rcode)),
-            pool: str::from_utf8(pool).ok()?,
-            backend: str::from_utf8(backend).ok()?,
-            kind: [AttemptKind::First, AttemptKind::Hedge, AttemptKind::Failover]
-                .into_iter()
-                .find(|known| *known as u8 == kind),
+            origin: RecordOrigin {
+                pool: str::from_utf8(pool).ok()?,
+                backend: str::from_utf8(backend).ok()?,
+                kind: [AttemptKind::First, AttemptKind::Hedge, AttemptKind::Failover]
+                    .into_iter()
+                    .find(|known| *known as u8 == kind),
+                attempts,
+            },
             took: took.map(Duration::from_nanos),
-            attempts,
             size,
             ede: (flags & 2 != 0).then_some(ede),
             queries,
@@ -158,11 +166,8 @@ mod tests {
             qname: b"\x03www\x07example\0",
             qtype_qclass: Some((28, 1)),
             said: Some((ResponseSource::Error, 23)),
-            pool: "ts",
-            backend: "ts-1",
-            kind: Some(AttemptKind::Failover),
+            origin: RecordOrigin { pool: "ts", backend: "ts-1", kind: Some(AttemptKind::Failover), attempts: 8 },
             took: Some(Duration::from_nanos(1)),
-            attempts: 8,
             size: u16::MAX,
             ede: Some(0),
             queries: 2,
