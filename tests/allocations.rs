@@ -25,7 +25,7 @@ use std::time::Duration;
 use hedgerow::config::Config;
 use hedgerow::load::{Confinement, EtcdSecrets, Setup};
 use hedgerow::metrics::{Snapshot, Tap};
-use hedgerow::server::{CarriedState, DrainResult, Listeners, QueuedQueryFate, Server};
+use hedgerow::server::{CarriedState, DrainResult, Interfaces, Listeners, QueuedQueryFate, Server};
 use hedgerow::zone::master::{self, ZoneFileContext, ZoneFileSource};
 use hedgerow::zone::{DeferredZoneBuilder, Tables, ZoneDb};
 use tokio::task::LocalSet;
@@ -279,7 +279,8 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> Mea
     runtime.block_on(LocalSet::new().run_until(async {
         let (listeners, _) = Listeners::open(&setup.config, Vec::new()).expect("the address is free");
         let read = Box::new(|_: &_| panic!("no request for a reload"));
-        let server = Server::start(setup, listeners, None, Confinement::default(), CarriedState::default(), read)
+        let interfaces = Interfaces::prepare(&setup.config, false).expect("there are none");
+        let server = Server::start(setup, listeners, interfaces, Confinement::default(), CarriedState::default(), read)
             .expect("the server starts");
         let bound = server.process.bound();
         let (_, address) = bound.split_once('=').expect("a listener");

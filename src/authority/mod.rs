@@ -6,7 +6,6 @@ mod special;
 mod state;
 
 use std::cell::{LazyCell, RefCell};
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,9 +18,8 @@ pub use self::state::{AuthorityState, PendingNotifies, ReceivedNotify, Secondary
 use crate::limit::{Access, Decision, OnDenied, OwnAddresses, RefusedSources, ResponseRate};
 use crate::metrics::{self, Counters, DropReason, Limit, LimitCounters};
 use crate::net::from_clients::tcp::Responder;
-use crate::net::from_clients::udp::{ListenerSocket, inbox};
-use crate::net::sys::batch::{BATCH, Datagram, RecvBatch, SendBatch};
-use crate::net::sys::busy_poll::BusyPoll;
+use crate::net::from_clients::udp::ListenerSocket;
+use crate::net::sys::batch::{BATCH, Datagram, SendBatch};
 use crate::net::sys::clock;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::taps::{Side, TapQuery, TapResponse, WorkerTaps};
@@ -38,6 +36,8 @@ pub struct Authority {
     own: RefCell<Arc<OwnAddresses>>,
     links: AuthorityLinks,
     transfers: Arc<Semaphore>,
+    /// The responses to one batch.
+    responses: RefCell<SendBatch>,
 }
 
 /// The resources of a worker's part of an authority.
@@ -65,6 +65,7 @@ impl Authority {
             own: RefCell::new(Arc::clone(&links.own)),
             links,
             transfers: Arc::new(Semaphore::new(TRANSFERS)),
+            responses: RefCell::new(SendBatch::new(BATCH, UDP_SIZE.into())),
         }
     }
 
@@ -87,48 +88,9 @@ impl Authority {
         is_welcome
     }
 
-    /// Answers the datagrams of a listener while it is polled.
-    pub async fn serve_udp(self: Rc<Self>, socket: Rc<ListenerSocket>, mut busy_poll: BusyPoll) -> io::Result<()> {
-        // Forwarders use GSO, but the clients of a forwarder hardly ever do, so its listeners avoid the cost
-        // of GRO.
-        socket.enable_gro();
-        let mut received = inbox();
-        let mut responses = outbox();
-        loop {
-            busy_poll.wait(socket.readable()).await?;
-            let has_more = socket.receive(&mut received, |batch| {
-                self.answer_batch(&socket, batch, &mut responses);
-                busy_poll.renew();
-            });
-            let dropped = socket.take_dropped();
-            if dropped > 0 {
-                self.links.counters.dropped_many(DropReason::Overload, dropped);
-            }
-            if has_more {
-                // More may be waiting, but connections get their turn first.
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
-    /// Answers the pending datagrams of a listener before it closes.
-    pub fn answer_last(&self, socket: &ListenerSocket) {
-        let mut responses = outbox();
-        socket.receive_last(|batch| self.answer_batch(socket, batch, &mut responses));
-    }
-
-    fn answer_batch(&self, socket: &ListenerSocket, received: &RecvBatch, responses: &mut SendBatch) {
-        let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
-        self.answer_datagrams(socket, datagrams, responses);
-    }
-
     /// Answers up to [`BATCH`] datagrams of a listener.
-    pub fn answer_datagrams<'d>(
-        &self,
-        socket: &ListenerSocket,
-        datagrams: impl Iterator<Item = Datagram<'d>> + Clone,
-        responses: &mut SendBatch,
-    ) {
+    pub fn answer_datagrams<'d>(&self, socket: &ListenerSocket, datagrams: impl Iterator<Item = Datagram<'d>> + Clone) {
+        let responses = &mut *self.responses.borrow_mut();
         let (state, own) = (self.state.borrow(), self.own.borrow());
         let rate = state.rate.as_deref().map(|rate| (rate, Instant::now()));
         // The time of day for cookies, read lazily because few clients have any.
@@ -295,11 +257,6 @@ impl Authority {
             });
         }
     }
-}
-
-/// Returns a buffer for the responses to one batch.
-pub fn outbox() -> SendBatch {
-    SendBatch::new(BATCH, UDP_SIZE.into())
 }
 
 struct AuthorityArrival<'m> {

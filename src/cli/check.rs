@@ -1,5 +1,6 @@
 //! `hedgerow check`: reads the config file and all files that it names, as `serve` does, and starts nothing.
 
+#[cfg(feature = "xdp")]
 mod interfaces;
 
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -7,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use self::interfaces::Findings;
 use super::{count, failure, usage};
 use crate::config::words;
 use crate::load::{self, ConfigText, LoadError, Loader, Setup};
@@ -28,7 +28,11 @@ pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
         Ok(checked) => checked,
         Err(error) => return usage(error),
     };
-    let Findings { lines, warnings: odd, problems } = interfaces::look(&setup.config);
+    #[cfg(feature = "xdp")]
+    let findings = interfaces::look(&setup.config);
+    #[cfg(not(feature = "xdp"))]
+    let findings = Findings::default();
+    let Findings { lines, warnings: odd, problems } = findings;
     warnings.iter().chain(&odd).for_each(|warning| eprintln!("warning: {warning}"));
     if !problems.is_empty() {
         return usage(problems.join("\n"));
@@ -50,6 +54,14 @@ pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => failure(format_args!("hedgerow: {error}")),
     }
+}
+
+/// The abilities and problems of interfaces.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Findings {
+    lines: Vec<String>,
+    warnings: Vec<String>,
+    problems: Vec<String>,
 }
 
 #[derive(Debug)]

@@ -14,7 +14,8 @@ use crate::admin::{ChangeRefusal, ProcessChange};
 use crate::load::{Confinement, LoadError, Setup};
 use crate::net::from_clients::listening::ListeningSocket;
 use crate::server::{
-    CarriedState, Listeners, Loss, QueuedQueryFate, Read, Server, ServerEvent, StartError, Xdp, confine, warn_of_root,
+    CarriedState, Interfaces, Listeners, Loss, QueuedQueryFate, Read, Server, ServerEvent, StartError, confine,
+    warn_of_root,
 };
 use crate::service_manager::{Contact, ServiceManager, passed_sockets};
 use crate::signals::{BlockedSignals, SignalRequest};
@@ -50,10 +51,9 @@ fn start(setup: Setup, read: Read, passed: Vec<ListeningSocket>) -> Result<Serve
     for socket in unused {
         tracing::warn!(name = socket.name, "passed socket for {} closed: it is not in the config", socket.endpoint());
     }
-    let mut xdp = Xdp::prepare(&setup.config);
-    xdp.as_mut().map_or(Ok(()), |xdp| xdp.require(&setup.config))?;
+    let interfaces = Interfaces::prepare(&setup.config, true)?;
     let confinement = confine(&setup, listeners.admin_socket())?;
-    Server::start(setup, listeners, xdp, confinement, CarriedState::default(), read)
+    Server::start(setup, listeners, interfaces, confinement, CarriedState::default(), read)
 }
 
 async fn serve(

@@ -18,8 +18,7 @@ use super::slow::SlowConfig;
 use super::supervisor::SupervisorConfig;
 use super::traces::{self, TracesConfig};
 use super::words::{self, Expectation};
-use super::xdp::XdpConfig;
-use super::{Config, Problems, User, admin, authority, cache, discover, forwarder, keys, listen, pool, query_log};
+use super::{Config, Problems, User, admin, authority, cache, discover, forwarder, keys, listen, pool, query_log, xdp};
 
 pub(super) fn parse(
     text: &str,
@@ -108,7 +107,7 @@ fn read(document: &mut ConfigSection<'_>, find_user: &dyn Fn(&str) -> Option<Use
     config.cache = document.below("cache", cache::read);
     let admin = document.section("admin");
     config.supervisor = document.below("supervisor", SupervisorConfig::read_keys);
-    config.xdp = document.below("xdp", XdpConfig::read_keys);
+    config.xdp = xdp::read(document);
     config.slow = document.below("slow", SlowConfig::read_keys);
     config.query_log = document.below("query_log", query_log::read);
     config.dnstap = document.below("dnstap", DnstapConfig::read_keys);

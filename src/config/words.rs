@@ -10,7 +10,6 @@ use super::limits::{self, Limits, ms, secs};
 use super::query_log::{ClientDetail, LogFormat, NameDetail};
 use super::slow::SlowThreshold;
 use super::suggest::nearest;
-use super::xdp::{XdpMode, ZeroCopy};
 use crate::address::Verify;
 use crate::limit::{OnDenied, Prefix};
 use crate::policy::balance::Balance;
@@ -111,8 +110,6 @@ words! {
     LogFormat { "json" = Json, "logfmt" = Logfmt }
     ClientDetail { "full" = Full, "prefix" = Prefix, "none" = None }
     NameDetail { "full" = Full, "parent" = Parent, "none" = None }
-    XdpMode { "auto" = Auto, "native" = Native, "generic" = Generic }
-    ZeroCopy { "auto" = Auto, "on" = On, "off" = Off }
 }
 
 /// Reads a word.

@@ -1,8 +1,9 @@
 //! `[xdp]`: the interfaces that bypass the kernel's network stack by AF_XDP.
 
+use super::Config;
 use super::readers::{boolean, distinct, integer, text, word};
-use super::section::ConfigNode;
-use super::words::Expectation;
+use super::section::{ConfigNode, ConfigSection};
+use super::words::{Expectation, KeyWord};
 
 config_section! {
     /// `[xdp]`.
@@ -16,6 +17,13 @@ config_section! {
         /// True if the server starts with sockets alone when AF_XDP is not available: slow service is better
         /// than none.
         fallback: bool = true, boolean;
+    }
+}
+
+impl Config {
+    /// Returns true if datagrams bypass the kernel on any interface.
+    pub fn has_interfaces(&self) -> bool {
+        self.xdp.is_some()
     }
 }
 
@@ -63,6 +71,26 @@ pub enum ZeroCopy {
     Off,
 }
 
+impl KeyWord for XdpMode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("native", Self::Native), ("generic", Self::Generic)];
+}
+
+impl KeyWord for ZeroCopy {
+    const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("on", Self::On), ("off", Self::Off)];
+}
+
+/// Reads the section. A build without AF_XDP knows its keys, but rejects it. Unit tests read it in all
+/// builds.
+pub(super) fn read(document: &mut ConfigSection<'_>) -> Option<XdpConfig> {
+    let config = document.below("xdp", XdpConfig::read_keys);
+    if config.is_some() && !document.is_described() && !cfg!(any(feature = "xdp", test)) {
+        let spot = document.spot_of("xdp");
+        spot.note("this hedgerow is built without AF_XDP, remove the section or build with the cargo feature \"xdp\"");
+    }
+    config
+}
+
 fn read_interface(item: &ConfigNode<'_>) -> Option<XdpInterface> {
     let Some(section) = item.table() else { return item.parsed(interface_name).map(XdpInterface::of_name) };
     section.whole(|section| {
@@ -105,9 +133,7 @@ const INTERFACES_EXAMPLE: &str = "[\"eth0\"]";
 mod tests {
     use std::path::Path;
 
-    use super::super::Config;
     use super::super::tests::check;
-    use super::super::words::KeyWord;
     use super::*;
 
     const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";

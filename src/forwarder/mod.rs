@@ -10,7 +10,7 @@
 //!
 //! The engine decides; this module moves bytes. A [`Forwarder`] is single-threaded and never waits. It
 //! handles datagrams and timers in ticks, and sends everything queued in batches at the end of each tick.
-//! `serve` reads the sockets.
+//! `server/worker` reads the sockets.
 
 mod allowance;
 mod by_tcp;
@@ -22,7 +22,6 @@ mod outside;
 mod paced;
 mod receive;
 mod responses;
-pub mod serve;
 mod tick;
 
 use std::cell::{OnceCell, RefCell};
@@ -52,12 +51,12 @@ use crate::engine::single_flight::WorkerId;
 use crate::engine::{self, Engine, LearntBackend, Seeds, Tick};
 use crate::limit::{OwnAddresses, Pacing};
 use crate::metrics::{Counters, DropReason};
+use crate::net::Bypass;
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, SendBatch};
 use crate::net::tasks::Tasks;
 use crate::net::to_backends::sockets::BackendSockets;
 use crate::net::to_backends::tls::BackendTls;
-use crate::net::xdp::KernelBypass;
 use crate::policy::query_slots::SocketId;
 use crate::state::{ForwarderState, HealthEvent};
 use crate::taps::WorkerTaps;
@@ -106,7 +105,7 @@ pub struct ForwarderLinks {
     /// The taps that observe queries.
     pub taps: Rc<WorkerTaps>,
     /// The worker's way past the kernel.
-    pub bypass: Rc<KernelBypass>,
+    pub bypass: Rc<Bypass>,
 }
 
 /// The forwarder of one worker.

@@ -24,19 +24,13 @@ use crate::limit::{Access, Cookies, OwnAddresses};
 use crate::metrics::DropReason;
 use crate::net::from_clients::tcp::Responder;
 use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::batch::{Datagram, RecvBatch};
+use crate::net::sys::batch::Datagram;
 use crate::net::sys::clock;
 use crate::state::{ForwarderState, Routes, Target};
 use crate::taps::{Side, TapQuery};
 use crate::wire::{self, Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType};
 
 impl Forwarder {
-    /// Handles the datagrams that a listener has received.
-    pub fn take_batch(&mut self, listener: u16, batch: &RecvBatch, now: Instant) {
-        let datagrams = (0..batch.len()).filter_map(|index| batch.datagram(index));
-        self.take_datagrams(listener, datagrams, now);
-    }
-
     /// Handles datagrams of a listener.
     pub fn take_datagrams<'d>(&mut self, listener: u16, datagrams: impl Iterator<Item = Datagram<'d>>, now: Instant) {
         let listening = self.outside.way.listeners.get(usize::from(listener)).and_then(Option::as_ref);
@@ -72,11 +66,6 @@ impl Forwarder {
             Some((message, client))
         });
         self.take(messages, LookupReason::Query, now);
-    }
-
-    /// Counts queries that were dropped unread because of overload.
-    pub fn count_overload(&self, queries: u64) {
-        self.outside.counters.dropped_many(DropReason::Overload, queries);
     }
 
     /// Handles a query that came by TCP.

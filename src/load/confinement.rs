@@ -273,7 +273,7 @@ const OF_PROGRAMS: &[&str] = &["/proc/self/exe", "/lib", "/lib64", "/usr/lib", "
 
 const SYSTEM: &[&str] = &[
     "/proc/self",
-    // The processors, and the queues of interfaces for `[xdp]`.
+    // The processors, and the queues of interfaces.
     "/sys/devices",
     "/sys/class/net",
     "/sys/fs/cgroup",

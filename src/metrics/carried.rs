@@ -8,8 +8,8 @@ use std::hash::Hash;
 use super::aggregate::Aggregate;
 use super::connections::CertificateSnapshot;
 use super::discovery::SourceSnapshot;
+use super::frames::FrameSnapshot;
 use super::snapshot::{BackendSnapshot, PoolSnapshot, Snapshot};
-use super::xdp::XdpSnapshot;
 
 impl Snapshot {
     /// Returns the difference to `earlier`. Gauges keep the current value.
@@ -31,8 +31,8 @@ impl Snapshot {
             now.loads.subtract(&before.loads);
             now.refusals.subtract(&before.refusals);
         });
-        let interface = |xdp: &XdpSnapshot| xdp.interface.clone();
-        subtract_all(&mut grown.xdp, &earlier.xdp, interface, |now, before| {
+        let interface = |frames: &FrameSnapshot| frames.interface.clone();
+        subtract_all(&mut grown.frames, &earlier.frames, interface, |now, before| {
             *now = now.with(before, u64::saturating_sub)
         });
         grown

@@ -99,7 +99,7 @@ pub(super) const FAMILIES: &[(IsShown, &[Family])] = &[
     (|_| true, RACES),
     (|snapshot| snapshot.cache.is_some(), CACHE),
     (|_| true, SERVER),
-    (|snapshot| !snapshot.xdp.is_empty(), XDP),
+    (|snapshot| !snapshot.frames.is_empty(), FRAMES),
     (|snapshot| snapshot.verdict.is_some(), VERDICT),
     (|_| true, PROCESSES),
     (|_| true, DISCOVERY),
@@ -337,9 +337,9 @@ const SERVER: &[Family] = &[
     }),
 ];
 
-const XDP: &[Family] =
+const FRAMES: &[Family] =
     &[server(Counter, "hedgerow_xdp_frames", "Frames on interfaces with AF_XDP, by result", |server, to| {
-        for interface in &server.xdp {
+        for interface in &server.frames {
             for (direction, fate, count) in interface.counts() {
                 to.with("interface", &interface.interface, |to| {
                     to.with("direction", direction, |to| to.each("fate", [(fate, count)]));

@@ -10,12 +10,12 @@ pub mod counters;
 mod discovery;
 pub mod exposition;
 mod families;
+mod frames;
 pub mod histogram;
 mod limited;
 pub mod processes;
 pub mod snapshot;
 mod usage;
-mod xdp;
 
 pub use aggregate::{Aggregate, Counter, Gauge};
 pub use backend_connections::{BackendConnectionCounters, BackendConnectionCounts, ConnectionKind, LostCause};
@@ -27,6 +27,7 @@ pub use counters::{
     HEDGE, PoolCounters, PoolCounts, RCODES, ResponseSource, ServerCounts, Tap, TapFate, Want, is_failure,
 };
 pub use discovery::{BackendOrder, MemberOrigin, MembershipChange, OrderWord, SourceSnapshot, SourceState};
+pub use frames::FrameSnapshot;
 pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, time_of_bucket};
 pub use limited::{Limit, LimitCounters};
 pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
@@ -35,4 +36,3 @@ pub use snapshot::{
     ReloadSnapshot, Snapshot, ZonesSnapshot,
 };
 pub use usage::Usage;
-pub use xdp::XdpSnapshot;

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::connections::CertificateSnapshot;
 use super::counters::{BackendCounts, PoolCounts, ServerCounts};
 use super::discovery::{BackendOrder, MemberOrigin, SourceSnapshot};
+use super::frames::FrameSnapshot;
 use super::limited::Limit;
 use super::processes::ProcessesSnapshot;
-use super::xdp::XdpSnapshot;
 use crate::address::BackendAddress;
 
 /// The metrics of the whole server.
@@ -52,8 +52,9 @@ pub struct Snapshot {
     pub catalogs: Vec<CatalogSnapshot>,
     /// The certificates of encrypted listeners.
     pub certificates: Vec<CertificateSnapshot>,
-    /// Frames by AF_XDP interface.
-    pub xdp: Vec<XdpSnapshot>,
+    /// Frames by interface.
+    #[serde(rename = "xdp")]
+    pub frames: Vec<FrameSnapshot>,
 }
 
 /// The numbers of zones of an authority.

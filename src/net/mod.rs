@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`from_clients`] | listeners and connections of clients: `udp`, `tcp`, `tls`, `http`, `quic` |
 //! | [`to_backends`] | sockets and connections to backends: `tcp`, `tls`, `http`, `quic`, and their pools |
-//! | [`xdp`] | AF_XDP: datagrams past the kernel's network stack, in both directions |
+//! | `xdp` | AF_XDP: datagrams past the kernel's network stack, in both directions; its seam is [`Bypass`] |
 //! | [`sys`] | system calls: batches, socket options, descriptors, the clock |
 //! | [`tasks`] | the set of all tasks of one thread |
 //! | [`http_client`] | requests to etcd, collectors and the admin server |
@@ -17,4 +17,10 @@ pub mod refusal;
 pub mod sys;
 pub mod tasks;
 pub mod to_backends;
+#[cfg(feature = "xdp")]
 pub mod xdp;
+#[cfg(not(feature = "xdp"))]
+#[path = "xdp/absent.rs"]
+mod xdp;
+
+pub use self::xdp::{Bypass, BypassPorts};

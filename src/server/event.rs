@@ -5,10 +5,10 @@ use std::{fmt, io};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::InterfaceError;
 use super::pools::CarriedPools;
 use super::process::{ListenError, PrivilegeError};
 use super::worker::LostWorker;
-use super::xdp::XdpError;
 use crate::admin::{ChangeRefusal, ProcessChange, SocketError};
 use crate::net::tasks::LostTask;
 
@@ -82,9 +82,9 @@ pub enum StartError {
     /// The process could not change to the configured user.
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
-    /// An interface of `[xdp]` is not available.
+    /// An interface is not available.
     #[error(transparent)]
-    Xdp(#[from] XdpError),
+    Interface(#[from] InterfaceError),
     /// The operating system refused a thread or descriptors.
     #[error("cannot start: {0}")]
     Resources(#[from] io::Error),

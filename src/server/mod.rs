@@ -23,6 +23,10 @@ mod replacement;
 mod view;
 mod worker;
 mod workers;
+#[cfg(feature = "xdp")]
+mod xdp;
+#[cfg(not(feature = "xdp"))]
+#[path = "xdp/absent.rs"]
 mod xdp;
 mod zones;
 
@@ -43,12 +47,13 @@ pub use self::pools::{CarriedPools, Learnt, ServerPools};
 use self::process::{AddressChanges, ProcessEvent, Reloads};
 pub use self::process::{
     DrainResult, Listeners, Read, ServerProcess, confine, give_up_early, harden, raise_descriptor_limit, warn_of_root,
+    worker_count,
 };
 use self::reload::Reload;
 pub use self::worker::QueuedQueryFate;
 use self::workers::{WorkerEvent, WorkerStart, Workers};
-pub use self::xdp::Xdp;
-use self::xdp::XdpError;
+use self::xdp::{FrameCommand, FrameDatagrams, FrameListener, FrameReaders};
+pub use self::xdp::{InterfaceError, Interfaces};
 use self::zones::{PreparedZones, ServerZones, ZonesBase};
 use crate::admin::{AdminRequest, ChangeRefusal, ServerChange};
 use crate::config::{Config, CookieConfig, PoolConfig};
@@ -66,7 +71,7 @@ pub struct Server {
     zones: ServerZones,
     observe: ServerObservers,
     workers: Workers,
-    xdp: Option<Xdp>,
+    interfaces: Interfaces,
     requests: Receiver<AdminRequest>,
     events: VecDeque<ServerEvent>,
     second: Interval,
@@ -83,7 +88,7 @@ impl Server {
     pub fn start(
         mut setup: Setup,
         listeners: Listeners,
-        xdp: Option<Xdp>,
+        interfaces: Interfaces,
         confinement: Confinement,
         mut carried: CarriedState,
         read: Read,
@@ -114,20 +119,19 @@ impl Server {
         // A predecessor that sends learned state also sends its counters when it stops.
         let is_successor = carried.learnt.is_some();
         let observe = ServerObservers::start(&setup.config, &counters, hasher, is_successor, &links.tasks)?;
-        let parts = WorkerStart { pools: &pools, zones: &zones, observe: &observe, process: &process, xdp: None };
+        let parts =
+            WorkerStart { pools: &pools, zones: &zones, observe: &observe, process: &process, interfaces: &interfaces };
         workers.start(&parts, counters, carried.learnt.as_ref())?;
         links.condition.set_ready(true);
         let (events, second) = (VecDeque::new(), interval(Duration::from_secs(1)));
         let mut server =
-            Self { pools, process, zones, observe, workers, xdp, requests: requested, events, second, links };
+            Self { pools, process, zones, observe, workers, interfaces, requests: requested, events, second, links };
         server.zones.register(
             &server.process.listening.listeners,
             server.pools.membership.discoverer.access(),
             &carried.known.leases,
         );
-        // If the interfaces are required, at once; else after serving begins, because queries already wait in
-        // sockets.
-        if server.xdp.as_mut().is_some_and(Xdp::begin) {
+        if server.interfaces.begin() {
             server.follow_interfaces()?;
         }
         Ok(server)
@@ -170,7 +174,7 @@ impl Server {
                     }
                     continue;
                 }
-                () = xdp::due(&mut self.xdp) => {
+                () = self.interfaces.due() => {
                     // A missing interface has logged a warning; the server keeps running.
                     let _ = self.follow_interfaces();
                     continue;
@@ -205,8 +209,8 @@ impl Server {
                 }
             }
             WorkerEvent::Due(id) => {
-                let (pools, zones, observe, process) = (&self.pools, &self.zones, &self.observe, &self.process);
-                let in_force = WorkerStart { pools, zones, observe, process, xdp: self.xdp.as_ref() };
+                let Self { pools, zones, observe, process, interfaces, .. } = self;
+                let in_force = WorkerStart { pools, zones, observe, process, interfaces };
                 self.workers.replace(id, &in_force, now);
             }
         }
@@ -253,7 +257,7 @@ impl Server {
         self.end_hold(false);
         self.pools.on_second(now);
         self.zones.note_served();
-        if self.xdp.as_ref().is_some_and(|xdp| !xdp.follows(self.pools.state.as_deref())) {
+        if !self.interfaces.follows(self.pools.state.as_deref()) {
             let _ = self.follow_interfaces();
         }
         self.workers.ping(now);
@@ -282,7 +286,7 @@ impl Server {
         self.process.add_to(&mut snapshot);
         snapshot.workers = self.links.workers.count();
         snapshot.worker_replacements = self.workers.replaced();
-        snapshot.xdp = self.xdp.as_ref().map(Xdp::snapshot).unwrap_or_default();
+        snapshot.frames = self.interfaces.snapshot();
         snapshot
     }
 
@@ -305,9 +309,7 @@ impl Server {
         self.process.add_counted(counted);
         self.pools.add_counted(counted);
         self.workers.add_replaced(counted.worker_replacements);
-        if let Some(xdp) = &mut self.xdp {
-            xdp.add_counted(&counted.xdp);
-        }
+        self.interfaces.add_counted(&counted.frames);
         self.end_hold(true);
     }
 
@@ -317,20 +319,10 @@ impl Server {
         }
     }
 
-    /// Checks and repairs the interfaces of `[xdp]`, and informs the workers.
-    fn follow_interfaces(&mut self) -> Result<(), XdpError> {
+    /// Checks and repairs the interfaces, and informs the workers.
+    fn follow_interfaces(&mut self) -> Result<(), InterfaceError> {
         let state = self.pools.state.as_deref();
-        match &mut self.xdp {
-            Some(xdp) => xdp.follow(&self.process.listening.listeners, state, &self.links.workers),
-            None => Ok(()),
-        }
-    }
-
-    /// Leaves all datagrams to the kernel, so that another process can take the interfaces.
-    fn end_xdp(&mut self) {
-        if let Some(xdp) = self.xdp.take() {
-            xdp.end(&self.links.workers);
-        }
+        self.interfaces.follow(&self.process.listening.listeners, state, &self.links.workers)
     }
 }
 

@@ -5,7 +5,6 @@ mod authority_tasks;
 mod forwarder_tasks;
 mod reading;
 mod section;
-mod xdp;
 
 use std::future::poll_fn;
 use std::io;
@@ -26,10 +25,9 @@ use self::authority_tasks::AuthorityService;
 use self::forwarder_tasks::ForwarderTasks;
 pub(super) use self::reading::Checkpoint;
 use self::section::WorkerSection;
-pub(super) use self::xdp::XdpSocket;
-use self::xdp::XdpTargets;
 use super::heartbeat::Ping;
 use super::process::{AddressSockets, SectionSockets};
+use super::{FrameCommand, FrameReaders};
 use crate::authority::{AuthorityState, ReceivedNotify};
 use crate::engine::LearntBackend;
 use crate::engine::single_flight::WorkerId;
@@ -41,7 +39,6 @@ use crate::net::from_clients::tcp::{ConnectionTable, Gate};
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::sys::clock::thread_cpu_time;
 use crate::net::tasks::{LostTask, TaskKind, Tasks};
-use crate::net::xdp::NextHops;
 use crate::state::ForwarderState;
 use crate::taps::{TapSet, WorkerTaps};
 
@@ -57,8 +54,7 @@ pub(super) enum WorkerCommand {
     EndAuthority(usize, AddressChange),
     SetOwnAddresses(Arc<OwnAddresses>),
     SetTaps(Option<Arc<TapSet>>),
-    SetXdp(Vec<XdpSocket>),
-    SetNextHops(Arc<NextHops>),
+    Frames(FrameCommand),
     SayBegun(SyncSender<()>),
     Ping(Ping),
     /// Stops reading datagrams and confirms it: another process reads them from now on. Connections stay.
@@ -124,7 +120,8 @@ pub(super) struct WorkerParts {
     /// The time for which each loop that reads datagrams polls before it sleeps.
     pub(super) busy_poll: BusyPoll,
     pub(super) taps: Option<Arc<TapSet>>,
-    pub(super) has_xdp: bool,
+    /// True if sockets must not use GRO.
+    pub(super) is_gro_off: bool,
 }
 
 #[derive(Debug)]
@@ -161,7 +158,7 @@ struct Surroundings {
     tasks: Tasks,
     taps: Rc<WorkerTaps>,
     gate: Rc<Gate>,
-    xdp: Rc<XdpTargets>,
+    frames: Rc<FrameReaders>,
 }
 
 impl Surroundings {
@@ -205,7 +202,7 @@ pub(super) fn start(parts: WorkerParts, lost: mpsc::UnboundedSender<LostWorker>)
 async fn run(parts: WorkerParts) -> Result<(), LostTask> {
     TaskKind::Worker.begin();
     let unable = |error| TaskKind::Worker.ended(Err(error));
-    let WorkerParts { id, mut commands, counters, busy_poll, taps, has_xdp } = parts;
+    let WorkerParts { id, mut commands, counters, busy_poll, taps, is_gro_off } = parts;
     let taps = Rc::new(WorkerTaps::new(id.0.into(), Arc::clone(&counters), taps));
     let around = Rc::new(Surroundings {
         id,
@@ -214,18 +211,15 @@ async fn run(parts: WorkerParts) -> Result<(), LostTask> {
         tasks: Tasks::default(),
         taps,
         gate: Rc::default(),
-        xdp: Rc::new(XdpTargets::new(id.0.into())),
+        frames: Rc::new(FrameReaders::new(id.0.into(), is_gro_off)),
     });
-    if has_xdp {
-        around.xdp.bypass().switch_gro_off();
-    }
     let mut sections = Sections::default();
     let rest = loop {
         let command = tokio::select! {
             command = commands.recv() => command,
             lost = poll_fn(|cx| sections.poll_lost(cx)) => return Err(lost),
             lost = around.tasks.lost() => return Err(lost),
-            lost = poll_fn(|cx| around.xdp.poll_lost(cx)) => return Err(lost),
+            lost = poll_fn(|cx| around.frames.poll_lost(cx)) => return Err(lost),
         };
         match command {
             None => break QueuedQueryFate::Taken,
@@ -281,8 +275,7 @@ impl Sections {
                 self.authorities.iter().for_each(|tasks| tasks.service.authority.set_own_addresses(Arc::clone(&own)));
             }
             WorkerCommand::SetTaps(set) => around.taps.set(set),
-            WorkerCommand::SetXdp(sockets) => around.xdp.read_only(&sockets, around.busy_poll)?,
-            WorkerCommand::SetNextHops(next_hops) => around.xdp.bypass().set_next_hops(next_hops),
+            WorkerCommand::Frames(command) => around.frames.obey(command, around.busy_poll)?,
             WorkerCommand::SayBegun(begun) => drop(begun.send(())),
             WorkerCommand::Ping(ping) => ping.answer(),
             WorkerCommand::StopReading(done) => {

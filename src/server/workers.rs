@@ -18,7 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_c
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::sleep_until;
 
-use super::Xdp;
+use super::Interfaces;
 use super::heartbeat::Heartbeat;
 use super::observe::ServerObservers;
 use super::pools::{Learnt, ServerPools};
@@ -94,7 +94,7 @@ pub(super) struct WorkerStart<'a> {
     pub(super) zones: &'a ServerZones,
     pub(super) observe: &'a ServerObservers,
     pub(super) process: &'a ServerProcess,
-    pub(super) xdp: Option<&'a Xdp>,
+    pub(super) interfaces: &'a Interfaces,
 }
 
 /// The forwarder that all workers share, and the queue of each worker.
@@ -202,7 +202,7 @@ impl Workers {
         in_force: &WorkerStart<'_>,
         counters: &Arc<Counters>,
     ) -> io::Result<(UnboundedSender<WorkerCommand>, JoinHandle<()>)> {
-        let WorkerStart { pools, zones, observe, process, xdp } = in_force;
+        let WorkerStart { pools, zones, observe, process, interfaces } = in_force;
         let Listening { listeners, own, connections } = &process.listening;
         // Unbounded: only the control thread sends, at the pace of operators, probes and transfers, and must
         // not block.
@@ -221,14 +221,14 @@ impl Workers {
                 let _ = channel.send(self.links.authority(served, table, own, change));
             }
         }
-        if let Some(xdp) = xdp {
-            let _ = channel.send(WorkerCommand::SetXdp(xdp.of_worker(number)));
+        if let Some(command) = interfaces.command(number) {
+            let _ = channel.send(WorkerCommand::Frames(command));
         }
         let config = &process.started_with;
         let busy_poll = BusyPoll::new(config.busy_poll);
         let (id, counters) = (WorkerId(number as u16), Arc::clone(counters));
-        let (taps, has_xdp) = (observe.taps.set().clone(), config.xdp.is_some());
-        let parts = WorkerParts { id, commands, counters, busy_poll, taps, has_xdp };
+        let (taps, is_gro_off) = (observe.taps.set().clone(), config.has_interfaces());
+        let parts = WorkerParts { id, commands, counters, busy_poll, taps, is_gro_off };
         Ok((channel, worker::start(parts, self.lost_sender.clone())?))
     }
 

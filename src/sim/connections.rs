@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::backend::QueryFate;
-use super::event::{Event, Happening, SimulatedLinkId};
+use super::event::{Event, Happening, SimulatedLinkKey};
 use super::links::{LinkAction, LinkState};
 use super::world::SimulatedWorld;
 use crate::policy::query_slots::SlotState;
@@ -55,8 +55,8 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
         }
     }
 
-    pub(super) fn on_dialled(&mut self, id: SimulatedLinkId, is_open: bool, is_refused: bool) {
-        let SimulatedLinkId { backend, place, .. } = id;
+    pub(super) fn on_dialled(&mut self, id: SimulatedLinkKey, is_open: bool, is_refused: bool) {
+        let SimulatedLinkKey { backend, place, .. } = id;
         if self.network.link(id).is_none_or(|link| link.state != LinkState::Dialling) {
             return;
         }
@@ -86,8 +86,8 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
 
     /// Checks a connection with pending queries: if it is quiet for too long, the engine pings it, and gives
     /// it up if no reply comes.
-    pub(super) fn look_at(&mut self, id: SimulatedLinkId) {
-        let SimulatedLinkId { backend, place, .. } = id;
+    pub(super) fn look_at(&mut self, id: SimulatedLinkKey) {
+        let SimulatedLinkKey { backend, place, .. } = id;
         let now = self.network.elapsed();
         let sign = self.scenario.pools[self.pool_of(backend)].rules.health.timeout;
         let p99 = self.network.set_of_backend(backend).and_then(|sockets| self.engine.p99(sockets));
@@ -114,7 +114,7 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
         }
     }
 
-    pub(super) fn on_sign(&mut self, id: SimulatedLinkId) {
+    pub(super) fn on_sign(&mut self, id: SimulatedLinkKey) {
         let now = self.network.elapsed();
         if let Some(link) = self.network.link(id) {
             link.heard(now);

@@ -66,7 +66,7 @@ pub(super) enum Event {
         back: Back,
     },
     Dialled {
-        link: SimulatedLinkId,
+        link: SimulatedLinkKey,
         is_open: bool,
         is_refused: bool,
     },
@@ -76,8 +76,8 @@ pub(super) enum Event {
         /// The place of the connection; `None` for all, because the backend goes away.
         place: Option<usize>,
     },
-    Look(SimulatedLinkId),
-    Sign(SimulatedLinkId),
+    Look(SimulatedLinkKey),
+    Sign(SimulatedLinkKey),
     Probe(usize),
     ProbeBack {
         backend: usize,
@@ -89,7 +89,7 @@ pub(super) enum Event {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SimulatedLinkId {
+pub(super) struct SimulatedLinkKey {
     pub(super) backend: usize,
     pub(super) place: usize,
     pub(super) generation: u32,

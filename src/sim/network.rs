@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::backend::{CONNECT_TIMEOUT, QueryFate, SimulatedBackend};
 use super::delay::exponential;
-use super::event::{Back, Event, Happening, SimulatedLinkId};
+use super::event::{Back, Event, Happening, SimulatedLinkKey};
 use super::links::{LinkState, QueuedQuery, SimulatedLink, SimulatedLinks};
 use super::message::{self, ModelAnswer};
 use super::spells::Unfolding;
@@ -220,7 +220,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         link.sent(now);
         let generation = link.generation;
         if !std::mem::replace(&mut link.is_watched, true) {
-            self.events.push(self.now, Event::Look(SimulatedLinkId { backend: index, place, generation }));
+            self.events.push(self.now, Event::Look(SimulatedLinkKey { backend: index, place, generation }));
         }
         let Some(arrival) = link.arrival(now) else { return };
         let QueryFate::Replied(replied) = self.backends[index].ask_by_stream(now, slow) else { return };
@@ -234,7 +234,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         let (now, slow) = self.pace();
         let Some(links) = &mut self.links[backend] else { return };
         let Some(place) = links.dial(now) else { return };
-        let link = SimulatedLinkId { backend, place, generation: links.all[place].generation };
+        let link = SimulatedLinkKey { backend, place, generation: links.all[place].generation };
         let (at, is_open, is_refused) = match self.backends[backend].open(now, slow) {
             QueryFate::Replied(at) => (at, true, false),
             QueryFate::Unreachable(at) => (at, false, true),
@@ -252,7 +252,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
     }
 
     /// Returns the connection, unless another one has taken its place.
-    pub(super) fn link(&mut self, link: SimulatedLinkId) -> Option<&mut SimulatedLink> {
+    pub(super) fn link(&mut self, link: SimulatedLinkKey) -> Option<&mut SimulatedLink> {
         let known = self.links[link.backend].as_mut()?.all.get_mut(link.place)?;
         (known.generation == link.generation).then_some(known)
     }

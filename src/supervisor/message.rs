@@ -80,8 +80,9 @@ pub(super) struct GivenUp {
     pub(super) user: Option<User>,
     /// The reachable files; `None` while no process has loaded a config.
     pub(super) confinement: Option<Confinement>,
-    /// True if the config has `[xdp]`, which needs capabilities until it is prepared.
-    pub(super) has_xdp: bool,
+    /// True if the config has interfaces, which need capabilities until they are prepared.
+    #[serde(rename = "has_xdp")]
+    pub(super) has_interfaces: bool,
 }
 
 /// The command that started the first supervisor.

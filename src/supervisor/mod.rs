@@ -64,8 +64,8 @@ pub fn join(file: Option<PathBuf>) -> ExitCode {
 fn try_to_join(file: Option<PathBuf>) -> io::Result<ExitCode> {
     // This must precede reading data of the server, which may be compromised while this process may be root.
     let to_give_up = spawn::to_give_up()?;
-    if let Some(GivenUp { user, confinement, has_xdp }) = &to_give_up {
-        give_up_early(user.as_ref(), confinement.as_ref(), *has_xdp).map_err(io::Error::other)?;
+    if let Some(GivenUp { user, confinement, has_interfaces }) = &to_give_up {
+        give_up_early(user.as_ref(), confinement.as_ref(), *has_interfaces).map_err(io::Error::other)?;
     }
     let (handover, descriptors, sockets) = spawn::unpack()?;
     let (part, is_same_protocol) = (handover.part, handover.protocol == PROTOCOL);

@@ -20,7 +20,7 @@ use crate::backoff::Backoff;
 use crate::load::{ConfigText, Confinement, LoadError, Setup};
 use crate::metrics::Role;
 use crate::net::from_clients::listening::Endpoint;
-use crate::server::{Listeners, SavedZones, StartError, Xdp, confine, harden, warn_of_root};
+use crate::server::{Interfaces, Listeners, SavedZones, StartError, confine, harden, warn_of_root};
 
 pub(super) struct PreparedProcess {
     pub(super) setup: Setup,
@@ -28,7 +28,7 @@ pub(super) struct PreparedProcess {
     /// `None` in a standby, which binds nothing before it serves: queries in a socket without a reader would
     /// be lost.
     pub(super) listeners: Option<Listeners>,
-    pub(super) xdp: Option<Xdp>,
+    pub(super) interfaces: Interfaces,
     pub(super) confinement: Confinement,
     pub(super) edition: u64,
 }
@@ -95,10 +95,8 @@ impl MemberProcess {
                 Some(Listeners::inherit(&setup.config, duplicates(&self.common.sockets)?)?.0)
             }
         };
-        let mut xdp = Xdp::prepare(&setup.config);
-        if let (ProcessPart::First, Some(xdp)) = (&self.part, &mut xdp) {
-            xdp.require(&setup.config).map_err(StartError::from)?;
-        }
+        let is_first = matches!(self.part, ProcessPart::First);
+        let interfaces = Interfaces::prepare(&setup.config, is_first).map_err(StartError::from)?;
         let confinement = self.give_up_rights(&mut setup, listeners.as_ref())?;
         let following = self.common.edition.as_ref().map_or(1, |(edition, _)| edition.number);
         let edition = match self.part {
@@ -106,7 +104,7 @@ impl MemberProcess {
             ProcessPart::First | ProcessPart::Standby | ProcessPart::Supervisor { .. } => edition.unwrap_or(1),
         };
         self.state.edition = edition;
-        Ok(PreparedProcess { setup, saved, listeners, xdp, confinement, edition })
+        Ok(PreparedProcess { setup, saved, listeners, interfaces, confinement, edition })
     }
 
     /// Loads the active config, or else the one on the disk, with all its files.
@@ -161,8 +159,8 @@ impl MemberProcess {
         };
         // A process keeps its user, even if the config has changed since.
         let user = given_up.user.or_else(|| setup.config.user.clone());
-        let has_xdp = setup.config.xdp.is_some();
-        let given_up = GivenUp { user, confinement: Some(confinement.clone()), has_xdp };
+        let has_interfaces = setup.config.has_interfaces();
+        let given_up = GivenUp { user, confinement: Some(confinement.clone()), has_interfaces };
         if matches!(self.part, ProcessPart::First | ProcessPart::Newcomer { .. }) {
             self.send(&Upward::Confined(given_up.clone()), None);
         }

@@ -65,7 +65,7 @@ impl Serving {
         way: Option<Arc<WatchedChannel>>,
     ) -> io::Result<Self> {
         let unable = |error: StartError| io::Error::other(error.to_string());
-        let PreparedProcess { setup, saved, listeners, xdp, confinement, edition } = prepared;
+        let PreparedProcess { setup, saved, listeners, interfaces, confinement, edition } = prepared;
         let carried = CarriedState { saved, edition: Some(edition), ..carried };
         let listeners = match listeners {
             Some(mut listeners) => {
@@ -82,7 +82,7 @@ impl Serving {
         let has_newer = newer.is_some();
         let (mut first, mut reader) = (newer, std::mem::take(&mut member.reader));
         let read: Read = Box::new(move |confinement| reader.read(first.take(), confinement));
-        let mut server = Server::start(setup, listeners, xdp, confinement, carried, read).map_err(unable)?;
+        let mut server = Server::start(setup, listeners, interfaces, confinement, carried, read).map_err(unable)?;
         if member.part == ProcessPart::First {
             server.pools.ask_sources().await;
             tracing::info!("ready {}", server.process.bound());

@@ -17,6 +17,7 @@ mod carried;
 mod catalog_scale;
 mod changes;
 mod chaos;
+#[cfg(feature = "xdp")]
 mod check_xdp;
 mod connections;
 mod connections_https;
@@ -32,6 +33,7 @@ mod failover;
 mod ferret;
 mod fleet;
 mod forging;
+#[cfg(feature = "xdp")] // One target reads frames.
 mod fuzz;
 mod health;
 mod hedges;
@@ -50,6 +52,7 @@ mod messages;
 mod moved;
 mod named_clients;
 mod names;
+#[cfg(feature = "xdp")]
 mod netlink;
 mod nothing_lost;
 mod nsd;
@@ -110,6 +113,8 @@ mod transfers;
 mod vrrp;
 mod watch;
 mod wire_oracle;
+#[cfg(not(feature = "xdp"))]
+mod without_xdp;
 mod zone_checks;
 mod zone_model;
 mod zones;

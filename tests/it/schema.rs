@@ -144,6 +144,7 @@ fn write_all<'t>(folder: &TempDir, texts: impl IntoIterator<Item = (String, &'t 
 }
 
 #[test]
+#[cfg_attr(not(feature = "xdp"), ignore = "some configs have [xdp]")]
 fn every_config_of_ours_fits_the_schema() {
     let Some(taplo) = taplo() else {
         return leave_out("every_config_of_ours_fits_the_schema", "there is no taplo");
@@ -170,6 +171,7 @@ fn every_config_of_ours_fits_the_schema() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "xdp"), ignore = "the good config has [xdp]")]
 fn mistakes_are_found_by_the_schema_as_by_the_readers() {
     let mut texts = Vec::new();
     for (index, (right, wrong)) in MISTAKES.iter().enumerate() {

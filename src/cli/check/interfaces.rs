@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::Findings;
 use crate::address::Scheme;
 use crate::cli::remedy;
 use crate::config::{Config, KeyWord, XdpConfig, XdpInterface, XdpMode, ZeroCopy};
@@ -10,13 +11,6 @@ use crate::net::xdp::EXPERIMENTAL;
 use crate::net::xdp::netlink::{self, DriverFeatures, InterfaceFacts};
 use crate::net::xdp::rights::Rights;
 use crate::net::xdp::socket::MEMORY;
-
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Findings {
-    pub(super) lines: Vec<String>,
-    pub(super) warnings: Vec<String>,
-    pub(super) problems: Vec<String>,
-}
 
 pub(super) fn look(config: &Config) -> Findings {
     let Some(xdp) = &config.xdp else { return Findings::default() };

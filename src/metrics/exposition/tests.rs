@@ -7,13 +7,13 @@ use super::super::backend_connections::BackendConnectionCounts;
 use super::super::connections::{CertificateSnapshot, ConnectionCounts};
 use super::super::counters::{BackendCounts, PoolCounts, ServerCounts};
 use super::super::discovery::{MemberOrigin, SourceSnapshot, SourceState};
+use super::super::frames::FrameSnapshot;
 use super::super::histogram::Histogram;
 use super::super::limited::Limit;
 use super::super::processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot};
 use super::super::snapshot::{
     BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone, LastReload, ReloadSnapshot, ZonesSnapshot,
 };
-use super::super::xdp::XdpSnapshot;
 use super::*;
 use crate::wire::Transport;
 
@@ -132,7 +132,7 @@ fn sample() -> Snapshot {
         uptime: Duration::from_secs(1),
         workers: 2,
         counts: counts(),
-        xdp: vec![XdpSnapshot {
+        frames: vec![FrameSnapshot {
             interface: "eth0".to_owned(),
             taken: 73,
             passed: 74,

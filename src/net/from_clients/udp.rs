@@ -16,11 +16,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::pressure::{Adjustment, MAX_WAIT, UdpPressure};
+use crate::net::Bypass;
 use crate::net::proxy_protocol::Proxies;
 use crate::net::sys::batch::{self, BATCH, RecvBatch, ReplyPath, SendBatch};
 use crate::net::sys::bind::SOCKET_BUFFER;
 use crate::net::sys::options;
-use crate::net::xdp::KernelBypass;
 
 /// A listener's socket, which the runtime watches for input only.
 ///
@@ -30,7 +30,7 @@ pub struct ListenerSocket {
     fd: AsyncFd<OwnedFd>,
     /// The bound address; unspecified for all addresses of this machine.
     address: SocketAddr,
-    bypass: Rc<KernelBypass>,
+    bypass: Rc<Bypass>,
     proxies: Arc<Proxies>,
     pressure: RefCell<UdpPressure>,
     refused: Cell<u32>,
@@ -43,7 +43,7 @@ pub struct ListenerSocket {
 impl ListenerSocket {
     /// Registers a non-blocking socket with this thread's runtime. Queries of `proxies` have a PROXY header.
     /// Responses to queries that came by `bypass` leave by it too.
-    pub fn new(socket: UdpSocket, proxies: Arc<Proxies>, bypass: Rc<KernelBypass>) -> io::Result<Self> {
+    pub fn new(socket: UdpSocket, proxies: Arc<Proxies>, bypass: Rc<Bypass>) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let refused = options::refused_by_kernel(&socket).unwrap_or_default();
         // An earlier reader may have ended under pressure.

@@ -54,7 +54,7 @@ impl LocalAddress {
 }
 
 /// The path of the response to a datagram: through the listener's socket, or past the kernel by the link of
-/// the query (`net/xdp`).
+/// the query ([`crate::net::Bypass`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyPath {
     local: Option<LocalAddress>,
@@ -68,7 +68,8 @@ impl ReplyPath {
         Self { local, link: [0; 2] }
     }
 
-    pub(in crate::net) fn by_link(local: Option<LocalAddress>, link: NonZeroU16) -> Self {
+    /// A path past the kernel by the link with this number.
+    pub fn by_link(local: Option<LocalAddress>, link: NonZeroU16) -> Self {
         Self { local, link: link.get().to_ne_bytes() }
     }
 
@@ -236,6 +237,11 @@ impl RecvBatch {
             path: ReplyPath::by_socket(control.local),
             is_truncated: *is_truncated || length < octets.len(),
         })
+    }
+
+    /// Returns the datagrams of the current chunk.
+    pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> + Clone {
+        (0..self.len()).filter_map(|index| self.datagram(index))
     }
 
     /// Returns the number of datagrams in the current chunk.

@@ -53,7 +53,7 @@ use self::void::{ReturnedIds, VoidedSockets};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::{SendRefusal, is_unreachable};
 use crate::net::sys::batch::{BATCH, RecvBatch};
-use crate::net::xdp::{HeldPorts, KernelBypass};
+use crate::net::{Bypass, BypassPorts};
 use crate::policy::query_slots::{PROLONGED, QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 
 /// The sockets of one worker to all its backends. `T` is the caller's data for a query in flight, `L` for one
@@ -64,7 +64,7 @@ pub struct BackendSockets<T, L> {
     alarm_at: Option<Instant>,
     asked_at: Instant,
     /// Before the sockets, whose ports it releases.
-    held_ports: HeldPorts,
+    held_ports: BypassPorts,
     sets: Vec<Option<SocketSet>>,
     free_sets: Vec<SocketSetId>,
     ports: HashMap<u16, usize>,
@@ -134,7 +134,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// Creates an empty collection with room for this many sockets. Each backend gets its first socket
     /// regardless of room. `message_size` is the usual size of a message in bytes. Datagrams use the bypass
     /// where possible.
-    pub fn new(room: usize, message_size: usize, bypass: Rc<KernelBypass>) -> io::Result<Self> {
+    pub fn new(room: usize, message_size: usize, bypass: Rc<Bypass>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &alarm, epoll::EventData::new_u64(ALARM), EDGE)?;
@@ -161,13 +161,13 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             closing: Vec::with_capacity(WARM_SOCKETS),
             room: Room::new(room),
             renewals: Renewals::new(),
-            held_ports: HeldPorts::new(bypass),
+            held_ports: BypassPorts::new(bypass),
             rng: StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(io::Error::other)?,
         })
     }
 
     /// Returns the way of datagrams past the kernel.
-    pub fn bypass(&self) -> &KernelBypass {
+    pub fn bypass(&self) -> &Bypass {
         self.held_ports.bypass()
     }
 

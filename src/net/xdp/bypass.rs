@@ -2,23 +2,21 @@
 //!
 //! The [`ReplyPath`] of a received datagram carries the number of its link, for the response. Without a link
 //! the response leaves by the listener's ordinary socket. A query leaves by the interface of the kernel's
-//! route (`next_hops.rs`), if the reply arrives by AF_XDP too (`held_ports.rs`).
+//! route ([`NextHops`]), if the reply arrives by AF_XDP too (`ports.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
-use std::ptr;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use super::filter::XdpFilter;
 use super::frame::{Checksums, EthernetLink};
-use super::next_hops::NextHops;
-use super::socket::{FrameRefusal, Xsk};
+use super::socket::Xsk;
 use crate::net::sys::batch::{LocalAddress, ReplyPath};
 
 /// Enough for the hosts of a small network or its routers. Others get late responses by ordinary sockets.
@@ -51,35 +49,23 @@ impl LinkId {
     }
 }
 
-/// The place where a socket waits for its next worker. The process keeps it when a worker ends.
-pub type Home = Arc<Mutex<Option<Xsk>>>;
+/// A socket that one worker at a time uses. The process keeps it when a worker ends, also by a panic.
+pub type SharedXsk = Arc<Mutex<Xsk>>;
 
-/// A socket in use. On drop, also by a panic, it returns to its home, or closes if the home is gone.
-pub struct LentXsk {
-    xsk: Option<Xsk>,
-    home: Weak<Mutex<Option<Xsk>>>,
+/// The path of a datagram to a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The index of the interface.
+    pub interface: u32,
+    /// Our source address.
+    pub source: IpAddr,
+    /// The Ethernet addresses, from us to the host or a router.
+    pub link: EthernetLink,
 }
 
-impl LentXsk {
-    /// Takes a socket from its home, if it is there.
-    pub fn take(home: &Home) -> Option<Self> {
-        let xsk = home.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        Some(Self { xsk: Some(xsk), home: Arc::downgrade(home) })
-    }
-
-    /// The socket.
-    pub fn xsk(&self) -> &Xsk {
-        self.xsk.as_ref().expect("it is there until it is dropped")
-    }
-}
-
-impl Drop for LentXsk {
-    fn drop(&mut self) {
-        if let Some(home) = self.home.upgrade() {
-            *home.lock().unwrap_or_else(PoisonError::into_inner) = self.xsk.take();
-        }
-    }
-}
+/// The next hops of the hosts that are reached by AF_XDP interfaces. Other hosts are reached by ordinary
+/// sockets, which also make the kernel resolve the neighbor.
+pub type NextHops = HashMap<IpAddr, NextHop>;
 
 /// A socket of a worker, with its interface.
 pub struct WorkerSocket {
@@ -89,22 +75,17 @@ pub struct WorkerSocket {
     pub interface: u32,
     /// The checksums of received datagrams.
     pub checksums: Checksums,
+    /// The socket, which this worker uses until it drops the guard.
+    pub xsk: OwnedMutexGuard<Xsk>,
     pub(super) filter: Arc<XdpFilter>,
-    lent: LentXsk,
     stuck: Notify,
 }
 
 impl WorkerSocket {
-    /// The socket.
-    pub fn xsk(&self) -> &Xsk {
-        self.lent.xsk()
-    }
-
     /// Hands all queued frames to the kernel.
     pub fn flush(&self) {
-        let xsk = self.xsk();
-        xsk.flush();
-        if xsk.is_stuck() {
+        self.xsk.flush();
+        if self.xsk.is_stuck() {
             self.stuck.notify_one();
         }
     }
@@ -114,21 +95,21 @@ impl WorkerSocket {
         self.stuck.notified().await;
     }
 
-    /// Returns true if the socket came from this home.
-    pub fn is_from(&self, home: &Home) -> bool {
-        ptr::eq(self.lent.home.as_ptr(), Arc::as_ptr(home))
+    /// Returns true if this is the socket.
+    pub fn is(&self, socket: &SharedXsk) -> bool {
+        Arc::ptr_eq(OwnedMutexGuard::mutex(&self.xsk), socket)
     }
 }
 
 /// The AF_XDP sockets of one worker; empty without `[xdp]`.
 #[derive(Default)]
-pub struct KernelBypass {
+pub struct Bypass {
     pub(super) worker: u32,
     next_hops: RefCell<Arc<NextHops>>,
     all: RefCell<Vec<Rc<WorkerSocket>>>,
     next_number: Cell<u32>,
     links: RefCell<LinkTable>,
-    is_gro_off: Cell<bool>,
+    is_gro_off: bool,
     scratch: RefCell<Vec<u8>>,
 }
 
@@ -195,30 +176,34 @@ impl LinkTable {
     }
 }
 
-impl KernelBypass {
-    /// Creates an empty set for a worker.
-    pub fn new(worker: u32) -> Self {
-        Self { worker, ..Self::default() }
+impl Bypass {
+    /// Creates an empty set for a worker. `is_gro_off` disables GRO: a generic program runs after it, and
+    /// would read coalesced datagrams as one.
+    pub fn new(worker: u32, is_gro_off: bool) -> Self {
+        Self { worker, is_gro_off, ..Self::default() }
     }
 
-    /// Adds a socket, of an interface with this program.
-    pub fn add(&self, interface: u32, checksums: Checksums, filter: Arc<XdpFilter>, lent: LentXsk) -> Rc<WorkerSocket> {
+    /// Adds a socket of an interface with this program. `None` if another worker uses it, or this one
+    /// already.
+    pub fn add(
+        &self,
+        interface: u32,
+        checksums: Checksums,
+        filter: Arc<XdpFilter>,
+        socket: &SharedXsk,
+    ) -> Option<Rc<WorkerSocket>> {
+        let xsk = Arc::clone(socket).try_lock_owned().ok()?;
         let number = self.next_number.get();
         self.next_number.set(number + 1);
-        let socket = Rc::new(WorkerSocket { number, interface, checksums, filter, lent, stuck: Notify::new() });
+        let socket = Rc::new(WorkerSocket { number, interface, checksums, xsk, filter, stuck: Notify::new() });
         self.all.borrow_mut().push(Rc::clone(&socket));
-        socket
-    }
-
-    /// Disables GRO: a generic program runs after it, and would read coalesced datagrams as one.
-    pub fn switch_gro_off(&self) {
-        self.is_gro_off.set(true);
+        Some(socket)
     }
 
     /// Returns true if sockets must not use GRO.
     #[inline]
     pub fn is_gro_off(&self) -> bool {
-        self.is_gro_off.get()
+        self.is_gro_off
     }
 
     /// Removes a socket.
@@ -239,7 +224,7 @@ impl KernelBypass {
     /// The current way of datagrams from a local socket to a backend.
     pub(in crate::net) fn way(&self, from: SocketAddr, to: SocketAddr) -> Option<(Rc<WorkerSocket>, EthernetLink)> {
         // Otherwise the route changed after the connect; the kernel handles that.
-        let hop = self.next_hops.borrow().to(to.ip()).filter(|hop| hop.source == from.ip())?;
+        let hop = self.next_hops.borrow().get(&to.ip()).copied().filter(|hop| hop.source == from.ip())?;
         let all = self.all.borrow();
         let socket = all.iter().find(|socket| socket.interface == hop.interface)?;
         Some((Rc::clone(socket), hop.link))
@@ -263,23 +248,17 @@ impl KernelBypass {
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
         fill(&mut scratch);
-        if !scratch.is_empty() && self.push_frame(LinkId(link), (from, to), &scratch).is_err() {
+        if scratch.is_empty() {
+            return;
+        }
+        let all = self.all.borrow();
+        let is_queued = self.links.borrow().get(LinkId(link)).is_some_and(|(number, link)| {
+            let socket = all.iter().find(|socket| socket.number == number);
+            socket.is_some_and(|socket| socket.xsk.push(link, from, to, &scratch))
+        });
+        if !is_queued {
             otherwise(&scratch);
         }
-    }
-
-    fn push_frame(
-        &self,
-        link: LinkId,
-        (from, to): (SocketAddr, SocketAddr),
-        payload: &[u8],
-    ) -> Result<(), FrameRefusal> {
-        let Some((number, link)) = self.links.borrow().get(link) else {
-            return Err(FrameRefusal::NoRoom);
-        };
-        let all = self.all.borrow();
-        let socket = all.iter().find(|socket| socket.number == number).ok_or(FrameRefusal::NoRoom)?;
-        socket.xsk().push(link, from, to, payload)
     }
 
     /// Hands all queued frames to the kernel.
@@ -294,7 +273,7 @@ mod tests {
 
     #[test]
     fn idle_links_leave_their_places_to_new_ones() {
-        let sockets = KernelBypass::new(0);
+        let sockets = Bypass::default();
         let start = Instant::now();
         let link = |number: usize| EthernetLink {
             ours: [2, 0, 0, 0, 0, 1],
@@ -320,7 +299,7 @@ mod tests {
 
     #[test]
     fn what_cannot_leave_goes_elsewhere() {
-        let sockets = KernelBypass::new(0);
+        let sockets = Bypass::default();
         let came = (0, EthernetLink { ours: [2; 6], theirs: [4; 6] });
         let link = sockets.path(None, came, Instant::now()).link().expect("there is room");
         let addresses = ("192.0.2.1:53".parse().unwrap(), "192.0.2.2:1024".parse().unwrap());

@@ -1,10 +1,10 @@
-//! Interfaces, routes and neighbors of the kernel, by rtnetlink, which answers at once. [`NetlinkChanges`]
-//! reports when to repeat requests. Nothing here changes the kernel's state.
+//! Interfaces, routes and neighbors of the kernel, by rtnetlink, which answers at once.
+//! [`open_changes`] reports when to repeat requests. Nothing here changes the kernel's state.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use netlink_packet_route::link::{
     LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -67,16 +67,12 @@ pub struct KernelNextHop {
     pub source: IpAddr,
     /// The Ethernet address of the next hop; `None` until an ordinary datagram makes the kernel resolve it.
     pub mac: Option<[u8; 6]>,
-    /// True if the address was not confirmed lately; AF_XDP frames do not make the kernel confirm it.
-    pub is_stale: bool,
-    /// The path MTU in bytes.
-    pub mtu: u32,
 }
 
 /// Returns the facts about the interface of that name, or `None` if it does not exist.
 pub fn interface(name: &str) -> io::Result<Option<InterfaceFacts>> {
     let mut requests = Requests::open()?;
-    let Some(link) = find_link(&mut requests, LinkAttribute::IfName(name.to_owned()))? else { return Ok(None) };
+    let Some(link) = find_link(&mut requests, name)? else { return Ok(None) };
     let all = requests.ask_all(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
     let mut facts = facts_of(&link);
     facts.addresses = all.iter().filter_map(|message| usable_address(message, facts.index)).collect();
@@ -92,19 +88,17 @@ pub fn interface(name: &str) -> io::Result<Option<InterfaceFacts>> {
 /// Returns the names of all interfaces, sorted.
 pub fn interface_names() -> io::Result<Vec<String>> {
     let mut question = LinkMessage::default();
-    question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    question.attributes.push(without_statistics());
     let all = Requests::open()?.ask_all(RouteNetlinkMessage::GetLink(question))?;
-    let name = |attribute: &LinkAttribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
+    let links = all.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewLink(link) => Some(link.attributes),
         _ => None,
-    };
-    let mut names: Vec<_> = all
-        .iter()
-        .filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(link) => link.attributes.iter().find_map(name),
-            _ => None,
-        })
-        .collect();
+    });
+    let names = links.flatten().filter_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name),
+        _ => None,
+    });
+    let mut names: Vec<_> = names.collect();
     names.sort_unstable();
     Ok(names)
 }
@@ -118,18 +112,9 @@ pub fn driver_features(interface: u32) -> Option<DriverFeatures> {
 /// Returns the next hop to a host, or `None` if it is unreachable, local, or behind a tunnel.
 pub fn next_hop(to: IpAddr) -> io::Result<Option<KernelNextHop>> {
     let mut requests = Requests::open()?;
-    let Some(way) = find_way(&mut requests, to)? else { return Ok(None) };
-    let Some(link) = find_link_by_index(&mut requests, way.interface)? else { return Ok(None) };
-    let neighbor = find_neighbor(&mut requests, way.interface, way.address)?;
-    let link_mtu = facts_of(&link).mtu;
-    Ok(Some(KernelNextHop {
-        interface: way.interface,
-        address: way.address,
-        source: way.source,
-        mac: neighbor.map(|neighbor| neighbor.mac),
-        is_stale: neighbor.is_some_and(|neighbor| neighbor.is_stale),
-        mtu: way.mtu.map_or(link_mtu, |mtu| mtu.min(link_mtu)),
-    }))
+    let Some(mut hop) = ask_route(&mut requests, to)?.and_then(|route| hop_of(&route, to)) else { return Ok(None) };
+    hop.mac = find_neighbor(&mut requests, hop.interface, hop.address)?;
+    Ok(Some(hop))
 }
 
 /// The route to the source of a query.
@@ -160,57 +145,33 @@ fn reach_of(route: &RouteMessage) -> Reach {
     }
 }
 
-/// A subscription to changes of interfaces, addresses, routes, rules and neighbors.
-#[derive(Debug)]
-pub struct NetlinkChanges {
-    socket: OwnedFd,
+/// Subscribes to changes of interfaces, addresses, routes, rules and neighbors, in the network namespace of
+/// this thread.
+pub fn open_changes() -> io::Result<OwnedFd> {
+    let socket = socket(SocketFlags::NONBLOCK)?;
+    bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
+    Ok(socket)
 }
 
-impl NetlinkChanges {
-    /// Subscribes in the network namespace of this thread.
-    pub fn open() -> io::Result<Self> {
-        let socket = socket(SocketFlags::NONBLOCK)?;
-        bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
-        Ok(Self { socket })
-    }
-
-    /// Drains the events and returns true if there were any. A lost event counts as a change.
-    pub fn drain(&self) -> bool {
-        let mut has_changed = false;
-        for _ in 0..MAX_EVENTS {
-            // One byte is enough: the kernel drops the rest of a longer message.
-            match recv(&self.socket, &mut [0_u8; 1][..], RecvFlags::empty()) {
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                // ENOBUFS: events were lost. After any other error, assume a change.
-                Ok(_) | Err(_) => has_changed = true,
-            }
+/// Drains the events of a subscription and returns true if there were any. A lost event counts as a change.
+pub fn drain_changes(changes: impl AsFd) -> bool {
+    let mut has_changed = false;
+    for _ in 0..MAX_EVENTS {
+        // One byte is enough: the kernel drops the rest of a longer message.
+        match recv(&changes, &mut [0_u8; 1][..], RecvFlags::empty()) {
+            Err(Errno::AGAIN) => break,
+            Err(Errno::INTR) => {}
+            // ENOBUFS: events were lost. After any other error, assume a change.
+            Ok(_) | Err(_) => has_changed = true,
         }
-        has_changed
     }
-}
-
-impl AsFd for NetlinkChanges {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
+    has_changed
 }
 
 fn is_no_route(error: &io::Error) -> bool {
     // EINVAL and EACCES come from routes of the types blackhole and prohibit.
     let no_route = [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS, Errno::INVAL];
     no_route.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-}
-
-struct KernelRoute {
-    interface: u32,
-    address: IpAddr,
-    source: IpAddr,
-    mtu: Option<u32>,
-}
-
-fn find_way(requests: &mut Requests, to: IpAddr) -> io::Result<Option<KernelRoute>> {
-    Ok(ask_route(requests, to)?.and_then(|route| way_of(&route, to)))
 }
 
 fn ask_route(requests: &mut Requests, to: IpAddr) -> io::Result<Option<RouteMessage>> {
@@ -227,11 +188,11 @@ fn ask_route(requests: &mut Requests, to: IpAddr) -> io::Result<Option<RouteMess
     }
 }
 
-fn way_of(route: &RouteMessage, to: IpAddr) -> Option<KernelRoute> {
+fn hop_of(route: &RouteMessage, to: IpAddr) -> Option<KernelNextHop> {
     if route.header.kind != RouteType::Unicast {
         return None;
     }
-    let (mut interface, mut address, mut source, mut mtu) = (None, to, None, None);
+    let (mut interface, mut address, mut source) = (None, to, None);
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => interface = Some(*index),
@@ -239,18 +200,12 @@ fn way_of(route: &RouteMessage, to: IpAddr) -> Option<KernelRoute> {
             // An IPv4 route by a router with an IPv6 address (RFC 8950).
             RouteAttribute::Via(RouteVia::Inet(router)) => address = (*router).into(),
             RouteAttribute::Via(RouteVia::Inet6(router)) => address = (*router).into(),
-            RouteAttribute::Via(_) => return None,
             RouteAttribute::PrefSource(preferred) => source = ip_of(preferred),
-            RouteAttribute::Metrics(metrics) => {
-                let of_route =
-                    |metric: &RouteMetric| if let RouteMetric::Mtu(mtu) = metric { Some(*mtu) } else { None };
-                mtu = metrics.iter().find_map(of_route);
-            }
-            RouteAttribute::EncapType(_) | RouteAttribute::Encap(_) => return None,
+            RouteAttribute::Via(_) | RouteAttribute::EncapType(_) | RouteAttribute::Encap(_) => return None,
             _ => {}
         }
     }
-    Some(KernelRoute { interface: interface?, address, source: source?, mtu: mtu.filter(|mtu| *mtu > 0) })
+    Some(KernelNextHop { interface: interface?, address, source: source?, mac: None })
 }
 
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
@@ -261,62 +216,47 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Neighbor {
-    mac: [u8; 6],
-    is_stale: bool,
-}
-
-fn find_neighbor(requests: &mut Requests, interface: u32, address: IpAddr) -> io::Result<Option<Neighbor>> {
+fn find_neighbor(requests: &mut Requests, interface: u32, address: IpAddr) -> io::Result<Option<[u8; 6]>> {
     let mut question = NeighbourMessage::default();
-    question.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     question.header.ifindex = interface;
-    let destination = match address {
-        IpAddr::V4(address) => NeighbourAddress::Inet(address),
-        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    let (family, destination) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
     };
+    question.header.family = family;
     question.attributes.push(NeighbourAttribute::Destination(destination));
     match requests.ask(RouteNetlinkMessage::GetNeighbour(question)) {
-        Ok(Some(RouteNetlinkMessage::NewNeighbour(neighbor))) => Ok(neighbor_of(&neighbor)),
+        Ok(Some(RouteNetlinkMessage::NewNeighbour(neighbor))) => Ok(mac_of(&neighbor)),
         Ok(_) => Ok(None),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn neighbor_of(neighbor: &NeighbourMessage) -> Option<Neighbor> {
-    let is_stale = match neighbor.header.state {
-        NeighbourState::Reachable | NeighbourState::Permanent | NeighbourState::Noarp => false,
-        NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => true,
-        _ => return None,
-    };
-    let mac = neighbor.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::LinkLayerAddress(octets) => <[u8; 6]>::try_from(&octets[..]).ok(),
+fn mac_of(neighbor: &NeighbourMessage) -> Option<[u8; 6]> {
+    use NeighbourState::{Delay, Noarp, Permanent, Probe, Reachable, Stale};
+    if !matches!(neighbor.header.state, Reachable | Permanent | Noarp | Stale | Delay | Probe) {
+        return None;
+    }
+    neighbor.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(octets) => octets[..].try_into().ok(),
         _ => None,
-    });
-    Some(Neighbor { mac: mac?, is_stale })
+    })
 }
 
-fn find_link(requests: &mut Requests, name: LinkAttribute) -> io::Result<Option<LinkMessage>> {
+fn find_link(requests: &mut Requests, name: &str) -> io::Result<Option<LinkMessage>> {
     let mut question = LinkMessage::default();
-    question.attributes.push(name);
-    ask_link(requests, question)
-}
-
-fn find_link_by_index(requests: &mut Requests, index: u32) -> io::Result<Option<LinkMessage>> {
-    let mut question = LinkMessage::default();
-    question.header.index = index;
-    ask_link(requests, question)
-}
-
-fn ask_link(requests: &mut Requests, mut question: LinkMessage) -> io::Result<Option<LinkMessage>> {
-    question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    question.attributes = vec![LinkAttribute::IfName(name.to_owned()), without_statistics()];
     match requests.ask(RouteNetlinkMessage::GetLink(question)) {
         Ok(Some(RouteNetlinkMessage::NewLink(link))) => Ok(Some(link)),
         Ok(_) => Ok(None),
         Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn without_statistics() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
 }
 
 fn facts_of(link: &LinkMessage) -> InterfaceFacts {
@@ -514,7 +454,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// The kernel sends 32 KiB at most.
 const MAX_MESSAGES: usize = 64 << 10;
 
-/// The last dump is used even if interrupted: [`NetlinkChanges`] reports the rest.
+/// The last dump is used even if interrupted: [`open_changes`] reports the rest.
 const MAX_TRIES: usize = 4;
 
 /// More events than the usual socket buffer holds.

@@ -67,15 +67,6 @@ pub enum Copying {
     Always,
 }
 
-/// The reason why a frame was not queued. An ordinary socket may still send the datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrameRefusal {
-    /// The frame exceeds the MTU.
-    TooLong,
-    /// All frames are in use.
-    NoRoom,
-}
-
 /// An AF_XDP socket. It can move between threads, also after a panic.
 pub struct Xsk {
     builder: XdpSocketBuilder,
@@ -238,18 +229,13 @@ impl Xsk {
         add(&self.counts.invalid, count);
     }
 
-    /// Queues a datagram for the next [`flush`](Self::flush).
-    pub fn push(
-        &self,
-        link: EthernetLink,
-        from: SocketAddr,
-        to: SocketAddr,
-        payload: &[u8],
-    ) -> Result<(), FrameRefusal> {
+    /// Queues a datagram for the next [`flush`](Self::flush). Returns false if its frame would exceed the
+    /// MTU, or all frames are in use; an ordinary socket may still send it.
+    pub fn push(&self, link: EthernetLink, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> bool {
         let headers = frame::headers_len(to.is_ipv6());
         let length = headers + payload.len();
         if length > MAX_FRAME.min(self.mtu.load(Ordering::Relaxed) as usize + ETHERNET) {
-            return Err(FrameRefusal::TooLong);
+            return false;
         }
         let mut sending = self.sending.borrow_mut();
         if sending.slab.available() == 0 {
@@ -257,20 +243,20 @@ impl Xsk {
         }
         let Some(mut out) = self.free_frame(&mut sending) else {
             add(&self.counts.unsent, 1);
-            return Err(FrameRefusal::NoRoom);
+            return false;
         };
         if out.adjust_tail(length as i32).is_err() {
             sending.memory.free_packet(out);
-            return Err(FrameRefusal::TooLong);
+            return false;
         }
         out[headers..].copy_from_slice(payload);
         frame::write_headers(&mut out, link, from, to, self.next_identification());
         if let Some(refused) = sending.slab.push_front(out) {
             sending.memory.free_packet(refused);
             add(&self.counts.unsent, 1);
-            return Err(FrameRefusal::NoRoom);
+            return false;
         }
-        Ok(())
+        true
     }
 
     fn free_frame(&self, sending: &mut Sending) -> Option<Frame> {

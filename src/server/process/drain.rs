@@ -64,7 +64,7 @@ impl Server {
     /// Stops reading datagrams, so that only another process reads them. The wait for a hanging worker is
     /// short.
     pub async fn stop_reading(&mut self) {
-        self.end_xdp();
+        self.interfaces.end(&self.links.workers);
         let stopped = self.links.workers.ask(WorkerCommand::StopReading);
         let _ = timeout(READING_PATIENCE, all(stopped)).await;
     }
@@ -84,7 +84,7 @@ impl Server {
         self.process.draining.is_ending = true;
         self.process.reloads.refuse_all();
         let deadline = Instant::now() + self.pools.owed_for();
-        self.end_xdp();
+        self.interfaces.end(&self.links.workers);
         self.process.listening.divert(rest, |name| *name == SectionName::Forwarder);
         let workers = self.links.workers.clone();
         let drained = async {

@@ -551,7 +551,8 @@ fn socket_name(section: &str, place: usize) -> String {
     format!("{section}.{place}")
 }
 
-pub(in crate::server) fn worker_count(config: &Config) -> usize {
+/// Returns the number of data-plane threads.
+pub fn worker_count(config: &Config) -> usize {
     config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
 }
 

@@ -56,17 +56,21 @@ pub fn warn_of_root(config: &Config) {
 
 /// Drops root before the process reads data of another process: changes the user, and confines the process
 /// like the server if `confinement` is known. The capabilities for loading remain until [`confine`] or
-/// [`harden`]: those of `[xdp]`, and the right to bind ports below 1024 if the process reads the config from
-/// disk, which no server can write.
+/// [`harden`]: those of interfaces, and the right to bind ports below 1024 if the process reads the config
+/// from disk, which no server can write.
 ///
 /// # Errors
 /// If the process cannot change the user.
-pub fn give_up_early(user: Option<&User>, confinement: Option<&Confinement>, has_xdp: bool) -> Result<(), StartError> {
+pub fn give_up_early(
+    user: Option<&User>,
+    confinement: Option<&Confinement>,
+    has_interfaces: bool,
+) -> Result<(), StartError> {
     let mut kept = CapabilitySet::empty();
     if confinement.is_none() {
         kept |= CapabilitySet::NET_BIND_SERVICE;
     }
-    if has_xdp || confinement.is_none() {
+    if has_interfaces || confinement.is_none() {
         kept |= CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::BPF;
     }
     if let Some(user) = user.filter(|user| !is(user)) {

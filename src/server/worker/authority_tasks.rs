@@ -1,17 +1,17 @@
 //! A worker's authority.
 
+use std::future::ready;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::reading::Checkpoint;
 use super::section::{SectionService, WorkerSection};
-use super::xdp::XdpTarget;
 use super::{AuthorityParts, Surroundings};
 use crate::authority::{Authority, AuthorityLinks};
 use crate::net::from_clients::tcp::Responder;
 use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::busy_poll::BusyPoll;
+use crate::net::sys::batch::Datagram;
 
 #[derive(Clone)]
 pub(super) struct AuthorityService {
@@ -28,23 +28,26 @@ impl SectionService for AuthorityService {
         self.authority.answer_stream_query(message, responder);
     }
 
-    /// No worker depends on another here, so that reading begins at once.
-    fn serve(
+    fn take_datagrams<'d>(
         &self,
         _listener: u16,
-        socket: Rc<ListenerSocket>,
-        busy_poll: BusyPoll,
+        socket: &ListenerSocket,
+        datagrams: impl Iterator<Item = Datagram<'d>> + Clone,
+    ) {
+        self.authority.answer_datagrams(socket, datagrams);
+    }
+
+    /// No worker depends on another here, so that reading begins at once.
+    fn begin(
+        &self,
+        _listener: u16,
+        socket: &Rc<ListenerSocket>,
         _checkpoint: Checkpoint,
-    ) -> impl Future<Output = io::Result<()>> + 'static {
-        Rc::clone(&self.authority).serve_udp(socket, busy_poll)
-    }
-
-    fn take_last(&self, _listener: u16, socket: &ListenerSocket) {
-        self.authority.answer_last(socket);
-    }
-
-    fn target(&self, _listener: u16, socket: &Rc<ListenerSocket>) -> XdpTarget {
-        XdpTarget::authority(Rc::clone(&self.authority), Rc::clone(socket))
+    ) -> impl Future<Output = ()> + 'static {
+        // Forwarders use GSO, but the clients of a forwarder hardly ever do, so its listeners avoid the cost
+        // of GRO.
+        socket.enable_gro();
+        ready(())
     }
 
     fn forget(&self, _listener: u16) {}

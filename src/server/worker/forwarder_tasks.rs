@@ -4,21 +4,24 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::reading::Checkpoint;
-use super::section::{SectionService, WorkerSection};
-use super::xdp::XdpTarget;
+use super::section::{SectionService, WorkerSection, take_last};
 use super::{AddressChange, ForwarderCommand, ForwarderParts, LEARNT_AT_ONCE, QueuedQueryFate, Surroundings};
-use crate::forwarder::{Forwarder, ForwarderLinks, serve};
+use crate::forwarder::{Forwarder, ForwarderLinks};
+use crate::net::Bypass;
 use crate::net::from_clients::tcp::Responder;
 use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::batch;
+use crate::net::sys::batch::{self, BATCH, Datagram, RecvBatch};
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind};
 
@@ -44,27 +47,23 @@ impl SectionService for ForwarderService {
         self.forwarder.borrow_mut().take_stream_query(message, responder, Instant::now());
     }
 
-    fn serve(
+    fn take_datagrams<'d>(
         &self,
         listener: u16,
-        socket: Rc<ListenerSocket>,
-        busy_poll: BusyPoll,
+        _socket: &ListenerSocket,
+        datagrams: impl Iterator<Item = Datagram<'d>> + Clone,
+    ) {
+        self.forwarder.borrow_mut().take_datagrams(listener, datagrams, Instant::now());
+    }
+
+    fn begin(
+        &self,
+        listener: u16,
+        socket: &Rc<ListenerSocket>,
         checkpoint: Checkpoint,
-    ) -> impl Future<Output = io::Result<()>> + 'static {
-        let (forwarder, begin) = (Rc::clone(&self.forwarder), checkpoint.pass());
-        async move {
-            begin.await;
-            serve::take_queries(forwarder, listener, socket, busy_poll).await
-        }
-    }
-
-    fn take_last(&self, listener: u16, socket: &ListenerSocket) {
-        serve::take_last_queries(&self.forwarder, listener, socket);
-    }
-
-    fn target(&self, listener: u16, socket: &Rc<ListenerSocket>) -> XdpTarget {
+    ) -> impl Future<Output = ()> + 'static {
         self.forwarder.borrow_mut().add_listener(listener, Rc::clone(socket));
-        XdpTarget::Forwarder { forwarder: Rc::clone(&self.forwarder), listener }
+        checkpoint.pass()
     }
 
     fn forget(&self, listener: u16) {
@@ -81,7 +80,7 @@ impl SectionService for ForwarderService {
 impl ForwarderTasks {
     pub(super) fn start(parts: ForwarderParts, around: &Rc<Surroundings>) -> io::Result<Self> {
         let ForwarderParts { shared, state, own, handed_over, change, backend_sockets, connections, fetches } = parts;
-        let Surroundings { id, counters, busy_poll, tasks, taps, xdp, .. } = &**around;
+        let Surroundings { id, counters, busy_poll, tasks, taps, frames, .. } = &**around;
         let idle = Rc::new(Notify::new());
         let links = ForwarderLinks {
             shared,
@@ -92,13 +91,13 @@ impl ForwarderTasks {
             idle: Rc::clone(&idle),
             tasks: tasks.clone(),
             taps: Rc::clone(taps),
-            bypass: Rc::clone(xdp.bypass()),
+            bypass: Rc::clone(frames.bypass()),
         };
         let forwarder = Forwarder::new(*id, links, state, Instant::now())?;
-        xdp.add_forwarder(&forwarder);
+        frames.add_forwarder(&forwarder);
         let mut replies = Endless::new(TaskKind::Replies);
         let watched = batch::watch(forwarder.borrow().watched().try_clone_to_owned()?)?;
-        replies.start(serve::take_replies(Rc::clone(&forwarder), watched, *busy_poll));
+        replies.start(take_replies(Rc::clone(&forwarder), Rc::clone(frames.bypass()), watched, *busy_poll));
         let receiver = Rc::clone(&forwarder);
         let mut receiving = Endless::new(TaskKind::HandOver);
         receiving.start(async move {
@@ -150,7 +149,7 @@ impl ForwarderTasks {
             for reading in readings {
                 reading.readers.stop().await;
                 if !served.is_passed_on(reading.address.listens_at()) && reading.address.quic().is_none() {
-                    let last = |socket: &Rc<_>| service.take_last(reading.address.number, socket);
+                    let last = |socket: &Rc<_>| take_last(&service, reading.address.number, socket);
                     reading.sockets.iter().for_each(last);
                 }
                 connections.push(reading.connections);
@@ -184,3 +183,31 @@ impl ForwarderTasks {
         own.into_iter().find(Poll::is_ready).unwrap_or_else(|| self.section.poll_lost(cx))
     }
 }
+
+/// Handles replies of all backends, whose sockets are `watched`, while it is polled.
+async fn take_replies(
+    forwarder: Rc<RefCell<Forwarder>>,
+    bypass: Rc<Bypass>,
+    watched: AsyncFd<OwnedFd>,
+    mut busy_poll: BusyPoll,
+) -> io::Result<()> {
+    let mut received = RecvBatch::for_gro(BATCH, MAX_REPLY);
+    let mut events = Vec::with_capacity(BATCH);
+    loop {
+        let mut ready = busy_poll.wait(watched.readable()).await?;
+        if bypass.is_active() {
+            // Maybe the alarm. An arrived reply goes first, or a hedge would be sent for its attempt.
+            yield_now().await;
+        }
+        let has_more = forwarder.borrow_mut().hear_backends(&mut events, &mut received, Instant::now());
+        busy_poll.renew();
+        if has_more {
+            yield_now().await;
+        } else {
+            ready.clear_ready();
+        }
+    }
+}
+
+/// Bytes of the longest reply that is read whole. Backends get `edns_udp_size`, which is at most this.
+const MAX_REPLY: usize = 4096;

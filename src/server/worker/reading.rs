@@ -12,21 +12,24 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
+use crate::net::Bypass;
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::tasks::{Endless, LostTask, TaskKind};
-use crate::net::xdp::KernelBypass;
+use crate::server::FrameListener;
 use crate::server::process::{AddressSockets, ServedAddress};
 
 pub(super) struct AddressReading {
     pub(super) address: Arc<ServedAddress>,
     pub(super) sockets: Vec<Rc<ListenerSocket>>,
+    /// Receives the datagrams that bypass the kernel.
+    pub(super) frames: Option<Rc<FrameListener>>,
     pub(super) readers: Endless,
     pub(super) connections: Endless,
 }
 
 impl AddressReading {
     /// Registers the sockets of an address with this thread's runtime. Does not read yet.
-    pub(super) fn new(sockets: AddressSockets, bypass: &Rc<KernelBypass>) -> io::Result<(Self, Vec<TcpListener>)> {
+    pub(super) fn new(sockets: AddressSockets, bypass: &Rc<Bypass>) -> io::Result<(Self, Vec<TcpListener>)> {
         let AddressSockets { address, udp, tcp } = sockets;
         let proxies = Arc::clone(address.proxies());
         let listener = |socket| ListenerSocket::new(socket, Arc::clone(&proxies), Rc::clone(bypass)).map(Rc::new);
@@ -34,7 +37,7 @@ impl AddressReading {
         let tcp = tcp.into_iter().map(TcpListener::from_std);
         let (readers, connections) = (Endless::new(TaskKind::Listener), Endless::new(TaskKind::Connections));
         Ok((
-            Self { address, sockets: udp.collect::<io::Result<_>>()?, readers, connections },
+            Self { address, sockets: udp.collect::<io::Result<_>>()?, frames: None, readers, connections },
             tcp.collect::<io::Result<_>>()?,
         ))
     }

@@ -13,17 +13,19 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::reading::{AddressReading, Checkpoint};
-use super::xdp::XdpTarget;
 use super::{AddressChange, Surroundings};
+use crate::metrics::DropReason;
 use crate::net::from_clients::quic::{self, QuicListenerPart};
 use crate::net::from_clients::service::{ConnectionService, ServedAddresses};
 use crate::net::from_clients::tcp::{self, ConnectionTable, Responder, TcpProtocols};
-use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::busy_poll::BusyPoll;
+use crate::net::from_clients::udp::{ListenerSocket, inbox};
+use crate::net::sys::batch::Datagram;
 use crate::net::tasks::{Endless, LostTask, TaskKind};
+use crate::server::FrameDatagrams;
 use crate::server::process::AddressSockets;
 
 /// The queries of a section. Clones are the same section. `listener` is the number of an address.
@@ -32,20 +34,20 @@ pub(super) trait SectionService: Clone + 'static {
 
     fn take_stream_query(&self, message: &[u8], responder: &Responder);
 
-    /// Reads datagrams, which may wait for all workers to read the address.
-    fn serve(
+    fn take_datagrams<'d>(
         &self,
         listener: u16,
-        socket: Rc<ListenerSocket>,
-        busy_poll: BusyPoll,
+        socket: &ListenerSocket,
+        datagrams: impl Iterator<Item = Datagram<'d>> + Clone,
+    );
+
+    /// Prepares to answer from a socket. The future ends when its datagrams may be read.
+    fn begin(
+        &self,
+        listener: u16,
+        socket: &Rc<ListenerSocket>,
         checkpoint: Checkpoint,
-    ) -> impl Future<Output = io::Result<()>> + 'static;
-
-    /// Takes the datagrams that a removed address still has.
-    fn take_last(&self, listener: u16, socket: &ListenerSocket);
-
-    /// Begins to answer from an address by AF_XDP, too.
-    fn target(&self, listener: u16, socket: &Rc<ListenerSocket>) -> XdpTarget;
+    ) -> impl Future<Output = ()> + 'static;
 
     /// Forgets an address, which sends nothing any more.
     fn forget(&self, listener: u16);
@@ -96,23 +98,53 @@ impl<S: SectionService> WorkerSection<S> {
     }
 
     fn read(&mut self, sockets: AddressSockets, checkpoint: &Checkpoint) -> io::Result<()> {
-        let xdp = &self.around.xdp;
-        let (mut reading, listeners) = AddressReading::new(sockets, xdp.bypass())?;
-        let number = reading.address.number;
+        let (mut reading, listeners) = AddressReading::new(sockets, self.around.frames.bypass())?;
         if reading.address.quic().is_some() {
             self.serve_quic(&mut reading);
         } else {
-            if let Some(socket) = reading.sockets.first() {
-                xdp.add(number, reading.address.bound(), self.service.target(number, socket));
-            }
             for socket in &reading.sockets {
-                let (socket, checkpoint) = (Rc::clone(socket), checkpoint.clone());
-                reading.readers.start(self.service.serve(number, socket, self.around.busy_poll, checkpoint));
+                let begun = self.service.begin(reading.address.number, socket, checkpoint.clone());
+                reading.readers.start(self.take_datagrams(reading.address.number, Rc::clone(socket), begun));
             }
+            reading.frames = reading.sockets.first().map(|socket| {
+                let (service, number, socket) = (self.service.clone(), reading.address.number, Rc::clone(socket));
+                let take = move |datagrams: FrameDatagrams<'_>| service.take_datagrams(number, &socket, datagrams);
+                self.around.frames.listen(reading.address.bound(), take)
+            });
             listeners.into_iter().for_each(|listener| self.accept(&mut reading, listener));
         }
         self.readings.push(reading);
         Ok(())
+    }
+
+    /// Passes the datagrams of a socket on while it is polled, once `begun` has ended.
+    fn take_datagrams(
+        &self,
+        number: u16,
+        socket: Rc<ListenerSocket>,
+        begun: impl Future<Output = ()> + 'static,
+    ) -> impl Future<Output = io::Result<()>> + 'static {
+        let (service, around) = (self.service.clone(), Rc::clone(&self.around));
+        let mut busy_poll = around.busy_poll;
+        async move {
+            begun.await;
+            let mut batch = inbox();
+            loop {
+                busy_poll.wait(socket.readable()).await?;
+                let has_more = socket.receive(&mut batch, |batch| {
+                    service.take_datagrams(number, &socket, batch.datagrams());
+                    busy_poll.renew();
+                });
+                let dropped = socket.take_dropped();
+                if dropped > 0 {
+                    around.counters.dropped_many(DropReason::Overload, dropped);
+                }
+                if has_more {
+                    // There may be more, but replies and connections go first, so that queries in flight end.
+                    yield_now().await;
+                }
+            }
+        }
     }
 
     fn accept(&self, reading: &mut AddressReading, listener: TcpListener) {
@@ -160,24 +192,23 @@ impl<S: SectionService> WorkerSection<S> {
         checkpoint: Checkpoint,
         owed_for: Duration,
     ) -> impl Future<Output = ()> + use<S> {
-        let (service, xdp) = (self.service.clone(), Rc::clone(&self.around.xdp));
+        let service = self.service.clone();
         let at_work = self.leaving.subscribe();
         async move {
-            let AddressReading { address, sockets, readers, connections } = reading;
+            let AddressReading { address, sockets, frames, readers, connections } = reading;
             readers.stop().await;
             let read_rest = || {
                 // The owner of QUIC connections reads their sockets.
-                let sockets = if is_passed_on || address.quic().is_some() { &[] } else { &*sockets };
-                sockets.iter().for_each(|socket| service.take_last(address.number, socket));
+                let sockets = if is_passed_on || !address.takes_datagrams() { &[] } else { &*sockets };
+                sockets.iter().for_each(|socket| take_last(&service, address.number, socket));
             };
             read_rest();
             checkpoint.pass().await;
             let _ = timeout(owed_for, service.settle()).await;
             // Datagrams that the kernel queued while the address was removed.
             read_rest();
-            xdp.remove(address.number);
             service.forget(address.number);
-            drop((sockets, address));
+            drop((frames, sockets, address));
             connections.finish().await;
             drop(at_work);
         }
@@ -213,6 +244,11 @@ impl<S: SectionService> WorkerSection<S> {
     pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<LostTask> {
         self.readings.iter_mut().map(|reading| reading.poll_lost(cx)).find(Poll::is_ready).unwrap_or(Poll::Pending)
     }
+}
+
+/// Takes the datagrams that a removed address still has.
+pub(super) fn take_last(service: &impl SectionService, listener: u16, socket: &ListenerSocket) {
+    socket.receive_last(|batch| service.take_datagrams(listener, socket, batch.datagrams()));
 }
 
 async fn endless(work: impl Future<Output = ()>) -> io::Result<()> {

@@ -13,39 +13,42 @@
 //!
 //! The control thread checks all interfaces after changes of the kernel, listeners or backends.
 
-mod interface;
+mod device;
+mod frames;
 
 use std::collections::HashSet;
-use std::fmt;
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 use tokio::time::sleep_until;
 
-use self::interface::XdpDevice;
-use super::Listeners;
-use super::process::worker_count;
-use super::worker::{WorkerCommand, XdpSocket};
+use self::device::XdpDevice;
+pub(super) use self::frames::{FrameCommand, FrameDatagrams, FrameListener, FrameReaders};
+use super::worker::WorkerCommand;
 use super::workers::WorkerChannels;
+use super::{Listeners, worker_count};
 use crate::backoff::Backoff;
-use crate::config::{Config, XdpConfig};
-use crate::metrics::XdpSnapshot;
+use crate::config::Config;
+use crate::metrics::FrameSnapshot;
 use crate::net::sys::batch;
-use crate::net::xdp::netlink::{self, NetlinkChanges};
-use crate::net::xdp::{EXPERIMENTAL, NextHop, NextHops};
+use crate::net::xdp::frame::EthernetLink;
+use crate::net::xdp::{EXPERIMENTAL, NextHop, NextHops, netlink};
 use crate::state::ForwarderState;
 
-/// The interfaces of `[xdp]`.
-pub struct Xdp {
-    interfaces: Vec<XdpDevice>,
+/// The interfaces of `[xdp]`; none without that section.
+pub struct Interfaces {
+    devices: Vec<XdpDevice>,
     workers: u32,
     is_required: bool,
+    has_ended: bool,
     /// `None` while not serving, or without support by the kernel.
-    changes: Option<(NetlinkChanges, AsyncFd<OwnedFd>)>,
+    changes: Option<AsyncFd<OwnedFd>>,
     looked: Option<Instant>,
     due: Option<Instant>,
     patience: Backoff,
@@ -54,56 +57,51 @@ pub struct Xdp {
 }
 
 /// A required interface of `[xdp]` is not available.
-#[derive(Debug)]
-pub struct XdpError {
+#[derive(Debug, Error)]
+#[error("xdp: {interface}: {problem}; with fallback = true it is served by sockets")]
+pub struct InterfaceError {
     interface: String,
     problem: String,
 }
 
-impl fmt::Display for XdpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { interface, problem } = self;
-        write!(f, "xdp: {interface}: {problem}; with fallback = true it is served by sockets")
-    }
-}
-
-impl std::error::Error for XdpError {}
-
-impl Xdp {
-    /// Creates everything that needs privileges, before these are dropped. Failures are retried later.
-    pub fn prepare(config: &Config) -> Option<Self> {
-        let XdpConfig { interfaces, .. } = config.xdp.as_ref()?;
-        allow_locked_memory();
-        let workers = u32::try_from(worker_count(config)).unwrap_or(u32::MAX);
-        let interfaces = interfaces.iter().map(|config| XdpDevice::prepare(config.clone(), workers));
-        Some(Self {
-            interfaces: interfaces.collect(),
-            workers,
+impl Interfaces {
+    /// Creates everything that needs privileges, before these are dropped. The first process warns that
+    /// `[xdp]` is experimental, and requires the interfaces if the config does. Other failures are retried
+    /// later.
+    ///
+    /// # Errors
+    /// If a required interface is not available.
+    pub fn prepare(config: &Config, is_first: bool) -> Result<Self, InterfaceError> {
+        let mut this = Self {
+            devices: Vec::new(),
+            workers: u32::try_from(worker_count(config)).unwrap_or(u32::MAX),
             is_required: false,
+            has_ended: false,
             changes: None,
             looked: None,
             due: None,
             patience: Backoff::new(2 * MIN_PATIENCE),
             backends: HashSet::new(),
             next_hops: Arc::default(),
-        })
+        };
+        if let Some(config) = &config.xdp {
+            allow_locked_memory();
+            let devices = config.interfaces.iter().map(|config| XdpDevice::prepare(config.clone(), this.workers));
+            this.devices = devices.collect();
+            if is_first {
+                tracing::warn!("{EXPERIMENTAL}");
+                this.is_required = !config.fallback;
+            }
+        }
+        this.check()?;
+        Ok(this)
     }
 
-    /// Fails if a required interface is not available, and warns that `[xdp]` is experimental.
-    ///
-    /// # Errors
-    /// If a required interface is not available.
-    pub fn require(&mut self, config: &Config) -> Result<(), XdpError> {
-        tracing::warn!("{EXPERIMENTAL}");
-        self.is_required = config.xdp.as_ref().is_some_and(|xdp| !xdp.fallback);
-        self.check()
-    }
-
-    fn check(&self) -> Result<(), XdpError> {
-        let wanting = self.interfaces.iter().find_map(|interface| Some((interface, interface.problem()?)));
-        match wanting {
-            Some((interface, problem)) if self.is_required => {
-                Err(XdpError { interface: interface.name().to_owned(), problem: problem.to_owned() })
+    fn check(&self) -> Result<(), InterfaceError> {
+        let lacking = self.devices.iter().find_map(|device| Some((device.name(), device.problem()?)));
+        match lacking {
+            Some((name, problem)) if self.is_required => {
+                Err(InterfaceError { interface: name.to_owned(), problem: problem.to_owned() })
             }
             Some(_) | None => Ok(()),
         }
@@ -113,14 +111,14 @@ impl Xdp {
     fn look(&mut self, listening: &[SocketAddr], now: Instant) -> bool {
         if self.changes.is_none() {
             // Without change events, the checks below are periodic.
-            self.changes = watch_changes();
+            self.changes = netlink::open_changes().and_then(batch::watch).ok();
         }
         let workers = self.workers;
         let mut has_changed = false;
-        for interface in &mut self.interfaces {
-            has_changed |= interface.look(listening, workers);
+        for device in &mut self.devices {
+            has_changed |= device.look(listening, workers);
         }
-        let is_wanting = self.interfaces.iter().any(|interface| interface.problem().is_some());
+        let is_wanting = self.devices.iter().any(|device| device.problem().is_some());
         let patience = if is_wanting {
             self.patience.wait(MAX_PATIENCE)
         } else {
@@ -132,50 +130,57 @@ impl Xdp {
         has_changed
     }
 
-    async fn due(&mut self) {
-        let Some((changes, watched)) = &self.changes else {
-            return match self.due {
-                Some(due) => sleep_until(due.into()).await,
-                None => std::future::pending().await,
-            };
-        };
+    /// Waits until a check is due; forever without `[xdp]`.
+    pub(super) async fn due(&mut self) {
         loop {
+            let due = self.due;
+            let time = async {
+                match due {
+                    Some(due) => sleep_until(due.into()).await,
+                    None => pending().await,
+                }
+            };
+            let Some(changes) = &self.changes else { return time.await };
             tokio::select! {
-                ready = watched.readable() => {
+                ready = changes.readable() => {
                     let Ok(mut ready) = ready else { return };
                     ready.clear_ready();
-                    if changes.drain() {
+                    if netlink::drain_changes(changes) {
                         // Changes come in bursts.
                         let calm = self.looked.map_or_else(Instant::now, |looked| looked + MIN_PAUSE);
                         self.due = Some(self.due.map_or(calm, |due| due.min(calm)));
                     }
                 }
-                () = sleep_until(self.due.unwrap_or_else(|| Instant::now() + FOREVER).into()) => return,
+                () = time => return,
             }
         }
     }
 
-    pub(super) fn of_worker(&self, worker: usize) -> Vec<XdpSocket> {
-        self.interfaces.iter().flat_map(|interface| interface.of_worker(worker, self.workers)).collect()
+    /// Returns what a worker needs.
+    pub(super) fn command(&self, worker: usize) -> Option<FrameCommand> {
+        let sockets = self.devices.iter().flat_map(|device| device.of_worker(worker, self.workers)).collect();
+        let command = FrameCommand { sockets, next_hops: Arc::clone(&self.next_hops) };
+        (!self.devices.is_empty()).then_some(command)
     }
 
-    pub(super) fn add_counted(&mut self, counted: &[XdpSnapshot]) {
-        self.interfaces.iter_mut().for_each(|interface| interface.add_counted(counted));
+    pub(super) fn add_counted(&mut self, counted: &[FrameSnapshot]) {
+        self.devices.iter_mut().for_each(|device| device.add_counted(counted));
     }
 
-    pub(super) fn snapshot(&self) -> Vec<XdpSnapshot> {
-        self.interfaces.iter().map(XdpDevice::snapshot).collect()
+    pub(super) fn snapshot(&self) -> Vec<FrameSnapshot> {
+        self.devices.iter().map(XdpDevice::snapshot).collect()
     }
 
     /// Updates the next hops of backends. Returns true if they changed.
     fn set_next_hops(&mut self, backends: HashSet<IpAddr>) -> bool {
-        let attached: Vec<_> = self.interfaces.iter().filter_map(XdpDevice::attached).collect();
+        let attached: Vec<_> = self.devices.iter().filter_map(XdpDevice::attached).collect();
         let hops = backends.iter().filter(|_| !attached.is_empty()).filter_map(|backend| {
             let hop = netlink::next_hop(*backend).ok().flatten()?;
             let ours = attached.iter().find(|(index, _)| *index == hop.interface)?.1;
-            Some((*backend, NextHop::new(hop.interface, hop.source, ours, hop.mac?)))
+            let link = EthernetLink { ours, theirs: hop.mac? };
+            Some((*backend, NextHop { interface: hop.interface, source: hop.source, link }))
         });
-        let next_hops = hops.collect();
+        let next_hops: NextHops = hops.collect();
         let has_changed = next_hops != *self.next_hops;
         self.backends = backends;
         if has_changed {
@@ -183,67 +188,62 @@ impl Xdp {
         }
         has_changed
     }
-}
 
-/// Waits until a check is due; forever without `[xdp]`.
-pub(super) async fn due(xdp: &mut Option<Xdp>) {
-    match xdp {
-        Some(xdp) => xdp.due().await,
-        None => std::future::pending().await,
-    }
-}
-
-impl Xdp {
     /// Returns true if the interfaces are required, so that the first check must precede serving. Otherwise
-    /// the check is due at once.
+    /// the check is due at once, but after serving begins, because queries already wait in sockets.
     pub(super) fn begin(&mut self) -> bool {
-        self.due = (!self.is_required).then(Instant::now);
+        self.due = (!self.is_required && !self.devices.is_empty()).then(Instant::now);
         self.is_required
     }
 
     /// Follows the kernel, the listeners and the backends, and informs the workers of changes.
+    ///
+    /// # Errors
+    /// If a required interface is not available. It has logged a warning.
     pub(super) fn follow(
         &mut self,
         listeners: &Listeners,
         state: Option<&ForwarderState>,
         workers: &WorkerChannels,
-    ) -> Result<(), XdpError> {
-        if self.look(&listening(listeners), Instant::now()) {
-            for worker in 0..workers.count() {
-                workers.send(worker, WorkerCommand::SetXdp(self.of_worker(worker)));
-            }
-        }
-        if self.set_next_hops(backends(state)) {
-            workers.broadcast(|| WorkerCommand::SetNextHops(Arc::clone(&self.next_hops)));
+    ) -> Result<(), InterfaceError> {
+        let has_looked = self.look(&listening(listeners), Instant::now());
+        if self.set_next_hops(backends(state)) || has_looked {
+            self.inform(workers);
         }
         self.check()
     }
 
-    /// Returns true if the backends are those of the last check.
-    pub(super) fn follows(&self, state: Option<&ForwarderState>) -> bool {
-        self.backends == backends(state)
+    fn inform(&self, workers: &WorkerChannels) {
+        for worker in 0..workers.count() {
+            if let Some(command) = self.command(worker) {
+                workers.send(worker, WorkerCommand::Frames(command));
+            }
+        }
     }
 
-    /// Leaves all datagrams to the kernel. Workers still handle datagrams already received.
-    pub(super) fn end(mut self, workers: &WorkerChannels) {
-        self.interfaces.iter_mut().for_each(XdpDevice::forget);
-        workers.broadcast(|| WorkerCommand::SetXdp(Vec::new()));
+    /// Returns true if the backends are those of the last check, or no check is needed.
+    pub(super) fn follows(&self, state: Option<&ForwarderState>) -> bool {
+        self.devices.is_empty() || self.has_ended || self.backends == backends(state)
+    }
+
+    /// Leaves all datagrams to the kernel, so that another process can take the interfaces. Workers still
+    /// handle datagrams already received.
+    pub(super) fn end(&mut self, workers: &WorkerChannels) {
+        self.devices.iter_mut().for_each(XdpDevice::forget);
+        (self.has_ended, self.due, self.changes) = (true, None, None);
+        self.inform(workers);
     }
 }
 
 fn backends(state: Option<&ForwarderState>) -> HashSet<IpAddr> {
     let pools = state.into_iter().flat_map(|state| &state.pools);
-    pools.flat_map(|pool| pool.datagram_backends()).take(MAX_BACKENDS).collect()
+    // Link-local addresses do not name their link (RFC 4007 section 6).
+    let is_named = |host: &IpAddr| !matches!(host, IpAddr::V6(host) if host.is_unicast_link_local());
+    pools.flat_map(|pool| pool.datagram_backends()).filter(is_named).take(MAX_BACKENDS).collect()
 }
 
 fn listening(listeners: &Listeners) -> Vec<SocketAddr> {
     listeners.all().filter(|address| address.takes_datagrams()).map(|address| address.bound()).collect()
-}
-
-fn watch_changes() -> Option<(NetlinkChanges, AsyncFd<OwnedFd>)> {
-    let changes = NetlinkChanges::open().ok()?;
-    let watched = batch::watch(changes.as_fd().try_clone_to_owned().ok()?).ok()?;
-    Some((changes, watched))
 }
 
 /// Raises the locked-memory limit: kernels before 5.11 count maps, and all count frame memory unless root.
@@ -261,8 +261,6 @@ const MAX_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Minimum time between checks: under a flood, neighbors change constantly.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
-
-const FOREVER: Duration = Duration::from_secs(3600);
 
 /// Each backend costs three kernel requests; further backends use ordinary sockets.
 const MAX_BACKENDS: usize = 256;

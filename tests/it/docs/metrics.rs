@@ -16,6 +16,7 @@ struct Family {
 }
 
 #[test]
+#[cfg_attr(not(feature = "xdp"), ignore = "the config has [xdp]")]
 fn metrics_are_those_that_a_server_shows() {
     let shown = shown();
     let reported = reported();

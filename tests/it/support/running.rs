@@ -13,7 +13,7 @@ use hedgerow::load::{self, Confinement, Loader};
 use hedgerow::metrics::Snapshot;
 use hedgerow::net::from_clients::listening::ListeningSocket;
 use hedgerow::server::{
-    CarriedPools, CarriedState, Learnt, Listeners, QueuedQueryFate, Server as HedgerowServer, ServerEvent,
+    CarriedPools, CarriedState, Interfaces, Learnt, Listeners, QueuedQueryFate, Server as HedgerowServer, ServerEvent,
 };
 use tempfile::TempDir;
 use tokio::runtime;
@@ -79,7 +79,8 @@ impl Running {
                 let (listeners, _) = Listeners::open(&setup.config, sockets).expect("free ports");
                 let confinement = Confinement::default();
                 let read = Box::new(move |_: &Confinement| Ok(read(&file)));
-                let mut server = HedgerowServer::start(setup, listeners, None, confinement, carried, read)
+                let interfaces = Interfaces::prepare(&setup.config, false).expect("none is required");
+                let mut server = HedgerowServer::start(setup, listeners, interfaces, confinement, carried, read)
                     .expect("nothing is short");
                 bound.send(server.process.bound()).expect("the test waits");
                 loop {

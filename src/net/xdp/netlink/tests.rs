@@ -13,12 +13,12 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// The interface, next hop, source and MTU of a route with this type and these attributes.
-fn way(kind: RouteType, attributes: &[RouteAttribute]) -> Option<(u32, IpAddr, IpAddr, Option<u32>)> {
+/// The interface, next hop and source of a route with this type and these attributes.
+fn way(kind: RouteType, attributes: &[RouteAttribute]) -> Option<(u32, IpAddr, IpAddr)> {
     let mut route = RouteMessage::default();
     route.header.kind = kind;
     route.attributes = attributes.to_vec();
-    way_of(&route, ip("192.0.2.7")).map(|way| (way.interface, way.address, way.source, way.mtu))
+    hop_of(&route, ip("192.0.2.7")).map(|hop| (hop.interface, hop.address, hop.source))
 }
 
 #[test]
@@ -27,16 +27,13 @@ fn frames_leave_by_routes_to_neighbors_and_routers() {
     let source = RouteAttribute::PrefSource(RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, 1)));
     let router = RouteAttribute::Gateway(RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, 254)));
     let via = RouteAttribute::Via(RouteVia::Inet6(Ipv6Addr::LOCALHOST));
-    let mtu = |mtu| RouteAttribute::Metrics(vec![RouteMetric::Hoplimit(9), RouteMetric::Mtu(mtu)]);
     let usual = [oif.clone(), source.clone()];
     let with = |more: RouteAttribute| [&usual[..], &[more]].concat();
-    let found = |address, mtu| Some((4, ip(address), ip("192.0.2.1"), mtu));
+    let found = |address| Some((4, ip(address), ip("192.0.2.1")));
     for (attributes, expected) in [
-        (usual.to_vec(), found("192.0.2.7", None)),
-        (with(router), found("192.0.2.254", None)),
-        (with(via), found("::1", None)),
-        (with(mtu(1_280)), found("192.0.2.7", Some(1_280))),
-        (with(mtu(0)), found("192.0.2.7", None)),
+        (usual.to_vec(), found("192.0.2.7")),
+        (with(router), found("192.0.2.254")),
+        (with(via), found("::1")),
         (vec![oif], None),
         (vec![source], None),
         (with(RouteAttribute::EncapType(RouteLwEnCapType::Mpls)), None),
@@ -85,29 +82,28 @@ fn errors_of_routes_are_told_from_those_of_the_kernel() {
 #[test]
 fn neighbors_are_used_once_they_are_resolved() {
     let states = [
-        (NeighbourState::Reachable, Some(false)),
-        (NeighbourState::Permanent, Some(false)),
-        (NeighbourState::Noarp, Some(false)),
-        (NeighbourState::Stale, Some(true)),
-        (NeighbourState::Delay, Some(true)),
-        (NeighbourState::Probe, Some(true)),
-        (NeighbourState::Incomplete, None),
-        (NeighbourState::Failed, None),
-        (NeighbourState::None, None),
+        (NeighbourState::Reachable, true),
+        (NeighbourState::Permanent, true),
+        (NeighbourState::Noarp, true),
+        (NeighbourState::Stale, true),
+        (NeighbourState::Delay, true),
+        (NeighbourState::Probe, true),
+        (NeighbourState::Incomplete, false),
+        (NeighbourState::Failed, false),
+        (NeighbourState::None, false),
     ];
-    for (state, expected) in states {
+    for (state, is_resolved) in states {
         let mut message = NeighbourMessage::default();
         message.header.state = state;
-        assert!(neighbor_of(&message).is_none(), "{state:?} without an address");
+        assert_eq!(mac_of(&message), None, "{state:?} without an address");
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, 9]));
-        let found = neighbor_of(&message).map(|neighbor| (neighbor.mac, neighbor.is_stale));
-        assert_eq!(found, expected.map(|is_stale| ([2, 0, 0, 0, 0, 9], is_stale)), "{state:?}");
+        assert_eq!(mac_of(&message), is_resolved.then_some([2, 0, 0, 0, 0, 9]), "{state:?}");
     }
     // InfiniBand addresses are longer.
     let mut message = NeighbourMessage::default();
     message.header.state = NeighbourState::Reachable;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![7; 20]));
-    assert!(neighbor_of(&message).is_none());
+    assert_eq!(mac_of(&message), None);
 }
 
 #[test]

@@ -10,11 +10,11 @@ use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 
 use super::*;
+use crate::net::Bypass;
 use crate::net::refusal::SendRefusal;
 use crate::net::to_backends::sockets::Event;
 use crate::net::to_backends::tls::tests::Authority;
 use crate::net::to_backends::tls::tests::rules as trust;
-use crate::net::xdp::KernelBypass;
 use crate::wire::{FRAME_PREFIX, append_frame, read_query};
 
 /// A worker's connections to one backend, and the backend's end of them.
@@ -89,7 +89,7 @@ impl Play {
             sign_of_life: sign_of_life(),
             counters: Arc::clone(&counters),
         };
-        let mut sockets = BackendSockets::new(16, 128, Rc::new(KernelBypass::new(0))).unwrap();
+        let mut sockets = BackendSockets::new(16, 128, Rc::new(Bypass::default())).unwrap();
         let set = sockets.add_by_stream(address, way);
         Self {
             sockets,

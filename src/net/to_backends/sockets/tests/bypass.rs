@@ -2,8 +2,10 @@
 //! privileges: without them the tests are skipped with a message, or fail if `HEDGEROW_REQUIRED` is set.
 
 use std::env;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+
+use tokio::sync::Mutex;
 
 use super::super::*;
 use crate::metrics::Want;
@@ -11,8 +13,9 @@ use crate::net::refusal::SendRefusal;
 use crate::net::to_backends::sockets::UnsentMessage;
 use crate::net::xdp::filter::XdpFilter;
 use crate::net::xdp::frame::Checksums;
+use crate::net::xdp::frame::EthernetLink;
 use crate::net::xdp::socket::{Copying, FrameCounts, Xsk};
-use crate::net::xdp::{BY_KERNEL_EVERY, Home, LentXsk, NextHop, NextHops};
+use crate::net::xdp::{BY_KERNEL_EVERY, NextHop, NextHops, SharedXsk};
 use crate::policy::query_slots::SlotState;
 
 /// The sockets to a backend that an interface with AF_XDP reaches.
@@ -20,9 +23,9 @@ struct Fixture {
     sockets: BackendSockets<u32, u32>,
     set_id: SocketSetId,
     backend: UdpSocket,
-    bypass: Rc<KernelBypass>,
+    bypass: Rc<Bypass>,
     filter: Arc<XdpFilter>,
-    home: Home,
+    shared: SharedXsk,
     xsk: u32,
     counts: Arc<FrameCounts>,
     /// The time, which only the test advances.
@@ -44,14 +47,13 @@ impl Fixture {
         };
         let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
         backend.set_nonblocking(true).unwrap();
-        let bypass = Rc::new(KernelBypass::new(1));
+        let bypass = Rc::new(Bypass::new(1, false));
         let counts = Arc::clone(xsk.counts());
-        let home: Home = Arc::new(Mutex::new(Some(xsk)));
-        let xsk =
-            bypass.add(INTERFACE, Checksums::MaybePartial, Arc::clone(&filter), LentXsk::take(&home).unwrap()).number;
+        let shared: SharedXsk = Arc::new(Mutex::new(xsk));
+        let xsk = bypass.add(INTERFACE, Checksums::MaybePartial, Arc::clone(&filter), &shared).unwrap().number;
         let mut sockets = BackendSockets::new(1000, 64, Rc::clone(&bypass)).unwrap();
         let set_id = sockets.add(backend.local_addr().unwrap());
-        let mut this = Self { sockets, set_id, backend, bypass, filter, home, xsk, counts, now: Instant::now() };
+        let mut this = Self { sockets, set_id, backend, bypass, filter, shared, xsk, counts, now: Instant::now() };
         this.leave_by(INTERFACE, "127.0.0.1");
         // The first socket bypasses AF_XDP.
         let slot = this.send(0);
@@ -61,8 +63,9 @@ impl Fixture {
 
     /// Routes the backend over this interface, with this source address.
     fn leave_by(&self, interface: u32, source: &str) {
-        let hop = NextHop::new(interface, source.parse().unwrap(), OURS, [2, 0, 0, 0, 0, 2]);
-        let hops: NextHops = [(self.backend.local_addr().unwrap().ip(), hop)].into_iter().collect();
+        let link = EthernetLink { ours: OURS, theirs: [2, 0, 0, 0, 0, 2] };
+        let hop = NextHop { interface, source: source.parse().unwrap(), link };
+        let hops = NextHops::from([(self.backend.local_addr().unwrap().ip(), hop)]);
         self.bypass.set_next_hops(Arc::new(hops));
     }
 
@@ -213,7 +216,7 @@ fn what_finds_no_frame_free_leaves_by_the_socket() {
     let slot = fixture.send(0);
     let (local, remote) = (fixture.local(slot), fixture.backend.local_addr().unwrap());
     let (socket, link) = fixture.bypass.way(local, remote).expect("an interface");
-    while socket.xsk().push(link, local, remote, &[0; 20]).is_ok() {}
+    while socket.xsk.push(link, local, remote, &[0; 20]) {}
     let slots = [1, 2, 3].map(|number| fixture.queue(number, 20));
     assert!(fixture.flush().is_empty());
     assert_eq!(fixture.received(), slots.map(QuerySlot::id));
@@ -244,7 +247,8 @@ fn sockets_are_the_kernels_while_the_way_is_another() {
     fixture.bypass.remove(fixture.xsk);
     let without = fixture.send_from(held.socket());
     let filter = Arc::new(XdpFilter::load(OURS, 2, 1).unwrap());
-    fixture.bypass.add(INTERFACE, Checksums::MaybePartial, Arc::clone(&filter), LentXsk::take(&fixture.home).unwrap());
+    let again = fixture.bypass.add(INTERFACE, Checksums::MaybePartial, Arc::clone(&filter), &fixture.shared);
+    assert!(again.is_some());
     let before = fixture.send_from(held.socket());
     assert_eq!((fixture.received(), fixture.frames()), (vec![without.id(), before.id()], 4));
     let fresh = fixture.send(0);

@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::{Rc, Weak};
+use std::slice;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -17,10 +18,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
-use crate::authority::{self, Authority};
 use crate::forwarder::Forwarder;
-use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::batch::{BATCH, Datagram, LocalAddress, ReplyPath, SendBatch, watch};
+use crate::net::Bypass;
+use crate::net::sys::batch::{BATCH, Datagram, LocalAddress, ReplyPath, watch};
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, LostTask, TaskKind};
 use crate::net::xdp::filter::XdpFilter;
@@ -28,64 +28,77 @@ use crate::net::xdp::frame::{self, Checksums, EthernetLink, UdpFrame};
 use crate::net::xdp::netlink::{self, Reach, Requests};
 use crate::net::xdp::socket::Frame;
 use crate::net::xdp::sources::{SourceVerdict, Sources};
-use crate::net::xdp::{Home, KernelBypass, LentXsk, WorkerSocket};
+use crate::net::xdp::{NextHops, SharedXsk, WorkerSocket};
 
-pub(super) struct XdpTargets {
-    bypass: Rc<KernelBypass>,
-    listeners: RefCell<Vec<(u16, Rc<XdpListener>)>>,
+/// The AF_XDP sockets of a worker with their tasks, and the receivers of the datagrams.
+pub(in crate::server) struct FrameReaders {
+    bypass: Rc<Bypass>,
+    listeners: RefCell<Vec<Weak<FrameListener>>>,
     /// The forwarder, which has ports to backends, and earlier ones that are ending.
     forwarders: RefCell<Vec<Weak<RefCell<Forwarder>>>>,
-    readers: RefCell<Vec<XdpReader>>,
+    readers: RefCell<Vec<FrameReader>>,
     sources: RefCell<Sources>,
     requests: RefCell<Option<Requests>>,
 }
 
-struct XdpReader {
+struct FrameReader {
     socket: Rc<WorkerSocket>,
     task: Endless,
 }
 
-pub(in crate::server) struct XdpSocket {
-    pub(in crate::server) interface: u32,
-    pub(in crate::server) checksums: Checksums,
-    pub(in crate::server) filter: Arc<XdpFilter>,
-    pub(in crate::server) home: Home,
+/// The sockets that a worker must read, and the next hops of its datagrams.
+pub(in crate::server) struct FrameCommand {
+    pub(super) sockets: Vec<DeviceSocket>,
+    pub(super) next_hops: Arc<NextHops>,
 }
 
-struct XdpListener {
-    /// The bound address; unspecified for all addresses of this machine.
-    address: SocketAddr,
-    target: XdpTarget,
-}
-
-pub(super) enum XdpTarget {
-    Forwarder { forwarder: Rc<RefCell<Forwarder>>, listener: u16 },
-    Authority { authority: Rc<Authority>, socket: Rc<ListenerSocket>, responses: Box<RefCell<SendBatch>> },
-}
-
-impl fmt::Debug for XdpSocket {
+impl fmt::Debug for FrameCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("XdpSocket").field("interface", &self.interface).finish_non_exhaustive()
+        f.debug_struct("FrameCommand").field("next_hops", &self.next_hops).finish_non_exhaustive()
     }
 }
 
-impl XdpTarget {
-    pub(super) fn authority(authority: Rc<Authority>, socket: Rc<ListenerSocket>) -> Self {
-        Self::Authority { authority, socket, responses: Box::new(RefCell::new(authority::outbox())) }
+pub(super) struct DeviceSocket {
+    pub(super) interface: u32,
+    pub(super) checksums: Checksums,
+    pub(super) filter: Arc<XdpFilter>,
+    pub(super) xsk: SharedXsk,
+}
+
+/// The receiver of datagrams to one address, while it lives.
+pub(in crate::server) struct FrameListener {
+    /// The bound address; unspecified for all addresses of this machine.
+    address: SocketAddr,
+    take: Box<dyn Fn(FrameDatagrams<'_>)>,
+}
+
+/// The datagrams to one address, among those that arrived together.
+#[derive(Clone)]
+pub(in crate::server) struct FrameDatagrams<'f> {
+    arrivals: slice::Iter<'f, Option<FrameArrival<'f>>>,
+    to: SocketAddr,
+}
+
+impl<'f> Iterator for FrameDatagrams<'f> {
+    type Item = Datagram<'f>;
+
+    fn next(&mut self) -> Option<Datagram<'f>> {
+        let to = self.to;
+        self.arrivals.by_ref().flatten().find(|arrival| arrival.to == to).map(|arrival| arrival.datagram)
     }
 }
 
 #[derive(Clone, Copy)]
-struct XdpArrival<'f> {
+struct FrameArrival<'f> {
     datagram: Datagram<'f>,
     to: SocketAddr,
     came: EthernetLink,
 }
 
-impl XdpTargets {
-    pub(super) fn new(worker: u32) -> Self {
+impl FrameReaders {
+    pub(in crate::server) fn new(worker: u32, is_gro_off: bool) -> Self {
         Self {
-            bypass: Rc::new(KernelBypass::new(worker)),
+            bypass: Rc::new(Bypass::new(worker, is_gro_off)),
             listeners: RefCell::default(),
             forwarders: RefCell::default(),
             readers: RefCell::default(),
@@ -94,66 +107,73 @@ impl XdpTargets {
         }
     }
 
-    pub(super) fn bypass(&self) -> &Rc<KernelBypass> {
+    pub(in crate::server) fn bypass(&self) -> &Rc<Bypass> {
         &self.bypass
     }
 
     /// Adds a forwarder, which gets the replies of its backends while it lives.
-    pub(super) fn add_forwarder(&self, forwarder: &Rc<RefCell<Forwarder>>) {
-        let mut forwarders = self.forwarders.borrow_mut();
-        forwarders.retain(|forwarder| forwarder.strong_count() > 0);
-        forwarders.push(Rc::downgrade(forwarder));
+    pub(in crate::server) fn add_forwarder(&self, forwarder: &Rc<RefCell<Forwarder>>) {
+        add(&self.forwarders, forwarder);
     }
 
-    pub(super) fn add(&self, number: u16, address: SocketAddr, target: XdpTarget) {
-        self.listeners.borrow_mut().push((number, Rc::new(XdpListener { address, target })));
-    }
-
-    pub(super) fn remove(&self, number: u16) {
-        self.listeners.borrow_mut().retain(|(other, _)| *other != number);
+    /// Adds a receiver of datagrams to this address.
+    pub(in crate::server) fn listen(
+        &self,
+        address: SocketAddr,
+        take: impl Fn(FrameDatagrams<'_>) + 'static,
+    ) -> Rc<FrameListener> {
+        let listener = Rc::new(FrameListener { address, take: Box::new(take) });
+        add(&self.listeners, &listener);
+        listener
     }
 
     /// Returns the listener for a destination: a specific address is preferred to a wildcard.
-    fn listener(&self, to: SocketAddr) -> Option<Rc<XdpListener>> {
+    fn listener(&self, to: SocketAddr) -> Option<Rc<FrameListener>> {
         let listeners = self.listeners.borrow();
-        let find = |is_it: &dyn Fn(SocketAddr) -> bool| {
-            listeners.iter().find(|(_, listener)| is_it(listener.address)).map(|(_, listener)| Rc::clone(listener))
-        };
-        find(&|address| address == to).or_else(|| find(&|address| is_wildcard_of(address, to)))
+        let mut live = listeners.iter().filter_map(Weak::upgrade);
+        let exact = live.find(|listener| listener.address == to);
+        exact.or_else(|| {
+            listeners.iter().filter_map(Weak::upgrade).find(|listener| is_wildcard_of(listener.address, to))
+        })
     }
 
-    pub(super) fn read_only(self: &Rc<Self>, wanted: &[XdpSocket], busy_poll: BusyPoll) -> io::Result<()> {
-        let is_wanted = |reader: &XdpReader| wanted.iter().any(|wanted| reader.socket.is_from(&wanted.home));
+    pub(in crate::server) fn obey(self: &Rc<Self>, command: FrameCommand, busy_poll: BusyPoll) -> io::Result<()> {
+        let FrameCommand { sockets, next_hops } = command;
+        self.bypass.set_next_hops(next_hops);
+        let is_wanted = |reader: &FrameReader| sockets.iter().any(|wanted| reader.socket.is(&wanted.xsk));
         let readers = std::mem::take(&mut *self.readers.borrow_mut());
-        let (stay, leave): (Vec<_>, Vec<_>) = readers.into_iter().partition(is_wanted);
-        for XdpReader { socket, task } in leave {
+        let (mut readers, leave): (Vec<_>, Vec<_>) = readers.into_iter().partition(is_wanted);
+        for FrameReader { socket, task } in leave {
             drop(task);
             // The XDP program sends nothing to this socket any more, or soon will not.
-            while socket.xsk().receive(|frames| self.take(&socket, frames)) > 0 {}
+            while self.receive(&socket) {}
             self.bypass.remove(socket.number);
         }
-        let mut readers = stay;
-        for XdpSocket { interface, checksums, filter, home } in wanted {
-            // A socket already in use here, or still held by a previous worker, cannot be taken.
-            let Some(lent) = LentXsk::take(home) else { continue };
-            let socket = self.bypass.add(*interface, *checksums, Arc::clone(filter), lent);
-            let watched = watch(socket.xsk().as_fd().try_clone_to_owned()?)?;
+        for DeviceSocket { interface, checksums, filter, xsk } in sockets {
+            let Some(socket) = self.bypass.add(interface, checksums, filter, &xsk) else { continue };
+            let watched = watch(socket.xsk.as_fd().try_clone_to_owned()?)?;
             let mut task = Endless::new(TaskKind::Listener);
             task.start(Rc::clone(self).read(Rc::clone(&socket), watched, busy_poll));
-            readers.push(XdpReader { socket, task });
+            readers.push(FrameReader { socket, task });
         }
         *self.readers.borrow_mut() = readers;
         self.sources.borrow_mut().clear();
         Ok(())
     }
 
-    pub(super) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<LostTask> {
+    pub(in crate::server) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<LostTask> {
         let mut readers = self.readers.borrow_mut();
         readers.iter_mut().map(|reader| reader.task.poll_lost(cx)).find(Poll::is_ready).unwrap_or(Poll::Pending)
     }
 }
 
-impl XdpTargets {
+fn add<T>(table: &RefCell<Vec<Weak<T>>>, new: &Rc<T>) {
+    let mut table = table.borrow_mut();
+    table.retain(|known| known.strong_count() > 0);
+    table.push(Rc::downgrade(new));
+}
+
+impl FrameReaders {
     async fn read(
         self: Rc<Self>,
         socket: Rc<WorkerSocket>,
@@ -172,7 +192,7 @@ impl XdpTargets {
             let mut turns = 0;
             // Checking the ring costs no system call, so empty it. Then further frames are a new edge for the
             // runtime.
-            while turns < MAX_TURNS && socket.xsk().receive(|frames| self.take(&socket, frames)) > 0 {
+            while turns < MAX_TURNS && self.receive(&socket) {
                 turns += 1;
             }
             if turns > 0 {
@@ -185,6 +205,11 @@ impl XdpTargets {
                 yield_now().await;
             }
         }
+    }
+
+    /// Receives a batch of frames, and returns true if there were any.
+    fn receive(&self, socket: &WorkerSocket) -> bool {
+        socket.xsk.receive(|frames| self.take(socket, frames)) > 0
     }
 
     /// Passes frames on: first replies of backends, because a hedge could be spent on an attempt whose reply
@@ -200,39 +225,30 @@ impl XdpTargets {
         self.take_replies(&mut arrivals, now);
         invalid += self.judge_sources(socket, &mut arrivals, now);
         while let Some(to) = arrivals.iter().flatten().map(|arrival| arrival.to).next() {
-            let same = arrivals.iter().flatten().filter(|arrival| arrival.to == to).map(|arrival| arrival.datagram);
-            match self.listener(to).as_deref().map(|listener| &listener.target) {
-                Some(XdpTarget::Forwarder { forwarder, listener }) => {
-                    forwarder.borrow_mut().take_datagrams(*listener, same, now);
-                }
-                Some(XdpTarget::Authority { authority, socket, responses }) => {
-                    authority.answer_datagrams(socket, same, &mut responses.borrow_mut());
-                }
+            let same = FrameDatagrams { arrivals: arrivals.iter(), to };
+            match self.listener(to) {
+                Some(listener) => (listener.take)(same),
                 // The listener or the backend port was just removed.
                 None => invalid += same.count() as u64,
             }
-            arrivals
-                .iter_mut()
-                .filter(|arrival| arrival.is_some_and(|arrival| arrival.to == to))
-                .for_each(|arrival| *arrival = None);
+            for arrival in &mut arrivals {
+                arrival.take_if(|arrival| arrival.to == to);
+            }
         }
         if invalid > 0 {
-            socket.xsk().count_invalid(invalid);
+            socket.xsk.count_invalid(invalid);
         }
     }
 
-    fn take_replies(&self, arrivals: &mut [Option<XdpArrival<'_>>], now: Instant) {
+    fn take_replies(&self, arrivals: &mut [Option<FrameArrival<'_>>], now: Instant) {
         for forwarder in self.forwarders.borrow().iter().filter_map(Weak::upgrade) {
             let mut forwarder = forwarder.borrow_mut();
             let mut is_any = false;
             for arrival in &mut *arrivals {
-                let is_reply = arrival.is_some_and(|XdpArrival { datagram, to, .. }| {
-                    forwarder.take_reply(datagram.peer, to, datagram.bytes, now)
+                let reply = arrival.take_if(|FrameArrival { datagram, to, .. }| {
+                    forwarder.take_reply(datagram.peer, *to, datagram.bytes, now)
                 });
-                if is_reply {
-                    *arrival = None;
-                    is_any = true;
-                }
+                is_any |= reply.is_some();
             }
             if is_any {
                 forwarder.end_tick(now);
@@ -242,7 +258,7 @@ impl XdpTargets {
 
     /// Sets the path of each response, and drops queries from sources that are no other host.
     /// Returns the number of drops.
-    fn judge_sources(&self, socket: &WorkerSocket, arrivals: &mut [Option<XdpArrival<'_>>], now: Instant) -> u64 {
+    fn judge_sources(&self, socket: &WorkerSocket, arrivals: &mut [Option<FrameArrival<'_>>], now: Instant) -> u64 {
         let mut sources = self.sources.borrow_mut();
         let mut dropped = 0;
         for place in arrivals {
@@ -273,7 +289,7 @@ impl XdpTargets {
     }
 }
 
-fn arrive<'f>(socket: &WorkerSocket, frame: &UdpFrame<'f>) -> XdpArrival<'f> {
+fn arrive<'f>(socket: &WorkerSocket, frame: &UdpFrame<'f>) -> FrameArrival<'f> {
     let &UdpFrame { link: came, source, destination: to, payload: bytes } = frame;
     let path = ReplyPath::by_socket(Some(LocalAddress::new(to.ip(), socket.interface)));
     let peer = match source {
@@ -283,7 +299,7 @@ fn arrive<'f>(socket: &WorkerSocket, frame: &UdpFrame<'f>) -> XdpArrival<'f> {
         }
         SocketAddr::V4(_) | SocketAddr::V6(_) => source,
     };
-    XdpArrival { datagram: Datagram { bytes, peer, path, is_truncated: false }, to, came }
+    FrameArrival { datagram: Datagram { bytes, peer, path, is_truncated: false }, to, came }
 }
 
 fn is_wildcard_of(bound: SocketAddr, to: SocketAddr) -> bool {

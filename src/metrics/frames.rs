@@ -1,10 +1,10 @@
-//! Counters of the frames on each AF_XDP interface.
+//! Counters of the frames on each interface whose datagrams bypass the kernel.
 
 use serde::{Deserialize, Serialize};
 
 /// The frame counters of one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct XdpSnapshot {
+pub struct FrameSnapshot {
     /// The name of the interface.
     pub interface: String,
     /// Frames handed to a worker.
@@ -13,13 +13,13 @@ pub struct XdpSnapshot {
     pub passed: u64,
     /// Frames for a worker that were lost: no room, or no whole datagram.
     pub in_dropped: u64,
-    /// Frames sent by AF_XDP.
+    /// Frames sent past the kernel.
     pub sent: u64,
     /// Frames that the interface did not accept. Their datagrams were sent through sockets.
     pub out_dropped: u64,
 }
 
-impl XdpSnapshot {
+impl FrameSnapshot {
     /// Combines the counters with those of `other` by `join`.
     pub fn with(&self, other: &Self, join: fn(u64, u64) -> u64) -> Self {
         Self {

@@ -6,24 +6,25 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use tokio::sync::Mutex;
+
+use super::frames::DeviceSocket;
 use crate::config::{KeyWord, XdpInterface, XdpMode, ZeroCopy};
-use crate::metrics::XdpSnapshot;
-use crate::net::xdp::Home;
+use crate::metrics::FrameSnapshot;
+use crate::net::xdp::SharedXsk;
 use crate::net::xdp::bpf::{BpfLink, Mode};
 use crate::net::xdp::filter::XdpFilter;
 use crate::net::xdp::frame::Checksums;
 use crate::net::xdp::netlink::{self, InterfaceFacts};
 use crate::net::xdp::socket::{Copying, FrameCounts, Xsk, dropped_by_kernel};
-use crate::server::worker::XdpSocket;
 
 pub(super) struct XdpDevice {
     config: XdpInterface,
     prepared: Option<PreparedDevice>,
     problem: Option<String>,
     logged: Option<Option<String>>,
-    before: XdpSnapshot,
+    before: FrameSnapshot,
 }
 
 /// The parts whose creation needs privileges.
@@ -38,7 +39,7 @@ struct PreparedDevice {
 
 struct DeviceQueue {
     number: u32,
-    home: Home,
+    xsk: SharedXsk,
     fd: OwnedFd,
     counts: Arc<FrameCounts>,
     is_bound: bool,
@@ -46,7 +47,7 @@ struct DeviceQueue {
 
 impl XdpDevice {
     pub(super) fn prepare(config: XdpInterface, workers: u32) -> Self {
-        let before = XdpSnapshot { interface: config.name.clone(), ..XdpSnapshot::default() };
+        let before = FrameSnapshot { interface: config.name.clone(), ..FrameSnapshot::default() };
         let mut this = Self { config, prepared: None, problem: None, logged: None, before };
         match netlink::interface(&this.config.name) {
             Ok(Some(facts)) => match PreparedDevice::new(&this.config, facts, workers) {
@@ -141,25 +142,25 @@ impl XdpDevice {
         self.prepared = None;
     }
 
-    pub(super) fn of_worker(&self, worker: usize, workers: u32) -> Vec<XdpSocket> {
+    pub(super) fn of_worker(&self, worker: usize, workers: u32) -> Vec<DeviceSocket> {
         let Some(prepared) = self.prepared.as_ref().filter(|prepared| prepared.is_whole()) else { return Vec::new() };
         let its = prepared.queues.iter().filter(|queue| (queue.number % workers) as usize == worker);
-        let socket = |queue: &DeviceQueue| XdpSocket {
+        let socket = |queue: &DeviceQueue| DeviceSocket {
             interface: prepared.facts.index,
             checksums: prepared.checksums(),
             filter: Arc::clone(&prepared.filter),
-            home: Arc::clone(&queue.home),
+            xsk: Arc::clone(&queue.xsk),
         };
         its.map(socket).collect()
     }
 
-    pub(super) fn add_counted(&mut self, counted: &[XdpSnapshot]) {
+    pub(super) fn add_counted(&mut self, counted: &[FrameSnapshot]) {
         if let Some(counted) = counted.iter().find(|counted| counted.interface == self.before.interface) {
             self.before = self.before.with(counted, u64::saturating_add);
         }
     }
 
-    pub(super) fn snapshot(&self) -> XdpSnapshot {
+    pub(super) fn snapshot(&self) -> FrameSnapshot {
         let mut all = self.before.clone();
         if let Some(prepared) = &self.prepared {
             all.passed += prepared.filter.passed();
@@ -191,7 +192,7 @@ impl PreparedDevice {
             let xsk = Xsk::new(number, Arc::clone(&mtu), copying).map_err(|error| lacks("socket of AF_XDP", &error))?;
             let counts = Arc::clone(xsk.counts());
             let fd = xsk.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
-            Ok(DeviceQueue { number, home: Arc::new(Mutex::new(Some(xsk))), fd, counts, is_bound: false })
+            Ok(DeviceQueue { number, xsk: Arc::new(Mutex::new(xsk)), fd, counts, is_bound: false })
         };
         let queues = numbers.into_iter().map(queue).collect::<Result<_, String>>()?;
         Ok(Self { facts, mtu, filter: Arc::new(filter), queues, listening: HashSet::new(), attached: None })
@@ -286,7 +287,7 @@ impl PreparedDevice {
 
 impl DeviceQueue {
     fn with<T>(&self, what: impl FnOnce(&Xsk) -> T) -> Option<T> {
-        self.home.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(what)
+        self.xsk.try_lock().ok().as_deref().map(what)
     }
 }
 
@@ -325,7 +326,7 @@ mod tests {
     #[test]
     fn frames_that_another_process_has_counted_are_added_to_those_of_the_same_interface() {
         let mut interface = XdpDevice::prepare(XdpInterface::of_name("absent0".to_owned()), 1);
-        let counted = |interface: &str, taken| XdpSnapshot {
+        let counted = |interface: &str, taken| FrameSnapshot {
             interface: interface.to_owned(),
             taken,
             passed: 2,

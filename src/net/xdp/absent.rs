@@ -1,0 +1,69 @@
+//! The seam of a build without the cargo feature `xdp`: all datagrams use sockets.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroU16;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::sys::batch::SendBatch;
+use crate::policy::query_slots::{QuerySlot, SocketId};
+
+/// A way past the kernel that no datagram takes.
+#[derive(Default)]
+pub struct Bypass;
+
+impl Bypass {
+    /// Returns false: nothing disturbs GRO.
+    pub fn is_gro_off(&self) -> bool {
+        false
+    }
+
+    /// Returns false: there are no sockets.
+    pub fn is_active(&self) -> bool {
+        false
+    }
+
+    /// Queues nothing, because no datagram has a link.
+    pub fn push(
+        &self,
+        _: NonZeroU16,
+        _: (SocketAddr, SocketAddr),
+        _: impl FnOnce(&mut Vec<u8>),
+        _: impl FnOnce(&[u8]),
+    ) {
+    }
+
+    /// Sends nothing.
+    pub fn flush(&self) {}
+}
+
+/// The ports of a worker's sockets to backends. None is held.
+pub struct BypassPorts {
+    bypass: Rc<Bypass>,
+}
+
+impl BypassPorts {
+    /// Creates an empty set of ports.
+    pub fn new(bypass: Rc<Bypass>) -> Self {
+        Self { bypass }
+    }
+
+    /// The bypass of these ports.
+    pub fn bypass(&self) -> &Bypass {
+        &self.bypass
+    }
+
+    /// Holds nothing.
+    pub fn hold(&mut self, _: SocketId, _: &UdpSocket, _: SocketAddr, _: &mut Option<Instant>, _: Instant) {}
+
+    /// Releases nothing.
+    pub fn release(&mut self, _: SocketId) {}
+
+    /// Leaves all messages in the batch.
+    pub fn divert(&self, _: SocketId, _: &mut SendBatch, _: &mut Vec<QuerySlot>) {}
+
+    /// Returns `None`: no datagram bypasses the kernel.
+    pub fn socket_between(&self, _: SocketAddr, _: SocketAddr) -> Option<SocketId> {
+        None
+    }
+}
