@@ -4,7 +4,7 @@
 //!   listeners ──▶ receive: read (wire), route ──┐                       ┌──▶ responses: UDP, TCP
 //!   TCP clients ──▶ receive ────────────────────┤     ┌──────────┐      ├──▶ net::backend_sockets
 //!   other workers ──▶ receive ──────────────────┼────▶│  engine  │──────┼──▶ fetches: whole answers by TCP
-//!   net::backend_sockets ──▶ tick ──────────────┤     └──────────┘  Io  ├──▶ by_tcp: attempts by TCP
+//!   net::backend_sockets ──▶ tick ──────────────┤     └──────────┘  Io  │    and attempts by TCP
 //!   the alarm ──▶ tick ─────────────────────────┘    (outside.rs)       └──▶ other workers, the prober
 //! ```
 //!
@@ -13,10 +13,8 @@
 //! `server/worker` reads the sockets.
 
 mod allowance;
-mod by_tcp;
 mod client;
 mod explain;
-mod fetch;
 mod fetches;
 mod outside;
 mod paced;
@@ -41,7 +39,6 @@ use tokio::sync::mpsc::{Sender, UnboundedSender};
 pub use self::client::{DatagramWay, Peer, ProxiedClient, ReplyChannel};
 pub use self::explain::{ExplainRequest, Operator};
 
-use self::by_tcp::{BY_TCP, ByTcp};
 use self::fetches::Fetches;
 use self::outside::{USUAL_QUERY, WorkerIo};
 use self::paced::PacedResponses;
@@ -128,27 +125,18 @@ impl Forwarder {
         now: Instant,
     ) -> io::Result<Rc<RefCell<Self>>> {
         let ForwarderLinks { shared, backend_sockets, fetches, own, counters, idle, tasks, taps, bypass } = links;
-        // Connections refer to the forwarder, which does not exist yet.
+        // Fetches refer to the forwarder, which does not exist yet.
         let this = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
-        let owner = Rc::clone(&this);
-        let by_tcp = fetches / BY_TCP;
-        let fetches = Fetches::new(fetches - by_tcp, tasks.clone(), move |key, report| {
-            if let Some(forwarder) = owner.get().and_then(Weak::upgrade) {
-                forwarder.borrow_mut().on_stream(key, report, Instant::now());
-            }
-        })?;
         let mut seeds = Seeds { policy: rand::random(), proof: [0; 16] };
         SysRng.try_fill_bytes(&mut seeds.proof).map_err(io::Error::other)?;
         let engines = Arc::clone(&shared.engines);
         let mut outside = WorkerIo {
             me,
-            this: Rc::clone(&this),
             state: Arc::clone(&state),
             shared,
             backend_sockets: BackendSockets::new(backend_sockets, USUAL_QUERY, bypass)?,
             refused: Vec::with_capacity(BATCH),
-            fetches,
-            by_tcp: ByTcp::new(by_tcp, tasks),
+            fetches: Fetches::new(fetches, tasks, Arc::clone(&counters), Rc::clone(&this)),
             way: ClientOutput { listeners: Vec::new(), paced: PacedResponses::default(), is_draining: false },
             by_stream: Vec::new(),
             counters: Arc::clone(&counters),

@@ -1,17 +1,15 @@
 //! The I/O of a worker's engine: backend sockets, connections, listeners, other workers and the prober.
 
-use std::cell::{OnceCell, RefCell};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use super::by_tcp::ByTcp;
 use super::explain::ExplainedRace;
 use super::fetches::Fetches;
 use super::responses::{ClientOutput, Delivery};
-use super::{Forwarder, HandOver, ReplyChannel, SharedForwarder};
+use super::{HandOver, ReplyChannel, SharedForwarder};
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
     AskedFor, ClientHandle as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, QuarantinedAttempt,
@@ -31,15 +29,12 @@ use crate::wire::{self, Cookie, Reply, ShownCookie};
 
 pub(super) struct WorkerIo {
     pub(super) me: WorkerId,
-    /// A reference to the forwarder for tasks that report later.
-    pub(super) this: Rc<OnceCell<Weak<RefCell<Forwarder>>>>,
     pub(super) state: Arc<ForwarderState>,
     pub(super) shared: Arc<SharedForwarder>,
     pub(super) backend_sockets: BackendSockets<Outstanding, QuarantinedAttempt>,
     /// Queries that could not be sent. The engine handles them before the tick ends.
     pub(super) refused: Vec<UnsentMessage<Outstanding, QuarantinedAttempt>>,
     pub(super) fetches: Fetches,
-    pub(super) by_tcp: ByTcp,
     pub(super) way: ClientOutput,
     pub(super) by_stream: Vec<(SocketSetId, Arc<SharedBackend>)>,
     pub(super) counters: Arc<Counters>,
@@ -160,14 +155,13 @@ impl Io for WorkerIo {
     }
 
     fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery, asked_for: AskedFor<'_, ReplyChannel>) -> bool {
-        let header = self.header(asked_for, || true).map(|header| header.octets).unwrap_or_default();
-        self.by_tcp.ask(outstanding, query, header, self.this.get().cloned().unwrap_or_default())
+        self.fetches.start_attempt(outstanding, query, self.header(asked_for, || true))
     }
 
-    fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, ReplyChannel>, now: Instant) -> bool {
+    fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, ReplyChannel>, _now: Instant) -> bool {
         let is_wanted = query.backends.iter().any(|backend| backend.wants_header);
         let header = if is_wanted { self.header(asked_for, || true) } else { None };
-        self.fetches.add(race, query, header.map(|header| header.octets).unwrap_or_default(), now)
+        self.fetches.start(race, query, header)
     }
 
     fn late_cookie(&self, client: &ReplyChannel, shown: ShownCookie) -> Option<Cookie> {

@@ -33,7 +33,6 @@ impl Forwarder {
         // Last, because otherwise a hedge would be sent for an attempt whose reply has already arrived.
         if is_time {
             self.tick(now).on_time();
-            self.on_fetches_due(now);
         }
         self.end_tick(now);
         has_more || !self.unread.is_empty()
@@ -130,7 +129,6 @@ impl Forwarder {
         outside.backend_sockets.tidy(now, |late| engine.on_quarantine_over(late, now));
         let next = [
             engine.next_due(),
-            outside.fetches.next_due(),
             outside.backend_sockets.next_tidy(),
             outside.way.paced.next_due(),
         ];

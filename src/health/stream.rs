@@ -12,6 +12,7 @@ use std::task::Poll;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::connect_problem;
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::server_client::{ConnectError, ServerClient};
@@ -72,7 +73,7 @@ impl StreamProbe {
             }
             let mut client = ServerClient::connect(server, &protocol, tls.as_deref()).await?;
             if wants_header {
-                client.say_own();
+                client.begin_with(&ClientHeader::own());
             }
             let reply = client.ask(&query).await?;
             Ok(ProbedBy { client, is_fresh: true, reply })

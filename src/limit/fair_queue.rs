@@ -8,7 +8,7 @@ pub struct FairQueue<K, T> {
     parties: VecDeque<(K, VecDeque<T>)>,
 }
 
-impl<K: PartialEq + Copy, T: PartialEq> FairQueue<K, T> {
+impl<K: PartialEq + Copy, T> FairQueue<K, T> {
     /// Creates an empty queue.
     pub fn new() -> Self {
         Self { parties: VecDeque::new() }
@@ -49,10 +49,10 @@ impl<K: PartialEq + Copy, T: PartialEq> FairQueue<K, T> {
     }
 
     /// Removes an item before its turn. Returns true if it was queued.
-    pub fn remove(&mut self, party: K, item: &T) -> bool {
+    pub fn remove(&mut self, party: K, is_meant: impl Fn(&T) -> bool) -> bool {
         let Some(place) = self.parties.iter().position(|(known, _)| *known == party) else { return false };
         let items = &mut self.parties[place].1;
-        let Some(found) = items.iter().position(|known| known == item) else { return false };
+        let Some(found) = items.iter().position(is_meant) else { return false };
         items.remove(found);
         if items.is_empty() {
             self.parties.remove(place);
@@ -61,7 +61,7 @@ impl<K: PartialEq + Copy, T: PartialEq> FairQueue<K, T> {
     }
 }
 
-impl<K: PartialEq + Copy, T: PartialEq> Default for FairQueue<K, T> {
+impl<K: PartialEq + Copy, T> Default for FairQueue<K, T> {
     fn default() -> Self {
         Self::new()
     }
@@ -104,9 +104,10 @@ mod tests {
     fn what_is_taken_out_has_no_turn() {
         let mut turns = FairQueue::new();
         (0..3).for_each(|item| turns.push('a', item));
-        assert!(turns.remove('a', &1) && !turns.remove('a', &1) && !turns.remove('b', &0));
+        assert!(turns.remove('a', |item| *item == 1) && !turns.remove('a', |item| *item == 1));
+        assert!(!turns.remove('b', |item| *item == 0));
         assert_eq!(drain(&mut turns), [('a', 0), ('a', 2)]);
         turns.push('a', 7);
-        assert!(turns.remove('a', &7) && turns.is_empty());
+        assert!(turns.remove('a', |item| *item == 7) && turns.is_empty());
     }
 }

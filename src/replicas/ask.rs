@@ -85,7 +85,7 @@ async fn ask_once(member: &ReplicaMember, asked: &ReplicaQuestion<'_>, deadline:
     }
     let mut client = ServerClient::connect(*socket, protocol, tls.as_deref()).await?;
     if *wants_header {
-        client.say_own();
+        client.begin_with(&ClientHeader::own());
     }
     let reply = client.ask(&query).await?;
     // The connection carries one query, so any other message is an error.

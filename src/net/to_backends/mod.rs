@@ -6,15 +6,15 @@
 //! | [`connection`] | a connection as a value: bytes in, messages out, for any stream transport |
 //! | `tcp`, `http`, `quic` | the protocols of such a connection |
 //! | [`tls`] | trust, names and configuration of TLS to servers |
-//! | [`streams`] | connections for replies that are fetched whole by TCP |
 //! | [`client`], [`server_client`] | clients of one server for probes, transfers and tools |
+//! | [`shared_client`] | such a client that concurrent queries share, for fetches and tools |
 
 pub mod client;
 pub mod connection;
 mod http;
 mod quic;
 pub mod server_client;
+pub mod shared_client;
 pub mod sockets;
-pub mod streams;
 mod tcp;
 pub mod tls;

@@ -95,9 +95,9 @@ impl ServerClient {
         Ok(client)
     }
 
-    /// Queues a PROXY header for our own queries, for TCP servers that require one.
-    pub fn say_own(&mut self) {
-        self.connection.queue_frames(&ClientHeader::own().octets);
+    /// Queues a PROXY header, for TCP servers that require one before the first query.
+    pub fn begin_with(&mut self, header: &ClientHeader) {
+        self.connection.queue_frames(&header.octets);
     }
 
     /// Queues a query, which leaves with the next [`next`](Self::next). Its reply has the same ID.
