@@ -19,11 +19,6 @@ impl RaceRef {
         Self { index: index.to_le_bytes(), generation: [a, b, c] }
     }
 
-    #[cfg(test)]
-    pub(crate) fn first_at(index: u32) -> Self {
-        Self::new(index, 0)
-    }
-
     /// Returns the number of the place, which is unique among present races.
     pub fn index(self) -> u32 {
         u32::from_le_bytes(self.index)

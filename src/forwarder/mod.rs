@@ -52,9 +52,8 @@ use crate::net::Bypass;
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, SendBatch};
 use crate::net::tasks::Tasks;
-use crate::net::to_backends::sockets::BackendSockets;
+use crate::net::to_backends::sockets::{BackendSockets, Event};
 use crate::net::to_backends::tls::BackendTls;
-use crate::policy::query_slots::SocketId;
 use crate::state::{ForwarderState, HealthEvent};
 use crate::taps::WorkerTaps;
 use crate::wire::QuestionKey;
@@ -111,7 +110,7 @@ pub struct Forwarder {
     outside: WorkerIo,
     own: Arc<OwnAddresses>,
     idle: Rc<Notify>,
-    unread: Vec<SocketId>,
+    unread: Vec<Event>,
     messages: Vec<u8>,
     folded: Vec<u8>,
 }

@@ -56,15 +56,15 @@ impl Io for WorkerIo {
     }
 
     fn is_cold(&self, sockets: SocketSetId) -> bool {
-        self.backend_sockets.is_cold(sockets)
+        self.backend_sockets.connections.is_cold(sockets)
     }
 
     fn dial(&mut self, sockets: SocketSetId, now: Instant) {
-        self.backend_sockets.dial(sockets, now);
+        self.backend_sockets.connections.dial(sockets, now);
     }
 
     fn opened(&self, socket: SocketId) -> Option<Instant> {
-        self.backend_sockets.opened_at(socket)
+        self.backend_sockets.connections.opened_at(socket)
     }
 
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
@@ -83,7 +83,7 @@ impl Io for WorkerIo {
         if self.backend_sockets.is_full(sockets) {
             self.backend_sockets.flush(&mut self.refused);
         }
-        let header = self.header(asked_for, || self.backend_sockets.is_by_stream(sockets));
+        let header = self.header(asked_for, || self.backend_sockets.connections.has(sockets));
         let Self { backend_sockets, taps, .. } = self;
         let write = |slot: QuerySlot, out: &mut Vec<u8>| {
             write(slot, out);
@@ -92,11 +92,7 @@ impl Io for WorkerIo {
                 taps.attempt(&attempt_message(attempt, now, None, out));
             }
         };
-        let queued = match header {
-            None => backend_sockets.queue_elsewhere(sockets, outstanding, avoid, now, write),
-            Some(header) => backend_sockets.queue_behind(sockets, outstanding, (avoid, &header), now, write),
-        };
-        queued.map_err(not_sent)
+        backend_sockets.queue(sockets, outstanding, (avoid, header.as_ref()), now, write).map_err(not_sent)
     }
 
     fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant) {
@@ -158,7 +154,13 @@ impl Io for WorkerIo {
         self.fetches.start_attempt(outstanding, query, self.header(asked_for, || true))
     }
 
-    fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, ReplyChannel>, _now: Instant) -> bool {
+    fn fetch(
+        &mut self,
+        race: RaceRef,
+        query: FetchQuery,
+        asked_for: AskedFor<'_, ReplyChannel>,
+        _now: Instant,
+    ) -> bool {
         let is_wanted = query.backends.iter().any(|backend| backend.wants_header);
         let header = if is_wanted { self.header(asked_for, || true) } else { None };
         self.fetches.start(race, query, header)
@@ -313,7 +315,7 @@ impl WorkerIo {
         for place in 0..self.by_stream.len() {
             let (sockets, backend) = &self.by_stream[place];
             let (sockets, way) = (*sockets, self.stream_way(backend));
-            self.backend_sockets.set_stream_way(sockets, way);
+            self.backend_sockets.connections.set_way(sockets, way);
         }
     }
 }

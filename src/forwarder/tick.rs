@@ -9,9 +9,7 @@ use super::outside::not_sent;
 use crate::engine::{Outstanding, QuarantinedAttempt};
 use crate::metrics::DropReason;
 use crate::net::sys::batch::RecvBatch;
-use crate::net::to_backends::sockets::{
-    BackendSockets, ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage,
-};
+use crate::net::to_backends::sockets::{ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage};
 use crate::policy::query_slots::SocketId;
 use crate::wire::first_message;
 
@@ -19,15 +17,13 @@ impl Forwarder {
     /// Handles the events of backend sockets: replies, ICMP errors, the alarm.
     pub fn hear_backends(&mut self, events: &mut Vec<Event>, batch: &mut RecvBatch, now: Instant) -> bool {
         let has_more = self.outside.backend_sockets.ready(events);
-        events.extend(self.unread.drain(..).map(Event::Socket));
+        events.append(&mut self.unread);
         let mut is_time = false;
         for event in events.drain(..) {
             match event {
                 Event::Alarm => is_time = true,
-                Event::Socket(socket) if BackendSockets::<Outstanding, QuarantinedAttempt>::is_connection(socket) => {
-                    self.drain_connection(socket, now);
-                }
                 Event::Socket(socket) => self.drain_socket(socket, batch, now),
+                Event::Connection(connection) => self.drain_connection(connection, now),
             }
         }
         // Last, because otherwise a hedge would be sent for an attempt whose reply has already arrived.
@@ -53,7 +49,7 @@ impl Forwarder {
                 Err(RecvError::Other) => {}
             }
         }
-        self.unread.push(socket);
+        self.unread.push(Event::Socket(socket));
     }
 
     /// Reads a connection until it is empty or its share of the tick is used.
@@ -64,7 +60,7 @@ impl Forwarder {
         let mut has_more = true;
         for _ in 0..READS_A_TICK {
             messages.clear();
-            has_more = self.outside.backend_sockets.hear_connection(connection, &mut messages, now);
+            has_more = self.outside.backend_sockets.connections.hear(connection, &mut messages, now);
             let mut rest = messages.as_slice();
             while let Some((message, end)) = first_message(rest) {
                 self.tick(now).on_reply(connection, message);
@@ -76,7 +72,7 @@ impl Forwarder {
         }
         self.messages = messages;
         if has_more {
-            self.unread.push(connection);
+            self.unread.push(Event::Connection(connection));
         }
     }
 
@@ -108,10 +104,10 @@ impl Forwarder {
     /// Ends a tick: sends everything that was queued, and sets the alarm for the next timer.
     pub fn end_tick(&mut self, now: Instant) {
         let Self { engine, outside, .. } = self;
-        outside.backend_sockets.check_connections(now, |sockets| engine.p99(sockets));
+        outside.backend_sockets.connections.check(now, |sockets| engine.p99(sockets));
         loop {
             self.outside.backend_sockets.flush(&mut self.outside.refused);
-            if let Some(ended) = self.outside.backend_sockets.pop_ended() {
+            if let Some(ended) = self.outside.backend_sockets.pop_ended(now) {
                 self.on_ended(ended, now);
             } else if let Some(socket) = self.outside.backend_sockets.pop_struck() {
                 self.tick(now).on_unreachable(socket);
@@ -127,11 +123,7 @@ impl Forwarder {
         outside.backend_sockets.bypass().flush();
         outside.taps.end_turn();
         outside.backend_sockets.tidy(now, |late| engine.on_quarantine_over(late, now));
-        let next = [
-            engine.next_due(),
-            outside.backend_sockets.next_tidy(),
-            outside.way.paced.next_due(),
-        ];
+        let next = [engine.next_due(), outside.backend_sockets.next_tidy(), outside.way.paced.next_due()];
         if let Some(next) = next.into_iter().flatten().min() {
             outside.backend_sockets.wake_at(next, now);
         }

@@ -210,9 +210,9 @@ impl FetchPool {
         let order = |connection: &&Rc<FetchConnection>| (connection.taken.get(), now - connection.idle_since.get());
         let with_place = backend.connections.iter().filter(|connection| connection.taken.get() < pipeline);
         let kept = with_place.min_by_key(order).cloned();
-        let is_enough = kept.as_ref().is_some_and(|kept| {
-            kept.taken.get() < SPREAD.min(pipeline) && !(is_resent && kept.client.has_heard())
-        });
+        let is_enough = kept
+            .as_ref()
+            .is_some_and(|kept| kept.taken.get() < SPREAD.min(pipeline) && !(is_resent && kept.client.has_heard()));
         if is_enough {
             return kept;
         }

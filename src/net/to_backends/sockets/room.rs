@@ -7,14 +7,16 @@ pub(super) struct Room {
     /// The reserved sockets of each backend, at least one.
     share: usize,
     kept: usize,
+    backends: usize,
 }
 
 impl Room {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, open: 0, share: 1, kept: 0 }
+        Self { most, open: 0, share: 1, kept: 0, backends: 0 }
     }
 
     pub(super) fn divide(&mut self, open: impl ExactSizeIterator<Item = usize> + Clone) {
+        self.backends = open.len();
         self.share = (self.most / 2 / open.len().max(1)).max(1);
         self.open = open.clone().sum();
         self.kept = open.map(|open| self.share.saturating_sub(open)).sum();
@@ -25,8 +27,8 @@ impl Room {
     }
 
     /// Returns true if the room is exceeded because there are more backends than room.
-    pub(super) fn is_crowded(&self, backends: usize) -> bool {
-        self.open > self.most && backends > self.most.max(1)
+    pub(super) fn is_crowded(&self) -> bool {
+        self.open > self.most && self.backends > self.most.max(1)
     }
 
     pub(super) fn add(&mut self, open: usize) {

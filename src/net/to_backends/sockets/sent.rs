@@ -49,7 +49,7 @@ impl SentIds {
     }
 }
 
-const WARM: usize = super::BATCH;
+const WARM: usize = crate::net::sys::batch::BATCH;
 
 #[cfg(test)]
 mod tests {

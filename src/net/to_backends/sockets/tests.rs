@@ -5,13 +5,17 @@ mod bypass;
 
 use std::collections::HashSet;
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
 
-use super::socket::{UNPRIVILEGED, connected};
+use super::room::Room;
+use super::socket::{BackendSocket, Renewals, UNPRIVILEGED, connected};
+use super::udp::{BATCHES_PER_SOCKET, GRO_SOCKETS, GRO_TRIAL, SLOTS_PER_SOCKET, SOCKET_LIFETIME, SOCKETS_PER_BACKEND};
 use super::*;
 use crate::metrics::Want;
-use crate::net::sys::batch::SendBatch;
+use crate::net::sys::batch::{BATCH, SendBatch};
 
 /// The sockets to one backend, with the backend's socket.
 struct Fixture {
@@ -46,13 +50,15 @@ impl Fixture {
 
     /// Uses all credit for renewals.
     fn use_up_renewals(&mut self) {
-        self.sockets.renewals.credit = 0;
-        self.sockets.renewals.since = Some(self.now);
+        self.sockets.udp.renewals.credit = 0;
+        self.sockets.udp.renewals.since = Some(self.now);
     }
 
     /// Queues a message with this user data.
     fn queue(&mut self, user_data: u32) -> QuerySlot {
-        self.sockets.queue(self.set_id, user_data, self.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap()
+        self.sockets
+            .queue(self.set_id, user_data, (None, None), self.now, |_, out| out.extend_from_slice(MESSAGE))
+            .unwrap()
     }
 
     /// Sends the queued messages; returns those that were refused.
@@ -97,7 +103,7 @@ impl Fixture {
     }
 
     fn open(&self) -> impl Iterator<Item = &BackendSocket> {
-        self.sockets.sockets.iter().flatten()
+        self.sockets.udp.sockets.iter().flatten()
     }
 }
 
@@ -126,15 +132,15 @@ fn last_socket_stays_where_no_other_can_be_opened() {
     let mut fixture = Fixture::new();
     let port = fixture.round_trip().port();
     // No room is left for another socket.
-    fixture.sockets.room = Room::new(0);
-    fixture.sockets.room.divide([1, 100].into_iter());
+    fixture.sockets.udp.room = Room::new(0);
+    fixture.sockets.udp.room.divide([1, 100].into_iter());
     for _ in 0..3 {
         assert_eq!(fixture.round_trip().port(), port);
     }
-    fixture.sockets.room = Room::new(PLENTY);
-    fixture.sockets.divide_room();
+    fixture.sockets.udp.room = Room::new(PLENTY);
+    fixture.sockets.udp.divide_room();
     assert_ne!(fixture.round_trip().port(), port);
-    assert_eq!((fixture.open().count(), fixture.sockets.set(fixture.set_id).live.len()), (1, 1));
+    assert_eq!((fixture.open().count(), fixture.sockets.udp.set(fixture.set_id).live.len()), (1, 1));
 }
 
 #[test]
@@ -142,21 +148,24 @@ fn sockets_are_shared_where_there_is_room_for_few() {
     let mut fixture = Fixture::new();
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
     let other = fixture.sockets.add(other.local_addr().unwrap());
-    fixture.sockets.room = Room::new(8);
-    fixture.sockets.divide_room();
+    fixture.sockets.udp.room = Room::new(8);
+    fixture.sockets.udp.divide_room();
     for user_data in 0..1000 {
         fixture.send(user_data);
     }
     // Two sockets are reserved for the other backend.
     assert_eq!(fixture.open().count(), 6);
     for user_data in 0..10 {
-        fixture.sockets.queue(other, user_data, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+        fixture
+            .sockets
+            .queue(other, user_data, (None, None), fixture.now, |_, out| out.extend_from_slice(MESSAGE))
+            .unwrap();
         assert!(fixture.flush().is_empty());
     }
     assert_eq!(fixture.open().count(), 8);
     // Closed sockets make room.
     fixture.sockets.remove(fixture.set_id);
-    fixture.sockets.queue(other, 0, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+    fixture.sockets.queue(other, 0, (None, None), fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
     assert_eq!(fixture.open().count(), 3);
 }
 
@@ -190,7 +199,7 @@ fn a_backend_that_sends_trains_gets_sockets_for_them() {
         fixture.now += Renewals::EVERY;
         fixture.round_trip();
     }
-    assert_eq!(fixture.sockets.set(fixture.set_id).gro_sockets_left, 0);
+    assert_eq!(fixture.sockets.udp.set(fixture.set_id).gro_sockets_left, 0);
     // With AF_XDP there is no trial.
     #[cfg(feature = "xdp")]
     {
@@ -247,28 +256,28 @@ fn with_credit_each_message_of_a_burst_leaves_from_a_port_of_its_own() {
     }
     // Sockets that are open at the same time have different ports.
     assert_eq!(ports.len(), count as usize);
-    assert_eq!(fixture.sockets.set(fixture.set_id).live.len(), SOCKETS_PER_BACKEND);
+    assert_eq!(fixture.sockets.udp.set(fixture.set_id).live.len(), SOCKETS_PER_BACKEND);
     // Retired sockets keep their pending queries.
     assert!(slots.iter().all(|slot| fixture.sockets.find(slot.socket(), slot.id()).is_some()));
     for slot in slots {
         fixture.sockets.release(slot, fixture.now);
     }
     assert_eq!(fixture.open().count(), 1);
-    assert_eq!(fixture.sockets.renewals.credit, Renewals::BURST - count);
+    assert_eq!(fixture.sockets.udp.renewals.credit, Renewals::BURST - count);
 }
 
 #[test]
 fn socket_with_half_of_its_ids_taken_takes_no_more() {
     let mut fixture = Fixture::new();
-    fixture.sockets.room = Room::new(2);
-    fixture.sockets.divide_room();
+    fixture.sockets.udp.room = Room::new(2);
+    fixture.sockets.udp.divide_room();
     let slots = [fixture.send(0), fixture.send(1)];
-    fixture.sockets.socket(slots[0].socket()).taken_slots = SLOTS_PER_SOCKET;
+    fixture.sockets.udp.socket(slots[0].socket()).taken_slots = SLOTS_PER_SOCKET;
     for user_data in 2..12 {
         assert_eq!(fixture.send(user_data).socket(), slots[1].socket(), "another has some left");
     }
-    fixture.sockets.socket(slots[1].socket()).taken_slots = SLOTS_PER_SOCKET;
-    let refused = fixture.sockets.queue(fixture.set_id, 12, fixture.now, |_, _| {});
+    fixture.sockets.udp.socket(slots[1].socket()).taken_slots = SLOTS_PER_SOCKET;
+    let refused = fixture.sockets.queue(fixture.set_id, 12, (None, None), fixture.now, |_, _| {});
     assert_eq!(refused, Err(SendRefusal::Unsent(Want::Ports)));
 }
 
@@ -294,7 +303,7 @@ fn silence_opens_so_many_sockets_and_no_more() {
     for user_data in 0..500 {
         fixture.send(user_data);
     }
-    assert_eq!(fixture.sockets.set(fixture.set_id).live.len(), SOCKETS_PER_BACKEND);
+    assert_eq!(fixture.sockets.udp.set(fixture.set_id).live.len(), SOCKETS_PER_BACKEND);
     assert!(fixture.open().count() < SOCKETS_PER_BACKEND + 500 / BATCHES_PER_SOCKET as usize);
 }
 
@@ -307,7 +316,7 @@ fn socket_is_replaced_after_its_batches() {
     assert!(fixture.open().all(|socket| socket.batches <= BATCHES_PER_SOCKET));
     let retired = fixture.open().filter(|socket| socket.is_retired);
     assert!(retired.count() > 0, "a socket with taken slots is kept");
-    assert_eq!(fixture.sockets.set(fixture.set_id).live.len(), SOCKETS_PER_BACKEND);
+    assert_eq!(fixture.sockets.udp.set(fixture.set_id).live.len(), SOCKETS_PER_BACKEND);
 }
 
 #[test]
@@ -318,7 +327,7 @@ fn socket_is_replaced_after_its_time() {
     }
     fixture.now += SOCKET_LIFETIME;
     let slot = fixture.send(0);
-    let (opened, now) = (fixture.sockets.socket(slot.socket()).opened, fixture.now);
+    let (opened, now) = (fixture.sockets.udp.socket(slot.socket()).opened, fixture.now);
     assert_eq!(opened, now);
 }
 
@@ -383,13 +392,13 @@ fn backends_that_are_asked_by_turns_fill_the_same_batch() {
     let others: Vec<_> = (0..20).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
     for other in &others {
         let set_id = fixture.sockets.add(other.local_addr().unwrap());
-        fixture.sockets.queue(set_id, 1, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+        fixture.sockets.queue(set_id, 1, (None, None), fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
         assert!(fixture.flush().is_empty());
         let mut message = [0; 64];
         assert_eq!(other.recv(&mut message).unwrap(), MESSAGE.len());
         assert_eq!(message[2..MESSAGE.len()], MESSAGE[2..]);
     }
-    assert_eq!(fixture.sockets.spare_batches.len(), 1);
+    assert_eq!(fixture.sockets.udp.spare.len(), 1);
 }
 
 #[test]
@@ -397,9 +406,9 @@ fn error_that_waits_on_a_socket_costs_no_message() {
     let mut fixture = Fixture::dead();
     let first = fixture.send(1);
     // The ICMP error is pending on that socket, and the next send returns it.
-    let filling = fixture.sockets.spare_batches.take(first.socket());
-    fixture.sockets.set(fixture.set_id).filling = Some(filling);
-    fixture.sockets.dirty.push(fixture.set_id);
+    let filling = fixture.sockets.udp.spare.take(first.socket());
+    fixture.sockets.udp.set(fixture.set_id).filling = Some(filling);
+    fixture.sockets.udp.dirty.push(fixture.set_id);
     let second = fixture.queue(2);
     assert!(fixture.flush().is_empty());
     assert_eq!(second.socket(), first.socket());
@@ -420,7 +429,7 @@ fn message_that_the_kernel_does_not_take_is_handed_back() {
     let mut fixture = Fixture::new();
     let waits = fixture.queue(1);
     let too_long = |_, out: &mut Vec<u8>| out.resize(70_000, 0);
-    let refused = fixture.sockets.queue(fixture.set_id, 2, fixture.now, too_long).unwrap();
+    let refused = fixture.sockets.queue(fixture.set_id, 2, (None, None), fixture.now, too_long).unwrap();
     let handed_back = fixture.flush();
     assert_eq!(handed_back.len(), 1);
     let UnsentMessage { state, socket_set, why } = handed_back[0];
@@ -452,8 +461,8 @@ fn last_socket_of_a_backend_that_is_asked_is_not_idle() {
     let mut fixture = Fixture::new();
     let port = fixture.round_trip().port();
     // No room is left for another socket.
-    fixture.sockets.room = Room::new(0);
-    fixture.sockets.room.divide([1, 100].into_iter());
+    fixture.sockets.udp.room = Room::new(0);
+    fixture.sockets.udp.room.divide([101].into_iter());
     for _ in 0..3 {
         fixture.now += SOCKET_LIFETIME;
         fixture.sockets.tidy(fixture.now, |_| None);
@@ -475,7 +484,8 @@ fn taking_back_what_waits_leaves_other_backends_alone() {
     fixture.send(1);
     let late = fixture.send(2);
     fixture.sockets.quarantine(late, fixture.now, |user_data| user_data);
-    let kept = fixture.sockets.queue(other, 3, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+    let kept =
+        fixture.sockets.queue(other, 3, (None, None), fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
     assert!(fixture.flush().is_empty());
     // In a batch that has not left yet.
     fixture.queue(4);

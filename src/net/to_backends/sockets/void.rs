@@ -4,54 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::sent::SentIds;
-use super::{BackendSockets, UnsentMessage};
-use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
-
-impl<T: Copy, L: Copy> BackendSockets<T, L> {
-    /// Counts a near miss. Returns true if the caller must call [`void`](Self::void).
-    pub fn is_suspicious(&mut self, number: SocketId) -> bool {
-        let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return false };
-        socket.near_misses = socket.near_misses.saturating_add(1);
-        socket.near_misses >= MAX_NEAR_MISSES && !socket.is_void
-    }
-
-    /// Returns true if the socket used this ID recently, so that the reply is a duplicate or late.
-    pub fn was_in_use(&self, number: SocketId, id: u16) -> bool {
-        QuerySlot::new(number, id).is_some_and(|slot| self.returned.holds(slot))
-    }
-
-    /// Makes a flushed socket void: it sends nothing, and its input is ignored. Takes back all its queries.
-    pub fn void(&mut self, number: SocketId, now: Instant, taken: &mut Vec<SlotState<T, L>>) {
-        let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return };
-        socket.is_void = true;
-        self.take_from(number, SentIds::all, taken);
-        // Without the open socket, the kernel would answer each forgery with an ICMP error.
-        let stays = self.voided.add(number, now);
-        self.retire(number);
-        if !stays {
-            self.close(number);
-        }
-    }
-
-    /// Frees the slot of a query that was sent again from another socket; its reply is no longer needed.
-    pub fn withdraw(&mut self, slot: QuerySlot) {
-        if self.slots.remove(slot).is_some() {
-            self.returned.note(slot);
-            if Self::is_connection(slot.socket()) {
-                return self.free_on_connection(slot, None);
-            }
-            self.socket(slot.socket()).free_one();
-            self.close_if_done(slot.socket());
-        }
-    }
-
-    /// Flushes and then retires the slot's socket, if another can be opened: a forger may know its port.
-    pub fn shun(&mut self, slot: QuerySlot, refused: &mut Vec<UnsentMessage<T, L>>) {
-        self.flush(refused);
-        self.spend(slot.socket());
-    }
-}
+use crate::policy::query_slots::{QuerySlot, SocketId};
 
 /// By ID: the socket that released it last.
 pub(super) struct ReturnedIds(Box<[u16]>);

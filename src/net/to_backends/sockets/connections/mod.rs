@@ -22,21 +22,24 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::dial::{Dial, Fault, SharedBuffers};
-use super::BackendSockets;
-use super::sent::SentIds;
-use crate::metrics::{BackendConnectionCounters, ConnectionKind, LostCause};
+use rand::rngs::StdRng;
+
+use self::dial::{Dial, SharedBuffers};
+use crate::metrics::{BackendConnectionCounters, LostCause};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::to_backends::connection::{
     AskedIds, ConnectionBackoff, LearnedIdleTimeout, SilenceClock, StreamProtocol, silence_limit,
 };
 use crate::net::to_backends::tls::ClientTls;
 use crate::policy::connections::ConnectionPoolRules;
-use crate::policy::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
+use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 
 /// The settings for a backend that is asked by stream.
 pub struct StreamWay {
@@ -63,15 +66,11 @@ pub struct StreamWay {
 /// Returns the current TLS settings of a backend, which a reload may change.
 pub type TlsSource = dyn Fn() -> Option<Arc<ClientTls>>;
 
-/// The end of a connection, to be reported to the caller.
-#[derive(Debug)]
-pub struct EndedConnection<T, L> {
-    /// The set of the backend.
-    pub socket_set: SocketSetId,
-    /// The state of the slots that were taken.
-    pub taken: Vec<SlotState<T, L>>,
-    /// The kind of the end.
-    pub how: ConnectionEnd,
+/// The end of a connection, with the slots that it took.
+pub(in crate::net) struct PoolEnd {
+    pub(in crate::net) socket_set: SocketSetId,
+    pub(in crate::net) slots: Vec<QuerySlot>,
+    pub(in crate::net) how: ConnectionEnd,
 }
 
 /// The kind of the end of a connection.
@@ -90,21 +89,26 @@ pub enum ConnectionEnd {
     },
 }
 
-pub(super) struct ConnectionPool<T, L> {
+/// The connections of one worker to the backends that are asked by stream.
+pub struct ConnectionPool {
+    sets: Vec<Option<Box<StreamSet>>>,
     places: Vec<Option<Box<PooledConnection>>>,
     free: Vec<SocketId>,
     /// Numbers that become free once no caller can hold a reply that was received under them.
     closed: Vec<SocketId>,
     dirty: Vec<SocketId>,
-    ended: Vec<EndedConnection<T, L>>,
+    ended: Vec<PoolEnd>,
     next_check: Option<Instant>,
     /// The time of the last query, input or check.
     now: Instant,
     room: SharedBuffers,
     message: Vec<u8>,
+    epoll: Rc<OwnedFd>,
+    rng: StdRng,
 }
 
-pub(super) struct StreamSet {
+struct StreamSet {
+    address: SocketAddr,
     way: StreamWay,
     connections: Vec<SocketId>,
     backoff: ConnectionBackoff,
@@ -122,21 +126,25 @@ pub(super) struct StreamSet {
 struct PooledConnection {
     set_id: SocketSetId,
     whose: Whose,
-    begun: Instant,
-    dials: [Option<Dial>; 2],
-    is_doubled: bool,
-    is_open: bool,
+    dials: Dials,
+    /// The time when it was opened; `None` while it is dialled.
     opened: Option<Instant>,
-    /// Frames that wait for the connection to open.
-    waiting: Vec<u8>,
-    taken_slots: u32,
-    sent: SentIds,
+    /// The IDs of the taken slots.
+    taken: Vec<u16>,
     asked: AskedIds,
     clock: SilenceClock,
     /// The time when it was opened, or its last slot became free.
     idle_since: Instant,
     heard: u32,
     is_retired: bool,
+}
+
+struct Dials {
+    begun: Instant,
+    both: [Option<Dial>; DIALS],
+    is_doubled: bool,
+    /// Frames that wait for the connection to open.
+    waiting: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,76 +160,79 @@ impl Whose {
     }
 }
 
-impl<T: Copy, L: Copy> ConnectionPool<T, L> {
-    pub(super) fn new() -> Self {
-        Self {
-            places: Vec::new(),
-            free: Vec::new(),
-            closed: Vec::new(),
-            dirty: Vec::new(),
-            ended: Vec::new(),
-            next_check: None,
-            now: Instant::now(),
-            room: SharedBuffers::default(),
-            message: Vec::new(),
-        }
-    }
-
-    pub(super) fn free_closed(&mut self) {
-        self.free.append(&mut self.closed);
-    }
-
-    pub(super) fn has_queued(&self) -> bool {
-        !self.dirty.is_empty()
-    }
-
-    pub(super) fn next_check(&self) -> Option<Instant> {
-        self.next_check
-    }
-
-    pub(super) fn set_of(&self, number: SocketId) -> Option<SocketSetId> {
-        self.get(number).map(|connection| connection.set_id)
-    }
-
-    fn get(&self, number: SocketId) -> Option<&PooledConnection> {
-        self.places.get(place_of(number)?)?.as_deref()
-    }
-
-    fn get_mut(&mut self, number: SocketId) -> Option<&mut PooledConnection> {
-        self.places.get_mut(place_of(number)?)?.as_deref_mut()
-    }
-
-    fn check_at(&mut self, at: Instant) {
-        self.next_check = Some(self.next_check.map_or(at, |next| next.min(at)));
-    }
-
-    fn note_queued(&mut self, number: SocketId) {
-        if self.dirty.last() != Some(&number) {
-            self.dirty.push(number);
-        }
-    }
-
-    fn number(&mut self) -> Option<SocketId> {
-        if let Some(free) = self.free.pop() {
-            return Some(free);
-        }
-        let number = FIRST + self.places.len() as u32;
-        (number < QuerySlot::MAX_SOCKETS as u32).then(|| {
-            self.places.push(None);
-            SocketId(number)
+impl PooledConnection {
+    fn new(set_id: SocketSetId, dial: Option<Dial>, begun: Instant, header: Option<&ClientHeader>) -> Box<Self> {
+        let waiting = header.map(|header| header.octets.clone()).unwrap_or_default();
+        Box::new(Self {
+            set_id,
+            whose: Whose::of(header),
+            dials: Dials { begun, both: [dial, None], is_doubled: false, waiting },
+            opened: None,
+            taken: Vec::new(),
+            asked: AskedIds::new(),
+            clock: SilenceClock::default(),
+            idle_since: begun,
+            heard: 0,
+            is_retired: false,
         })
+    }
+
+    fn is_open(&self) -> bool {
+        self.opened.is_some()
+    }
+
+    fn open_dial(&mut self) -> Option<&mut Dial> {
+        if self.is_open() { self.dials.iter_mut().next() } else { None }
+    }
+
+    fn unwritten(&self) -> usize {
+        self.dials.waiting.len() + self.dials.iter().map(|dial| dial.stream.unwritten()).sum::<usize>()
+    }
+
+    /// Returns true if it accepts another query now.
+    fn has_room(&self) -> bool {
+        let takes_more = !self.is_open() || self.dials.iter().all(|dial| dial.stream.has_room());
+        takes_more && self.unwritten() <= MAX_UNWRITTEN
+    }
+
+    /// Returns true if queries that have no other connection may wait here.
+    fn may_hold(&self) -> bool {
+        self.is_open() && self.dials.iter().all(|dial| dial.stream.may_hold()) && self.unwritten() <= MAX_UNWRITTEN
+    }
+
+    fn is_stalled(&self, now: Instant) -> bool {
+        let is_silent = self.clock.lasts(now).is_some_and(|lasts| lasts >= UNACKNOWLEDGED);
+        let unacknowledged = || self.dials.iter().find_map(|dial| dial.unacknowledged_for(now));
+        is_silent && unacknowledged().is_some_and(|since| since >= UNACKNOWLEDGED)
     }
 }
 
-impl PooledConnection {
-    fn open_dial(&mut self) -> Option<&mut Dial> {
-        if self.is_open { self.dials.iter_mut().flatten().next() } else { None }
+impl Dials {
+    fn iter(&self) -> impl Iterator<Item = &Dial> {
+        self.both.iter().flatten()
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Dial> {
+        self.both.iter_mut().flatten()
+    }
+
+    fn get_mut(&mut self, which: usize) -> Option<&mut Dial> {
+        self.both.get_mut(which)?.as_mut()
+    }
+
+    fn take(&mut self, which: usize) -> Option<Dial> {
+        self.both.get_mut(which)?.take()
+    }
+
+    fn are_begun(&self) -> bool {
+        self.both.iter().any(Option::is_some)
     }
 }
 
 impl StreamSet {
-    fn new(way: StreamWay) -> Self {
+    fn new(address: SocketAddr, way: StreamWay) -> Self {
         Self {
+            address,
             connections: Vec::with_capacity(2 * usize::from(way.rules.max)),
             way,
             backoff: ConnectionBackoff::new(),
@@ -233,11 +244,15 @@ impl StreamSet {
             paused_until: None,
         }
     }
-}
 
-impl StreamSet {
     fn is_paused(&self, now: Instant) -> bool {
         self.paused_until.is_some_and(|until| now < until)
+    }
+
+    /// Notes that a connection was useful.
+    fn note_useful(&mut self) {
+        self.backoff.succeeded();
+        self.barren = 0;
     }
 
     /// Returns the time of the next dial if queries may wait for it: it is soon and no other backend exists.
@@ -245,164 +260,15 @@ impl StreamSet {
         let is_soon = |at: &Instant| at.saturating_duration_since(now) <= self.way.rules.connect_timeout;
         self.backoff.until(now).filter(|_| self.way.is_alone).filter(is_soon)
     }
-}
 
-impl<T: Copy, L: Copy> BackendSockets<T, L> {
-    /// Adds a set for a backend that is asked by stream. Nothing is dialled yet.
-    pub fn add_by_stream(&mut self, address: SocketAddr, way: StreamWay) -> SocketSetId {
-        self.connections.room.make_for(way.protocol.is_by_udp());
-        self.add_set(address, Some(Box::new(StreamSet::new(way))))
+    /// Returns the time until which a connection stays open without queries.
+    fn warm_until(&self) -> Option<Instant> {
+        let is_kept_warm = self.way.rules.warm && !self.way.names_clients;
+        self.last_query.filter(|_| is_kept_warm).map(|last| last + WARM)
     }
 
-    /// Replaces the settings of a backend. Open connections stay.
-    pub fn set_stream_way(&mut self, set_id: SocketSetId, way: StreamWay) {
-        if let Some((stream, _)) = self.stream_mut(set_id) {
-            stream.way = way;
-        }
-    }
-
-    /// Returns true if this is the number of a connection, not of a UDP socket.
-    pub fn is_connection(number: SocketId) -> bool {
-        number.0 >= FIRST
-    }
-
-    /// Returns true if a backend is asked by stream.
-    pub fn is_by_stream(&self, set_id: SocketSetId) -> bool {
-        self.stream(set_id).is_some()
-    }
-
-    /// Returns true if the backend has no sound open connection, or wants no queries now.
-    pub fn is_cold(&self, set_id: SocketSetId) -> bool {
-        let Some(stream) = self.stream(set_id) else { return false };
-        if stream.way.names_clients {
-            return stream.paused_until.is_some();
-        }
-        let is_good = |connection: &PooledConnection| {
-            connection.is_open && !connection.is_retired && !connection.clock.is_asked()
-        };
-        stream.paused_until.is_some()
-            || !stream.connections.iter().any(|number| self.connections.get(*number).is_some_and(is_good))
-    }
-
-    /// Returns the time when a connection was opened, or `None` if it is not open.
-    pub fn opened_at(&self, number: SocketId) -> Option<Instant> {
-        self.connections.get(number)?.opened
-    }
-
-    /// Takes a reported end of a connection. Its queries no longer wait.
-    pub fn pop_ended(&mut self) -> Option<EndedConnection<T, L>> {
-        self.connections.ended.pop()
-    }
-
-    fn stream(&self, set_id: SocketSetId) -> Option<&StreamSet> {
-        self.sets.get(set_id.0 as usize)?.as_ref()?.stream.as_deref()
-    }
-
-    fn stream_mut(&mut self, set_id: SocketSetId) -> Option<(&mut StreamSet, &mut ConnectionPool<T, L>)> {
-        let set = self.sets.get_mut(set_id.0 as usize)?.as_mut()?;
-        Some((set.stream.as_deref_mut()?, &mut self.connections))
-    }
-
-    #[cold]
-    #[inline(never)]
-    pub(super) fn free_on_connection(&mut self, slot: QuerySlot, now: Option<Instant>) {
-        let Some(connection) = self.connections.get_mut(slot.socket()) else { return };
-        // A canceled stream is reset, and no longer counts towards the backend's limit.
-        if connection.asked.contains(slot.id())
-            && let Some(dial) = connection.open_dial()
-            && dial.stream.forget(slot.id())
-        {
-            connection.asked.remove(slot.id());
-            self.connections.note_queued(slot.socket());
-        }
-        let Some(connection) = self.connections.get_mut(slot.socket()) else { return };
-        connection.taken_slots = connection.taken_slots.saturating_sub(1);
-        if connection.taken_slots > 0 {
-            return;
-        }
-        connection.sent.clear();
-        if let Some(now) = now {
-            connection.idle_since = now;
-            if connection.is_retired {
-                self.connections.check_at(now);
-            }
-        }
-    }
-
-    /// Takes back all pending queries of a dead backend, and closes its connections.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn take_from_connections(&mut self, set_id: SocketSetId, taken: &mut Vec<SlotState<T, L>>) {
-        let numbers = self.stream_mut(set_id).map(|(stream, _)| std::mem::take(&mut stream.connections));
-        let now = self.connections.now;
-        for number in numbers.unwrap_or_default() {
-            self.close_connection(number, taken, now);
-        }
-    }
-
-    /// Closes a connection and takes its queries. The caller removes it from its set.
-    fn close_connection(
-        &mut self,
-        number: SocketId,
-        taken: &mut Vec<SlotState<T, L>>,
-        now: Instant,
-    ) -> Option<Box<PooledConnection>> {
-        let mut connection = self.connections.places.get_mut(place_of(number)?)?.take()?;
-        self.connections.closed.push(number);
-        if connection.taken_slots > 0 {
-            let slots = connection.sent.all().iter().filter_map(|id| QuerySlot::new(number, *id));
-            taken.extend(slots.filter_map(|slot| self.slots.remove(slot)));
-        }
-        for dial in connection.dials.iter_mut().flatten() {
-            dial.say_good_bye(now);
-        }
-        if connection.is_open
-            && let Some(stream) = self.stream(connection.set_id)
-        {
-            stream.way.counters.open.subtract(1);
-        }
-        Some(connection)
-    }
-
-    fn end_connection(&mut self, number: SocketId, fault: Fault, now: Instant) {
-        let mut taken = Vec::new();
-        let Some(connection) = self.close_connection(number, &mut taken, now) else { return };
-        let set_id = connection.set_id;
-        let Self { sets, rng, connections, .. } = self;
-        let stream = sets.get_mut(set_id.0 as usize).and_then(Option::as_mut).and_then(|set| set.stream.as_deref_mut());
-        let Some(stream) = stream else { return };
-        stream.connections.retain(|other| *other != number);
-        let counters = &stream.way.counters;
-        let how = if connection.is_open {
-            let (cause, problem) = fault.lost();
-            if !taken.is_empty() {
-                counters.lost(cause);
-            }
-            if connection.asked.is_empty() && matches!(cause, LostCause::Closed | LostCause::Reset) {
-                stream.patience.closed_after(now.saturating_duration_since(connection.idle_since));
-            }
-            // Repeated useless connections count as failed dials. A single one is dialled again at once,
-            // because its lost queries may have no other backend.
-            stream.barren = if connection.heard == 0 { stream.barren.saturating_add(1) } else { 0 };
-            if stream.barren > FREE_BARREN {
-                stream.backoff.failed(stream.way.health_interval, now, rng);
-            }
-            ConnectionEnd::Lost(cause, problem)
-        } else {
-            counters.made(ConnectionKind::Failed);
-            stream.backoff.failed(stream.way.health_interval, now, rng);
-            let (problem, is_refused) = fault.failed();
-            stream.was_refused = is_refused;
-            ConnectionEnd::Failed { problem, is_refused }
-        };
-        connections.check_at(now);
-        let is_reported = match &how {
-            ConnectionEnd::Lost(_, problem) => !taken.is_empty() || problem.is_some(),
-            ConnectionEnd::Failed { .. } | ConnectionEnd::Rejected(_) => true,
-        };
-        if is_reported {
-            connections.ended.push(EndedConnection { socket_set: set_id, taken, how });
-        }
+    fn begin_dial(&self, epoll: &OwnedFd, number: SocketId, now: Instant) -> io::Result<Dial> {
+        Dial::begin(self.address, &self.way, epoll, number, now)
     }
 }
 
@@ -413,5 +279,11 @@ fn place_of(number: SocketId) -> Option<usize> {
     number.0.checked_sub(FIRST).map(|place| place as usize)
 }
 
-/// Connections in a row that may end without any input before the back-off starts.
-const FREE_BARREN: u8 = 2;
+const DIALS: usize = 2;
+
+const MAX_UNWRITTEN: usize = 256 * 1024;
+
+const UNACKNOWLEDGED: Duration = Duration::from_millis(500);
+
+/// A backend that had no queries for this time need not stay warm.
+const WARM: Duration = Duration::from_secs(60);

@@ -1,55 +1,83 @@
-//! The choice of a connection for a query, and the queueing of the query.
+//! The sets of backends, the choice of a connection for a query, and the queueing of the query.
 
 use std::io;
-use std::time::Instant;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use super::ConnectionEnd;
-use super::EndedConnection;
-use super::PooledConnection;
-use super::StreamSet;
-use super::Whose;
-use super::check::SECOND_DIAL;
-use super::dial::{Dial, Fault};
-use super::hear::DIALS;
-use super::place_of;
-use crate::metrics::Want;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::dial::{Dial, Fault, SharedBuffers};
+use super::{
+    ConnectionEnd, ConnectionPool, DIALS, FIRST, PoolEnd, PooledConnection, StreamSet, StreamWay, Whose, place_of,
+};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::{SendRefusal, connect_problem, is_unreachable};
-use crate::net::to_backends::connection::{AskedIds, SilenceClock};
-use crate::net::to_backends::sockets::BackendSockets;
-use crate::net::to_backends::sockets::sent::SentIds;
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::wire::{append_frame, ask_keepalive};
 
-impl<T: Copy, L: Copy> BackendSockets<T, L> {
-    #[cold]
-    #[inline(never)]
-    pub(in crate::net) fn queue_by_stream(
-        &mut self,
-        set_id: SocketSetId,
-        user_data: T,
-        (avoid, header): (Option<SocketId>, Option<&ClientHeader>),
-        now: Instant,
-        fill: impl FnOnce(QuerySlot, &mut Vec<u8>),
-    ) -> Result<QuerySlot, SendRefusal> {
-        self.connections.now = now;
-        let number = self.choose_connection(set_id, avoid, header, now)?;
-        let is_first = self.connections.get(number).is_some_and(|it| it.taken_slots == 0 && it.heard == 0)
-            && self.stream(set_id).is_some_and(|stream| stream.way.protocol.has_keepalive());
-        let slot = self.draw_on(number, user_data).ok_or(SendRefusal::Full)?;
-        let mut message = std::mem::take(&mut self.connections.message);
-        message.clear();
-        fill(slot, &mut message);
-        if is_first {
-            ask_keepalive(&mut message);
+impl ConnectionPool {
+    /// Creates an empty pool, whose sockets `epoll` watches.
+    pub(in crate::net) fn new(epoll: Rc<OwnedFd>) -> io::Result<Self> {
+        Ok(Self {
+            sets: Vec::new(),
+            places: Vec::new(),
+            free: Vec::new(),
+            closed: Vec::new(),
+            dirty: Vec::new(),
+            ended: Vec::new(),
+            next_check: None,
+            now: Instant::now(),
+            room: SharedBuffers::default(),
+            message: Vec::new(),
+            epoll,
+            rng: StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(io::Error::other)?,
+        })
+    }
+
+    pub(in crate::net) fn add(&mut self, set_id: SocketSetId, address: SocketAddr, way: StreamWay) {
+        self.room.make_for(way.protocol.is_by_udp());
+        let place = set_id.0 as usize;
+        if self.sets.len() <= place {
+            self.sets.resize_with(place + 1, || None);
         }
-        let queued = self.push(number, slot.id(), &mut message, now);
-        self.connections.message = message;
-        if queued.is_none() {
-            self.withdraw(slot);
-            return Err(SendRefusal::Unsent(Want::Size));
+        self.sets[place] = Some(Box::new(StreamSet::new(address, way)));
+    }
+
+    /// Removes a backend whose connections are closed. Returns its address.
+    pub(in crate::net) fn remove(&mut self, set_id: SocketSetId) -> Option<SocketAddr> {
+        self.sets.get_mut(set_id.0 as usize)?.take().map(|set| set.address)
+    }
+
+    /// Replaces the settings of a backend. Open connections stay.
+    pub fn set_way(&mut self, set_id: SocketSetId, way: StreamWay) {
+        if let Some(set) = self.set_mut(set_id) {
+            set.way = way;
         }
-        Ok(slot)
+    }
+
+    /// Returns true if a backend is asked by stream.
+    pub fn has(&self, set_id: SocketSetId) -> bool {
+        self.set(set_id).is_some()
+    }
+
+    /// Returns true if the backend has no sound open connection, or wants no queries now.
+    pub fn is_cold(&self, set_id: SocketSetId) -> bool {
+        let Some(set) = self.set(set_id) else { return false };
+        if set.way.names_clients {
+            return set.paused_until.is_some();
+        }
+        let is_good = |connection: &PooledConnection| {
+            connection.is_open() && !connection.is_retired && !connection.clock.is_asked()
+        };
+        set.paused_until.is_some() || !set.connections.iter().any(|number| self.get(*number).is_some_and(is_good))
+    }
+
+    /// Returns the time when a connection was opened, or `None` if it is not open.
+    pub fn opened_at(&self, number: SocketId) -> Option<Instant> {
+        self.get(number)?.opened
     }
 
     /// Dials a backend that has no open connection, except during another dial or the back-off.
@@ -57,67 +85,83 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         if !self.is_cold(set_id) {
             return;
         }
-        let may_be = |stream: &&StreamSet| !stream.is_paused(now) && !stream.way.names_clients;
-        let Some(stream) = self.stream(set_id).filter(may_be) else { return };
-        let is_dialled =
-            |number: &SocketId| self.connections.get(*number).is_some_and(|connection| !connection.is_open);
-        let may = !stream.connections.iter().any(is_dialled) && stream.backoff.until(now).is_none();
-        if may && stream.connections.len() < 2 * usize::from(stream.way.rules.max) {
+        let may_be = |set: &&StreamSet| !set.is_paused(now) && !set.way.names_clients;
+        let Some(set) = self.set(set_id).filter(may_be) else { return };
+        let is_dialled = |number: &SocketId| self.get(*number).is_some_and(|connection| !connection.is_open());
+        let may = !set.connections.iter().any(is_dialled) && set.backoff.until(now).is_none();
+        if may && set.connections.len() < 2 * usize::from(set.way.rules.max) {
             let _ = self.begin_connection(set_id, None, now);
+        }
+    }
+
+    pub(in crate::net) fn address(&self, set_id: SocketSetId) -> Option<SocketAddr> {
+        self.set(set_id).map(|set| set.address)
+    }
+
+    pub(in crate::net) fn free_closed(&mut self) {
+        self.free.append(&mut self.closed);
+    }
+
+    pub(in crate::net) fn set_of(&self, number: SocketId) -> Option<SocketSetId> {
+        self.get(number).map(|connection| connection.set_id)
+    }
+
+    pub(super) fn set(&self, set_id: SocketSetId) -> Option<&StreamSet> {
+        self.sets.get(set_id.0 as usize)?.as_deref()
+    }
+
+    pub(super) fn set_mut(&mut self, set_id: SocketSetId) -> Option<&mut StreamSet> {
+        self.sets.get_mut(set_id.0 as usize)?.as_deref_mut()
+    }
+
+    pub(super) fn get(&self, number: SocketId) -> Option<&PooledConnection> {
+        self.places.get(place_of(number)?)?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, number: SocketId) -> Option<&mut PooledConnection> {
+        self.places.get_mut(place_of(number)?)?.as_deref_mut()
+    }
+
+    pub(super) fn check_at(&mut self, at: Instant) {
+        self.next_check = Some(self.next_check.map_or(at, |next| next.min(at)));
+    }
+
+    pub(super) fn note_queued(&mut self, number: SocketId) {
+        if self.dirty.last() != Some(&number) {
+            self.dirty.push(number);
         }
     }
 
     /// Chooses the open connection with the fewest pending queries, or else one that is being dialled. A
     /// silent one does not count towards `max`; the total is at most twice `max`.
-    fn choose_connection(
+    pub(in crate::net) fn choose(
         &mut self,
         set_id: SocketSetId,
         avoid: Option<SocketId>,
         header: Option<&ClientHeader>,
         now: Instant,
     ) -> Result<SocketId, SendRefusal> {
+        self.now = now;
         let whose = Whose::of(header);
-        let (stream, connections) = self.stream_mut(set_id).ok_or(SendRefusal::Unreachable)?;
-        stream.last_query = Some(now);
-        if stream.is_paused(now) {
+        let set = self.set_mut(set_id).ok_or(SendRefusal::Unreachable)?;
+        set.last_query = Some(now);
+        if set.is_paused(now) {
             return Err(SendRefusal::Paused);
         }
-        stream.paused_until = None;
-        let (max, pipeline) = (usize::from(stream.way.rules.max), u32::from(stream.way.rules.pipeline));
-        let (mut sound, mut dialled, mut best, mut held) = (0, None, None, None);
-        for number in &stream.connections {
-            let Some(connection) = connections.get(*number).filter(|connection| !connection.is_retired) else {
-                continue;
-            };
-            if connection.is_open && connection.clock.is_suspicious(stream.limit, now) {
-                continue;
-            }
-            sound += 1;
-            if connection.whose != whose {
-                continue;
-            }
-            let waiting = connection.taken_slots;
-            let has_room = waiting < pipeline && connection.has_room();
-            if !connection.is_open {
-                dialled = dialled.filter(|(_, has_room)| *has_room).or(Some((*number, has_room)));
-            } else if has_room && Some(*number) != avoid && best.is_none_or(|(least, _)| waiting < least) {
-                best = Some((waiting, *number));
-            } else if stream.way.is_alone && waiting < pipeline && connection.may_hold() && Some(*number) != avoid {
-                held = Some(*number);
-            }
-        }
-        let peace = stream.backoff.until(now);
-        let is_wanted = best.is_none() && dialled.is_none();
-        let may_be_another = sound < max && stream.connections.len() < 2 * max;
+        set.paused_until = None;
+        let (max, pipeline) = (usize::from(set.way.rules.max), usize::from(set.way.rules.pipeline));
+        let peace = set.backoff.until(now);
+        let was_refused = set.was_refused && peace.is_some();
+        let is_alone = set.way.is_alone;
+        let Candidates { best, dialled, held, sound, all } = self.candidates(set_id, whose, avoid, now);
+        let may_be_another = sound < max && all < 2 * max;
         // If ending connections use all places, queries wait until one of them has ended.
-        let may_wait = sound < max && stream.way.is_alone && peace.is_none();
+        let may_wait = sound < max && is_alone && peace.is_none();
         let mut has_place = may_be_another && dialled.is_none();
-        if !has_place && is_wanted && header.is_some() && peace.is_none() {
+        if !has_place && best.is_none() && dialled.is_none() && header.is_some() && peace.is_none() {
             has_place = self.make_room(set_id, whose, now);
         }
-        let (stream, _) = self.stream_mut(set_id).ok_or(SendRefusal::Unreachable)?;
         let may_open = has_place && peace.is_none();
-        let was_refused = stream.was_refused && peace.is_some();
         match (best, dialled) {
             (Some((waiting, number)), _) => {
                 if waiting > pipeline / BUSY_SHARE && may_open {
@@ -137,57 +181,68 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 // The query has not failed, so only this event reports that the backend is unreachable.
                 let how =
                     ConnectionEnd::Failed { problem: connect_problem(&error), is_refused: is_unreachable(&error) };
-                self.connections.ended.push(EndedConnection { socket_set: set_id, taken: Vec::new(), how });
+                self.ended.push(PoolEnd { socket_set: set_id, slots: Vec::new(), how });
                 Ok(waits_on)
             }),
             (None, None) => {
                 let waits_on = has_place.then(|| self.await_dial(set_id, header, now)).flatten();
                 let next = || may_wait.then(|| self.await_turn(set_id, header, now)).flatten();
-                waits_on.or(held).or_else(next).ok_or(if was_refused {
-                    SendRefusal::Unreachable
-                } else {
-                    SendRefusal::Full
-                })
+                let refusal = if was_refused { SendRefusal::Unreachable } else { SendRefusal::Full };
+                waits_on.or(held).or_else(next).ok_or(refusal)
             }
         }
     }
 
+    /// Looks for a connection among those that are not silent.
+    fn candidates(&self, set_id: SocketSetId, whose: Whose, avoid: Option<SocketId>, now: Instant) -> Candidates {
+        let mut found = Candidates::default();
+        let Some(set) = self.set(set_id) else { return found };
+        let (pipeline, is_alone) = (usize::from(set.way.rules.pipeline), set.way.is_alone);
+        found.all = set.connections.len();
+        for number in &set.connections {
+            let Some(connection) = self.get(*number).filter(|connection| !connection.is_retired) else { continue };
+            if connection.is_open() && connection.clock.is_suspicious(set.limit, now) {
+                continue;
+            }
+            found.sound += 1;
+            if connection.whose != whose {
+                continue;
+            }
+            let waiting = connection.taken.len();
+            let has_room = waiting < pipeline && connection.has_room();
+            if !connection.is_open() {
+                found.dialled = found.dialled.filter(|(_, has_room)| *has_room).or(Some((*number, has_room)));
+            } else if has_room && Some(*number) != avoid && found.best.is_none_or(|(least, _)| waiting < least) {
+                found.best = Some((waiting, *number));
+            } else if is_alone && waiting < pipeline && connection.may_hold() && Some(*number) != avoid {
+                found.held = Some(*number);
+            }
+        }
+        found
+    }
+
     /// Adds a connection that is dialled after the back-off, if queries may wait for that.
     fn await_dial(&mut self, set_id: SocketSetId, header: Option<&ClientHeader>, now: Instant) -> Option<SocketId> {
-        let at = self.stream(set_id)?.awaited_dial(now)?;
+        let at = self.set(set_id)?.awaited_dial(now)?;
         self.await_turn(set_id, header, at)
     }
 
     /// Adds a connection for waiting queries, which is dialled at `at` at the earliest.
     fn await_turn(&mut self, set_id: SocketSetId, header: Option<&ClientHeader>, at: Instant) -> Option<SocketId> {
-        let number = self.connections.number()?;
-        self.add_connection(set_id, number, None, (at, header));
+        let number = self.number()?;
+        self.add_connection(number, PooledConnection::new(set_id, None, at, header));
         Some(number)
-    }
-
-    pub(super) fn dial_next(&mut self, set_id: SocketSetId, now: Instant) {
-        let Some((stream, connections)) = self.stream_mut(set_id) else { return };
-        for number in &stream.connections {
-            let Some(connection) = connections.get_mut(*number) else { continue };
-            if !connection.is_open && connection.dials.iter().all(Option::is_none) {
-                connection.begun = now;
-                return connections.check_at(now);
-            }
-        }
     }
 
     /// Closes the longest idle connection of another client. Returns false if there is none.
     fn make_room(&mut self, set_id: SocketSetId, whose: Whose, now: Instant) -> bool {
-        let Some(stream) = self.stream(set_id) else { return false };
-        let idle = stream.connections.iter().filter_map(|number| Some((*number, self.connections.get(*number)?)));
-        let idle = idle.filter(|(_, connection)| {
-            !connection.is_retired && connection.taken_slots == 0 && connection.whose != whose
+        let Some(set) = self.set(set_id) else { return false };
+        let all = set.connections.iter().filter_map(|number| Some((*number, self.get(*number)?)));
+        let idle = all.filter(|(_, connection)| {
+            !connection.is_retired && connection.taken.is_empty() && connection.whose != whose
         });
         let Some((number, _)) = idle.min_by_key(|(_, connection)| connection.idle_since) else { return false };
-        self.close_connection(number, &mut Vec::new(), now);
-        if let Some((stream, _)) = self.stream_mut(set_id) {
-            stream.connections.retain(|other| *other != number);
-        }
+        self.close(number, now);
         true
     }
 
@@ -197,87 +252,114 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         header: Option<&ClientHeader>,
         now: Instant,
     ) -> io::Result<SocketId> {
-        let number = self.connections.number().ok_or(io::ErrorKind::ResourceBusy)?;
-        let dial = match self.begin_dial(set_id, number, now) {
-            Ok(dial) => dial,
-            Err(error) => {
-                self.connections.free.push(number);
-                self.dial_failed(set_id, &error, now);
-                return Err(error);
+        let number = self.number().ok_or(io::ErrorKind::ResourceBusy)?;
+        match self.begin_dial(set_id, number, now) {
+            Ok(dial) => {
+                self.add_connection(number, PooledConnection::new(set_id, Some(dial), now, header));
+                Ok(number)
             }
-        };
-        self.add_connection(set_id, number, Some(dial), (now, header));
-        Ok(number)
+            Err(error) => {
+                self.free.push(number);
+                self.dial_failed(set_id, &error, now);
+                Err(error)
+            }
+        }
     }
 
-    fn add_connection(
-        &mut self,
-        set_id: SocketSetId,
-        number: SocketId,
-        dial: Option<Dial>,
-        (begun, header): (Instant, Option<&ClientHeader>),
-    ) {
-        let connection = PooledConnection {
-            set_id,
-            whose: Whose::of(header),
-            begun,
-            dials: [dial, None],
-            is_doubled: false,
-            is_open: false,
-            opened: None,
-            waiting: header.map(|header| header.octets.clone()).unwrap_or_default(),
-            taken_slots: 0,
-            sent: self.spare.pop().unwrap_or_else(SentIds::new),
-            asked: AskedIds::new(),
-            clock: SilenceClock::default(),
-            idle_since: begun,
-            heard: 0,
-            is_retired: false,
-        };
-        if let Some(place) = place_of(number).and_then(|place| self.connections.places.get_mut(place)) {
-            *place = Some(Box::new(connection));
+    fn number(&mut self) -> Option<SocketId> {
+        if let Some(free) = self.free.pop() {
+            return Some(free);
         }
-        if let Some((stream, connections)) = self.stream_mut(set_id) {
-            stream.connections.push(number);
-            connections.check_at(begun);
+        let number = FIRST + self.places.len() as u32;
+        (number < QuerySlot::MAX_SOCKETS as u32).then(|| {
+            self.places.push(None);
+            SocketId(number)
+        })
+    }
+
+    fn add_connection(&mut self, number: SocketId, connection: Box<PooledConnection>) {
+        let (set_id, begun) = (connection.set_id, connection.dials.begun);
+        if let Some(place) = place_of(number).and_then(|place| self.places.get_mut(place)) {
+            *place = Some(connection);
+        }
+        if let Some(set) = self.set_mut(set_id) {
+            set.connections.push(number);
+            self.check_at(begun);
         }
     }
 
     pub(super) fn begin_dial(&self, set_id: SocketSetId, number: SocketId, now: Instant) -> io::Result<Dial> {
-        let address = self.address(set_id).ok_or(io::ErrorKind::NotFound)?;
-        let stream = self.stream(set_id).ok_or(io::ErrorKind::NotFound)?;
-        Dial::begin(address, &stream.way, &self.epoll, number, now)
+        self.set(set_id).ok_or(io::ErrorKind::NotFound)?.begin_dial(&self.epoll, number, now)
     }
 
-    fn draw_on(&mut self, number: SocketId, user_data: T) -> Option<QuerySlot> {
-        let Self { connections, slots, rng, .. } = self;
-        let connection = connections.get_mut(number)?;
-        let slot = loop {
-            let slot = slots.draw(number, user_data, rng);
-            if connection.asked.insert(slot.id()) {
-                break slot;
-            }
-            slots.remove(slot);
-        };
-        let has = |id| QuerySlot::new(number, id).is_some_and(|slot| slots.has(slot));
-        connection.sent.push(slot.id(), connection.taken_slots, has);
-        connection.taken_slots += 1;
-        connection.is_retired |= connection.asked.are_too_many();
-        Some(slot)
+    /// Takes a slot on its connection. Returns false if the reply to an earlier query with this ID is due.
+    pub(in crate::net) fn take(&mut self, slot: QuerySlot) -> bool {
+        let Some(connection) = self.get_mut(slot.socket()) else { return true };
+        let is_free = connection.asked.insert(slot.id());
+        if is_free {
+            connection.taken.push(slot.id());
+            connection.is_retired |= connection.asked.are_too_many();
+        }
+        is_free
     }
 
-    /// Queues a message. It leaves with the next [`flush`](Self::flush), or when the connection is open.
+    /// Frees a slot after its reply, or because none is needed.
+    #[cold]
+    #[inline(never)]
+    pub(in crate::net) fn free_slot(&mut self, slot: QuerySlot, now: Option<Instant>) {
+        let Some(connection) = self.get_mut(slot.socket()) else { return };
+        let is_asked = connection.asked.contains(slot.id());
+        // A canceled stream is reset, and no longer counts towards the backend's limit.
+        let is_canceled = is_asked && connection.open_dial().is_some_and(|dial| dial.stream.forget(slot.id()));
+        if is_canceled {
+            connection.asked.remove(slot.id());
+        }
+        connection.taken.retain(|taken| *taken != slot.id());
+        let is_idle = connection.taken.is_empty();
+        if let (true, Some(now)) = (is_idle, now) {
+            connection.idle_since = now;
+        }
+        let is_over = is_idle && connection.is_retired;
+        if let (true, Some(now)) = (is_over, now) {
+            self.check_at(now);
+        }
+        if is_canceled {
+            self.note_queued(slot.socket());
+        }
+    }
+
+    /// Queues the message that `fill` writes. It leaves with the next [`flush`](Self::flush), or when the
+    /// connection is open. Returns `None` if it is too long.
+    pub(in crate::net) fn queue(
+        &mut self,
+        set_id: SocketSetId,
+        slot: QuerySlot,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<()> {
+        let is_first = self.get(slot.socket()).is_some_and(|it| it.taken.len() == 1 && it.heard == 0)
+            && self.set(set_id).is_some_and(|set| set.way.protocol.has_keepalive());
+        let mut message = std::mem::take(&mut self.message);
+        message.clear();
+        fill(&mut message);
+        if is_first {
+            ask_keepalive(&mut message);
+        }
+        let queued = self.push(slot.socket(), slot.id(), &mut message, self.now);
+        self.message = message;
+        queued
+    }
+
     pub(super) fn push(&mut self, number: SocketId, id: u16, message: &mut [u8], now: Instant) -> Option<()> {
         if let Some(first) = message.first_chunk_mut() {
             *first = id.to_be_bytes();
         }
-        let connection = self.connections.get_mut(number)?;
-        if !connection.is_open {
-            append_frame(message, &mut connection.waiting)?;
+        let connection = self.get_mut(number)?;
+        if !connection.is_open() {
+            append_frame(message, &mut connection.dials.waiting)?;
             // Early data uses one dial alone, because a duplicate has no use.
-            if let [Some(dial), _] = &mut connection.dials {
+            if let [Some(dial), _] = &mut connection.dials.both {
                 dial.stream.queue_early(message);
-                self.connections.note_queued(number);
+                self.note_queued(number);
             }
             return Some(());
         }
@@ -285,30 +367,36 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let was_empty = dial.stream.unwritten() == 0;
         dial.stream.queue(message)?;
         connection.clock.sent(now);
-        let limit = connection.set_id;
-        let limit = self.stream(limit).map(|stream| stream.limit).unwrap_or_default();
-        self.connections.check_at(now + limit);
+        let set_id = connection.set_id;
+        let limit = self.set(set_id).map(|set| set.limit).unwrap_or_default();
+        self.check_at(now + limit);
         if was_empty {
-            self.connections.note_queued(number);
+            self.note_queued(number);
         }
         Some(())
     }
 
+    /// Sends all queued messages.
+    pub(in crate::net) fn flush(&mut self) {
+        if !self.dirty.is_empty() {
+            self.flush_dirty();
+        }
+    }
+
     #[cold]
     #[inline(never)]
-    pub(in crate::net) fn flush_connections(&mut self) {
-        let now = self.connections.now;
-        while let Some(number) = self.connections.dirty.pop() {
+    fn flush_dirty(&mut self) {
+        let now = self.now;
+        while let Some(number) = self.dirty.pop() {
             for which in 0..DIALS {
-                let mut room = std::mem::take(&mut self.connections.room);
-                let connection = self.connections.get_mut(number);
-                let dial = connection.and_then(|connection| connection.dials.get_mut(which)?.as_mut());
+                let mut room = std::mem::take(&mut self.room);
+                let dial = self.get_mut(number).and_then(|connection| connection.dials.get_mut(which));
                 let wrote =
                     dial.map(|dial| (dial.write_batched(&mut room, now), dial.is_by_udp(), dial.stream.next_timer()));
-                self.connections.room = room;
+                self.room = room;
                 let Some((wrote, is_by_udp, timer)) = wrote else { continue };
                 if let Some(at) = timer {
-                    self.connections.check_at(at);
+                    self.check_at(at);
                 }
                 // Reading returns the reason of a stream error. The kernel reports an ICMP error only once.
                 if let Err(error) = wrote.map_err(Fault::Socket)
@@ -321,20 +409,22 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 }
 
-impl PooledConnection {
-    fn may_hold(&self) -> bool {
-        let unwritten = self.dials.iter().flatten().map(|dial| dial.stream.unwritten());
-        self.dials.iter().flatten().all(|dial| dial.stream.may_hold()) && unwritten.sum::<usize>() <= MAX_UNWRITTEN
-    }
-
-    fn has_room(&self) -> bool {
-        let unwritten = self.dials.iter().flatten().map(|dial| dial.stream.unwritten());
-        let takes_more = !self.is_open || self.dials.iter().flatten().all(|dial| dial.stream.has_room());
-        takes_more && self.waiting.len() + unwritten.sum::<usize>() <= MAX_UNWRITTEN
-    }
+/// The connections that may carry a query.
+#[derive(Default)]
+struct Candidates {
+    /// The open connection with room and the fewest pending queries, and their number.
+    best: Option<(usize, SocketId)>,
+    /// A connection that is being dialled, and true if it has room.
+    dialled: Option<(SocketId, bool)>,
+    /// An open connection where a query may wait until the backend accepts it.
+    held: Option<SocketId>,
+    /// The number of connections that are not silent.
+    sound: usize,
+    all: usize,
 }
 
 /// Another connection is opened when this part (1/n) of `pipeline` is pending.
-const BUSY_SHARE: u32 = 4;
+const BUSY_SHARE: usize = 4;
 
-const MAX_UNWRITTEN: usize = 256 * 1024;
+/// The kernel repeats a lost segment only after a second.
+pub(super) const SECOND_DIAL: Duration = Duration::from_millis(250);

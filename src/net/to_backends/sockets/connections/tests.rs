@@ -10,11 +10,13 @@ use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 
 use super::*;
-use crate::net::Bypass;
+use crate::metrics::ConnectionKind;
 use crate::net::refusal::SendRefusal;
-use crate::net::to_backends::sockets::Event;
+use crate::net::to_backends::sockets::{BackendSockets, Event};
 use crate::net::to_backends::tls::tests::Authority;
 use crate::net::to_backends::tls::tests::rules as trust;
+use crate::net::Bypass;
+use crate::policy::query_slots::SlotState;
 use crate::wire::{FRAME_PREFIX, append_frame, read_query};
 
 /// A worker's connections to one backend, and the backend's end of them.
@@ -113,7 +115,7 @@ impl Play {
     }
 
     fn ask_elsewhere(&mut self, number: u32, avoid: Option<SocketId>) -> Result<QuerySlot, SendRefusal> {
-        let asked = self.sockets.queue_elsewhere(self.set, number, avoid, self.now, |_, out| {
+        let asked = self.sockets.queue(self.set, number, (avoid, None), self.now, |_, out| {
             out.extend_from_slice(&query(&format!("q{number}.test")));
         });
         self.sockets.flush(&mut Vec::new());
@@ -128,10 +130,10 @@ impl Play {
         let (mut events, mut messages) = (Vec::new(), Vec::new());
         self.sockets.ready(&mut events);
         for event in events {
-            let Event::Socket(number) = event else { continue };
+            let Event::Connection(number) = event else { continue };
             loop {
                 messages.clear();
-                let has_more = self.sockets.hear_connection(number, &mut messages, self.now);
+                let has_more = self.sockets.connections.hear(number, &mut messages, self.now);
                 let mut rest = messages.as_slice();
                 while let Some((message, end)) = crate::wire::first_message(rest) {
                     let id = u16::from_be_bytes(*message.first_chunk().unwrap());
@@ -146,8 +148,8 @@ impl Play {
                 }
             }
         }
-        self.sockets.check_connections(self.now, |_| None);
-        while let Some(ended) = self.sockets.pop_ended() {
+        self.sockets.connections.check(self.now, |_| None);
+        while let Some(ended) = self.sockets.pop_ended(self.now) {
             assert_eq!(ended.socket_set, self.set);
             let waiting = ended.taken.into_iter().filter_map(|state| match state {
                 SlotState::InFlight(number) => Some(number),
@@ -227,7 +229,7 @@ impl Peer {
             match self.socket.read(&mut room) {
                 Ok(0) => return true,
                 Ok(_) => {}
-                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+                Err(error) => return error.kind() == io::ErrorKind::ConnectionReset,
             }
         }
     }
@@ -251,10 +253,10 @@ fn failed(play: &Play) -> Option<(&str, bool)> {
 #[test]
 fn replies_come_in_any_order_by_one_connection_and_queries_leave_together() {
     let mut play = Play::new(rules());
-    assert!(play.sockets.is_cold(play.set));
+    assert!(play.sockets.connections.is_cold(play.set));
     (0..3).for_each(|number| assert!(play.ask(number).is_ok()));
     play.until_open(1);
-    assert!(!play.sockets.is_cold(play.set));
+    assert!(!play.sockets.connections.is_cold(play.set));
     let mut peer = play.accept();
     let queries = [peer.next(), peer.next(), peer.next()];
     queries.iter().rev().for_each(|query| peer.answer(query));
@@ -263,7 +265,9 @@ fn replies_come_in_any_order_by_one_connection_and_queries_leave_together() {
     assert_eq!((play.made(ConnectionKind::Full), play.ended.len()), (1, 0));
     // With one write: the frames of a turn are one segment here.
     (3..6).for_each(|number| {
-        play.sockets.queue(play.set, number, play.now, |_, out| out.extend_from_slice(&query("a.test"))).unwrap();
+        play.sockets
+            .queue(play.set, number, (None, None), play.now, |_, out| out.extend_from_slice(&query("a.test")))
+            .unwrap();
     });
     play.sockets.flush(&mut Vec::new());
     let mut room = [0; 4096];
@@ -291,7 +295,7 @@ fn what_waits_is_lost_with_its_connection_and_the_next_query_goes_by_another() {
         assert_eq!(waiting, (1..20).collect::<Vec<_>>());
         assert!(matches!(how, ConnectionEnd::Lost(LostCause::Closed | LostCause::Reset, None)), "{how:?}");
         assert_eq!(play.lost(LostCause::Closed) + play.lost(LostCause::Reset), 1);
-        assert!(play.sockets.is_cold(play.set));
+        assert!(play.sockets.connections.is_cold(play.set));
         play.ask(20).unwrap();
         play.until_open(1);
         let mut peer = play.accept();
@@ -337,10 +341,10 @@ fn silent_connection_gets_no_new_query_and_is_given_up() {
     let mut silent = play.accept();
     assert_eq!(read_query(&silent.next()).unwrap().question.as_wire().len(), query("q0.test").len() - 12);
     play.pass(99);
-    assert!(!play.sockets.is_cold(play.set));
+    assert!(!play.sockets.connections.is_cold(play.set));
     play.pass(11);
     // The connection is suspicious and pinged; the next query uses another connection.
-    assert!(play.sockets.is_cold(play.set));
+    assert!(play.sockets.connections.is_cold(play.set));
     let sign = silent.next();
     assert_eq!(sign[2..], sign_of_life()[2..]);
     let slot = play.ask(1).unwrap();
@@ -367,13 +371,13 @@ fn slow_backend_that_gives_a_sign_of_life_keeps_its_connection() {
     let query = slow.next();
     for _ in 0..5 {
         play.pass(150);
-        if !play.sockets.is_cold(play.set) {
+        if !play.sockets.connections.is_cold(play.set) {
             // The worker pings again only after another query.
             break;
         }
         let sign = slow.next();
         slow.answer(&sign);
-        play.until(|play| !play.sockets.is_cold(play.set));
+        play.until(|play| !play.sockets.connections.is_cold(play.set));
     }
     play.pass(3_000);
     slow.answer(&query);
@@ -478,7 +482,7 @@ fn refused_dial_is_told_and_backed_off_from() {
 #[test]
 fn queries_wait_for_the_next_dial_of_the_only_backend() {
     let mut play = Play::new(ConnectionPoolRules { pipeline: 10, ..rules() });
-    play.sockets.stream_mut(play.set).unwrap().0.way.is_alone = true;
+    play.sockets.connections.set_mut(play.set).unwrap().way.is_alone = true;
     let address = play.listener.local_addr().unwrap();
     play.listener = TcpListener::bind("127.0.0.1:0").unwrap();
     play.ask(0).unwrap();
@@ -510,7 +514,7 @@ fn queries_wait_for_the_next_dial_of_the_only_backend() {
 #[test]
 fn queries_wait_for_the_next_handshake_of_the_only_backend() {
     let mut play = Play::new(ConnectionPoolRules { pipeline: 10, max: 3, ..rules() });
-    play.sockets.stream_mut(play.set).unwrap().0.way.is_alone = true;
+    play.sockets.connections.set_mut(play.set).unwrap().way.is_alone = true;
     let waiting = (0..100).filter(|number| play.ask(*number).is_ok()).count();
     assert_eq!(waiting, 30, "as many as all connections take");
     play.until_open(3);
@@ -529,7 +533,7 @@ fn queries_wait_for_the_next_handshake_of_the_only_backend() {
 fn nobody_waits_for_a_dial_that_is_far_away() {
     let rules = ConnectionPoolRules { connect_timeout: Duration::from_millis(60), ..rules() };
     let mut play = Play::new(rules);
-    play.sockets.stream_mut(play.set).unwrap().0.way.is_alone = true;
+    play.sockets.connections.set_mut(play.set).unwrap().way.is_alone = true;
     play.listener = TcpListener::bind("127.0.0.1:0").unwrap();
     if play.ask(0).is_ok() {
         play.until(|play| !play.ended.is_empty());
@@ -537,7 +541,7 @@ fn nobody_waits_for_a_dial_that_is_far_away() {
     assert_eq!(play.ask(1), Err(SendRefusal::Unreachable));
     // Between 75 and 125 ms after the failure.
     play.pass(74);
-    assert!(play.sockets.stream(play.set).unwrap().backoff.until(play.now).is_some() && play.ask(1).is_ok());
+    assert!(play.sockets.connections.set(play.set).unwrap().backoff.until(play.now).is_some() && play.ask(1).is_ok());
     assert_eq!(play.made(ConnectionKind::Failed), 1);
 }
 
@@ -550,10 +554,7 @@ fn handshake_that_hangs_is_dialled_beside_and_then_given_up() {
     let _first = play.accept();
     play.turn();
     play.pass(240);
-    assert_eq!(
-        play.sockets.connections.places.iter().flatten().map(|it| it.dials.iter().flatten().count()).sum::<usize>(),
-        1
-    );
+    assert_eq!(play.sockets.connections.places.iter().flatten().map(|it| it.dials.iter().count()).sum::<usize>(), 1);
     play.pass(20);
     // SYN-ACK arrived, but no ServerHello.
     let _second = play.accept();
@@ -596,7 +597,7 @@ fn backend_says_how_long_it_keeps_a_connection() {
         let opt = crate::wire::OptRecord::new(1232, false);
         let name = crate::wire::Name::parse("a.test").unwrap();
         play.sockets
-            .queue(play.set, 0, play.now, |_, out| {
+            .queue(play.set, 0, (None, None), play.now, |_, out| {
                 crate::wire::write_recursive_query(0, &name, crate::wire::RecordType::A, Some(&opt), out);
             })
             .unwrap();

@@ -2,6 +2,7 @@
 //! privileges: without them the tests are skipped with a message, or fail if `HEDGEROW_REQUIRED` is set.
 
 use std::env;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -71,7 +72,7 @@ impl Fixture {
 
     /// Queues a message of this length.
     fn queue(&mut self, user_data: u32, length: usize) -> QuerySlot {
-        self.sockets.queue(self.set_id, user_data, self.now, |_, out| out.resize(length, 0)).unwrap()
+        self.sockets.queue(self.set_id, user_data, (None, None), self.now, |_, out| out.resize(length, 0)).unwrap()
     }
 
     /// Sends the queued messages; returns those that were refused.
@@ -90,9 +91,9 @@ impl Fixture {
 
     /// Queues a message and moves it to another socket.
     fn send_from(&mut self, number: SocketId) -> QuerySlot {
-        let filling = self.sockets.spare_batches.take(number);
-        self.sockets.set(self.set_id).filling = Some(filling);
-        self.sockets.dirty.push(self.set_id);
+        let filling = self.sockets.udp.spare.take(number);
+        self.sockets.udp.set(self.set_id).filling = Some(filling);
+        self.sockets.udp.dirty.push(self.set_id);
         let slot = self.send(0);
         assert_eq!(slot.socket(), number);
         slot
@@ -115,7 +116,7 @@ impl Fixture {
     }
 
     fn local(&self, slot: QuerySlot) -> SocketAddr {
-        self.sockets.sockets[slot.socket().index()].as_ref().unwrap().udp.local_addr().unwrap()
+        self.sockets.udp.sockets[slot.socket().index()].as_ref().unwrap().udp.local_addr().unwrap()
     }
 
     /// Returns true if the port of a message is held.

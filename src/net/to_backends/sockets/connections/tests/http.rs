@@ -32,7 +32,7 @@ fn play_by_http(streams: u32, script: http2::Script) -> (Play, HttpPeer) {
 
 fn open_by_http(play: &mut Play, server: http2::Server) -> HttpPeer {
     let open = play.counters.open.get();
-    play.sockets.dial(play.set, play.now);
+    play.sockets.connections.dial(play.set, play.now);
     let socket = play.accept().socket;
     socket.set_nonblocking(true).unwrap();
     let mut peer = HttpPeer { socket, server, is_deaf: false };
@@ -78,12 +78,12 @@ fn backend_that_wants_no_queries_gets_none_until_then() {
         until_by_http(&mut play, &mut peer, |play, _| !play.ended.is_empty());
         let (how, failed) = play.ended.remove(0);
         assert_eq!((how, failed), (ConnectionEnd::Rejected("it answered with HTTP status 503".to_owned()), vec![0, 1]));
-        assert!(play.sockets.is_cold(play.set));
+        assert!(play.sockets.connections.is_cold(play.set));
         assert_eq!(play.ask(2), Err(SendRefusal::Paused));
         play.pass(seconds * 1_000 - 1);
         assert_eq!(play.ask(2), Err(SendRefusal::Paused));
         play.pass(3);
-        assert!(play.ask(2).is_ok() && !play.sockets.is_cold(play.set), "{seconds}");
+        assert!(play.ask(2).is_ok() && !play.sockets.connections.is_cold(play.set), "{seconds}");
         assert_eq!(play.counters.open.get(), 1, "its connection has stayed");
     }
 }
@@ -94,14 +94,14 @@ fn silence_by_http_is_asked_for_a_sign_of_life_by_a_ping() {
     play.ask(0).unwrap();
     until_by_http(&mut play, &mut peer, |_, peer| peer.server.asked == 1);
     play.pass(110);
-    assert!(play.sockets.is_cold(play.set));
-    until_by_http(&mut play, &mut peer, |play, _| !play.sockets.is_cold(play.set));
+    assert!(play.sockets.connections.is_cold(play.set));
+    until_by_http(&mut play, &mut peer, |play, _| !play.sockets.connections.is_cold(play.set));
     assert_eq!(peer.server.asked, 1, "no question was asked");
     // The backend does not answer the next ping.
     peer.is_deaf = true;
     play.ask(1).unwrap();
     play.pass(110);
-    assert!(play.sockets.is_cold(play.set));
+    assert!(play.sockets.connections.is_cold(play.set));
     play.pass(1_100);
     assert_eq!(play.ended, [(ConnectionEnd::Lost(LostCause::Timeout, None), vec![0, 1])]);
 }
@@ -115,11 +115,13 @@ fn goaway_loses_what_it_does_not_cover_and_the_connection_closes_when_the_rest_i
     play.ask(0).unwrap();
     until_by_http(&mut play, &mut peer, |play, _| play.replied == [0]);
     // The backend allows one stream, so the second query uses another connection.
-    play.sockets.queue(play.set, 1, play.now, |_, out| out.extend_from_slice(&query("wait.test"))).unwrap();
+    play.sockets
+        .queue(play.set, 1, (None, None), play.now, |_, out| out.extend_from_slice(&query("wait.test")))
+        .unwrap();
     play.sockets.flush(&mut Vec::new());
     until_by_http(&mut play, &mut peer, |_, peer| peer.server.asked == 2);
     peer.server.go_away();
-    until_by_http(&mut play, &mut peer, |play, _| play.sockets.is_cold(play.set));
+    until_by_http(&mut play, &mut peer, |play, _| play.sockets.connections.is_cold(play.set));
     assert!(play.ended.is_empty() && play.counters.open.get() == 1, "the one that it covers is waited for");
     drop(peer);
     play.until(|play| !play.ended.is_empty());
@@ -142,7 +144,7 @@ fn queries_wait_until_one_of_the_connections_that_end_has_ended() {
     let (tls, config) = http2::trust(&[b"h2"]);
     let rules = ConnectionPoolRules { max: 1, ..rules() };
     let mut play = Play::by(StreamProtocol::Http(http2::target()), rules, Some(tls));
-    play.sockets.stream_mut(play.set).unwrap().0.way.is_alone = true;
+    play.sockets.connections.set_mut(play.set).unwrap().way.is_alone = true;
     let silent: http2::Script = |_, _, respond| std::mem::forget(respond);
     // Each connection accepts no more queries, and still owes a reply.
     let ending = [0, 1].map(|number| {
@@ -150,7 +152,7 @@ fn queries_wait_until_one_of_the_connections_that_end_has_ended() {
         play.ask(number).unwrap();
         until_by_http(&mut play, &mut peer, |_, peer| peer.server.asked == 1);
         peer.server.go_away();
-        until_by_http(&mut play, &mut peer, |play, _| play.sockets.is_cold(play.set));
+        until_by_http(&mut play, &mut peer, |play, _| play.sockets.connections.is_cold(play.set));
         peer
     });
     (2..62).for_each(|number| assert!(play.ask(number).is_ok(), "{number}"));

@@ -13,13 +13,13 @@ impl Play {
     /// Returns a backend that requires client addresses.
     fn named(max: u8) -> Self {
         let mut play = Self::new(ConnectionPoolRules { max, ..rules() });
-        play.sockets.stream_mut(play.set).unwrap().0.way.names_clients = true;
+        play.sockets.connections.set_mut(play.set).unwrap().way.names_clients = true;
         play
     }
 
     fn ask_for(&mut self, number: u32, client: Option<u8>) -> Result<QuerySlot, SendRefusal> {
         let header = header(client);
-        let asked = self.sockets.queue_behind(self.set, number, (None, &header), self.now, |_, out| {
+        let asked = self.sockets.queue(self.set, number, (None, Some(&header)), self.now, |_, out| {
             out.extend_from_slice(&query(&format!("q{number}.test")));
         });
         self.sockets.flush(&mut Vec::new());
@@ -112,9 +112,9 @@ fn a_connection_that_nobody_waits_on_makes_room_for_another_client() {
 #[test]
 fn nobody_is_dialled_for_no_client() {
     let mut play = Play::named(2);
-    assert!(!play.sockets.is_cold(play.set), "no connection is for the next client");
-    play.sockets.dial(play.set, play.now);
-    assert!(play.sockets.stream(play.set).unwrap().connections.is_empty());
+    assert!(!play.sockets.connections.is_cold(play.set), "no connection is for the next client");
+    play.sockets.connections.dial(play.set, play.now);
+    assert!(play.sockets.connections.set(play.set).unwrap().connections.is_empty());
     play.ask_for(0, Some(1)).unwrap();
     let mut peer = play.accept();
     play.until_open(1);
@@ -126,5 +126,5 @@ fn nobody_is_dialled_for_no_client() {
     play.pass(30_001);
     assert!(peer.is_closed());
     play.pass(100);
-    assert!(play.sockets.stream(play.set).unwrap().connections.is_empty());
+    assert!(play.sockets.connections.set(play.set).unwrap().connections.is_empty());
 }

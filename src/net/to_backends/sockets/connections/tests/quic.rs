@@ -98,7 +98,7 @@ fn replies_come_in_any_order_by_one_connection() {
     let mut play = Place::new().play(rules());
     (0..3).for_each(|number| assert!(play.ask(number).is_ok()));
     let mut queries = play.heard(3);
-    assert!(!play.sockets.is_cold(play.set) && play.counters.open.get() == 1);
+    assert!(!play.sockets.connections.is_cold(play.set) && play.counters.open.get() == 1);
     queries.reverse();
     play.echo(&queries[..2]);
     play.until(|play| play.replied.len() == 2);
@@ -123,7 +123,7 @@ fn what_waits_is_lost_when_the_server_closes_and_the_next_goes_by_another() {
         play.until(|play| !play.ended.is_empty());
         let (how, waiting) = play.ended.remove(0);
         assert_eq!((how, waiting.len(), play.lost(cause)), (ConnectionEnd::Lost(cause, None), 19, 1));
-        assert!(play.sockets.is_cold(play.set));
+        assert!(play.sockets.connections.is_cold(play.set));
         play.ask(20).unwrap();
         let queries = play.heard(1);
         play.echo(&queries);
@@ -159,11 +159,11 @@ fn silent_server_that_acknowledges_keeps_its_connection_and_a_dead_way_does_not(
     let queries = play.heard(1);
     // The connection is suspicious and pinged, and the response arrives.
     play.pass(110);
-    assert!(play.sockets.is_cold(play.set));
+    assert!(play.sockets.connections.is_cold(play.set));
     for _ in 0..20 {
         play.pass(10);
     }
-    play.until(|play| !play.sockets.is_cold(play.set));
+    play.until(|play| !play.sockets.connections.is_cold(play.set));
     for _ in 0..50 {
         play.pass(100);
     }
@@ -196,11 +196,11 @@ fn stream_that_is_reset_fails_its_query_and_too_many_of_them_are_a_pause() {
     play.until(|play| play.ended.len() == 2);
     assert_eq!(play.ended[1].1, [2]);
     assert_eq!(play.ask(4), Err(SendRefusal::Paused));
-    assert!(play.sockets.is_cold(play.set));
+    assert!(play.sockets.connections.is_cold(play.set));
     play.echo(&queries[..1]);
     play.until(|play| play.replied == [0]);
     play.pass(1_010);
-    assert!(play.ask(5).is_ok() && !play.sockets.is_cold(play.set));
+    assert!(play.ask(5).is_ok() && !play.sockets.connections.is_cold(play.set));
     // Also if the server closes the connection because of overload.
     let now = play.now;
     play.peer().server.close(4, now);
@@ -258,9 +258,8 @@ fn handshake_that_hangs_is_dialled_beside_and_the_first_to_finish_wins() {
     play.peer().is_dead = true;
     play.ask(0).unwrap();
     play.turn();
-    let dials = |play: &Play| {
-        play.sockets.connections.places.iter().flatten().map(|it| it.dials.iter().flatten().count()).sum::<usize>()
-    };
+    let dials =
+        |play: &Play| play.sockets.connections.places.iter().flatten().map(|it| it.dials.iter().count()).sum::<usize>();
     play.pass(240);
     assert_eq!(dials(&play), 1);
     play.pass(20);

@@ -106,7 +106,7 @@ fn close_notify_of_an_idle_connection_teaches_patience() {
     play.until_open(0);
     let _open = peer.join().unwrap();
     assert!(play.ended.is_empty());
-    let patience = play.sockets.stream(play.set).unwrap().patience;
+    let patience = play.sockets.connections.set(play.set).unwrap().patience;
     assert_eq!(patience.idle(Duration::from_secs(30)), Duration::from_secs(8));
 }
 

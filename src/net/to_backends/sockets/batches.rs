@@ -1,12 +1,9 @@
 //! The batches being filled. Backends share them, because few of thousands are asked in one turn, and the
 //! last batch is still in the CPU cache.
 
-use std::time::Instant;
-
-use super::{BackendSocket, BackendSockets, SocketSet};
-use crate::net::refusal::SendRefusal;
+use super::sent::SentIds;
 use crate::net::sys::batch::{BATCH, SendBatch};
-use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
+use crate::policy::query_slots::{QuerySlot, SocketId};
 
 pub(super) struct Filling {
     pub(super) socket: SocketId,
@@ -16,16 +13,18 @@ pub(super) struct Filling {
     pub(super) slots: Vec<QuerySlot>,
 }
 
-pub(super) struct Spare {
+/// Empty buffers of closed sockets and sent batches.
+pub(super) struct SpareBuffers {
+    ids: Vec<SentIds>,
     /// Empty batches, with outdated socket numbers. Boxed like those of the sets, because they move often.
     #[expect(clippy::vec_box)]
     batches: Vec<Box<Filling>>,
     message_size: usize,
 }
 
-impl Spare {
-    pub(super) fn new(message_size: usize) -> Self {
-        Self { batches: Vec::with_capacity(MAX_SPARE), message_size }
+impl SpareBuffers {
+    pub(super) fn new(message_size: usize, sockets: usize) -> Self {
+        Self { ids: Vec::with_capacity(sockets), batches: Vec::with_capacity(MAX_SPARE), message_size }
     }
 
     #[cfg(test)]
@@ -47,28 +46,19 @@ impl Spare {
         }
     }
 
+    pub(super) fn take_ids(&mut self) -> SentIds {
+        self.ids.pop().unwrap_or_else(SentIds::new)
+    }
+
+    pub(super) fn keep_ids(&mut self, mut ids: SentIds) {
+        ids.clear();
+        self.ids.push(ids);
+    }
+
     pub(super) fn keep(&mut self, filling: Box<Filling>) {
         if self.batches.len() < MAX_SPARE {
             self.batches.push(filling);
         }
-    }
-}
-
-impl SocketSet {
-    pub(super) fn fills(&self, number: SocketId) -> bool {
-        self.filling.as_ref().is_some_and(|filling| filling.socket == number)
-    }
-}
-
-impl<T: Copy, L: Copy> BackendSockets<T, L> {
-    pub(super) fn begin_batch(&mut self, set_id: SocketSetId, now: Instant) -> Result<SocketId, SendRefusal> {
-        let socket = self.choose_socket(set_id, now).map_err(|error| SendRefusal::of(&error))?;
-        let BackendSocket { is_for_one, batches, .. } = *self.socket(socket);
-        let mut filling = self.spare_batches.take(socket);
-        filling.is_for_one = is_for_one && batches == 0;
-        self.set(set_id).filling = Some(filling);
-        self.dirty.push(set_id);
-        Ok(socket)
     }
 }
 
