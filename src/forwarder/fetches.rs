@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{timeout, timeout_at};
 
-use self::turns::{FetchPool, FetchTurn, PlaceOutcome};
+use self::turns::{ConnectionChoice, FetchPool, FetchTurn};
 use super::Forwarder;
 use crate::engine::{FetchFrom, FetchQuery, Outstanding, RaceRef, TcpQuery, rank};
 use crate::metrics::{Counters, FetchResult};
@@ -140,13 +140,12 @@ impl Fetch {
     fn first_turn(&self) -> Option<FetchTurn> {
         let first = self.query.backends.first()?;
         let may_wait = self.pool.may_wait(self.query.client, first.address);
-        let turn = self.enqueue(first, false);
+        let turn = self.enqueue(first);
         (may_wait || turn.has_come()).then_some(turn)
     }
 
-    fn enqueue(&self, from: &FetchFrom, is_resent: bool) -> FetchTurn {
-        let header = self.header.clone().filter(|_| from.wants_header);
-        self.pool.enqueue(self.query.client, from.address, header, is_resent)
+    fn enqueue(&self, from: &FetchFrom) -> FetchTurn {
+        self.pool.enqueue(self.query.client, from.address, from.wants_header)
     }
 
     /// Asks one backend after the other. Returns `None` if none has a whole answer.
@@ -159,7 +158,7 @@ impl Fetch {
                 query.clear();
                 wire::write_without_opt(message, *opt_at, &mut query);
             }
-            let turn = first.take().unwrap_or_else(|| self.enqueue(from, false));
+            let turn = first.take().unwrap_or_else(|| self.enqueue(from));
             let Some(message) = self.ask(turn, from, query, number + 1 == backends.len()).await else { continue };
             // The answer is known to exist, so another backend's negative reply has no weight.
             let least = if number > 0 { Rank::Positive } else { Rank::Nodata };
@@ -173,29 +172,40 @@ impl Fetch {
     /// Asks one backend, and once more if the connection is lost (RFC 7766 section 6.2.4).
     async fn ask(&self, mut turn: FetchTurn, from: &FetchFrom, query: Vec<u8>, is_last: bool) -> Option<Vec<u8>> {
         let patience = self.query.patience;
-        let until = Instant::now() + patience;
-        let mut is_resent = false;
+        let header = self.header.as_ref().filter(|_| from.wants_header);
+        // The last backend may still answer, so the fetch keeps its place in its queue.
+        let until = if is_last { self.query.deadline } else { Instant::now() + patience };
+        let (mut choice, mut is_resent) = (ConnectionChoice::Any, false);
+        timeout_at(until.into(), turn.come()).await.ok()?;
         loop {
-            let place = match is_last {
-                // This backend may still answer: the fetch keeps its place in the queue.
-                true => turn.come().await,
-                false => timeout_at(until.into(), turn.come()).await.ok()?,
-            };
+            let connection = self.pool.connection(from.address, header, choice);
+            let connection = timeout_at(until.into(), connection).await.ok()?;
             let had_left = self.has_left.replace(true);
-            match place.ask(query.clone(), patience).await {
-                PlaceOutcome::Reply(reply) => return Some(reply),
-                PlaceOutcome::Lost if !is_resent => is_resent = true,
-                PlaceOutcome::Lost | PlaceOutcome::Silent | PlaceOutcome::Unconnected => return None,
-                PlaceOutcome::Unsent { has_others } => {
+            match timeout(patience, connection.ask(query.clone())).await.ok()? {
+                Ok((_, reply)) => return Some(reply),
+                Err(error) if is_want(&error) => {
                     self.has_left.set(had_left);
-                    if !has_others {
+                    if !self.pool.is_connected(from.address) {
                         return None;
                     }
+                    choice = ConnectionChoice::Present;
                 }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !is_resent => {
+                    (choice, is_resent) = (ConnectionChoice::Fresh, true);
+                }
+                Err(_) => return None,
             }
-            turn = self.enqueue(from, is_resent);
         }
     }
+}
+
+/// Returns true if a connect failed because a local resource was missing, which is no fault of the backend.
+fn is_want(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EADDRINUSE)
+            | Some(libc::EPERM | libc::EACCES)
+    )
 }
 
 /// Queries a backend over a connection of its own. Skips replies to other questions.

@@ -80,7 +80,7 @@ impl Io for WorkerIo {
         now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
-        if self.backend_sockets.is_full(sockets) {
+        if self.backend_sockets.udp.is_full(sockets) {
             self.backend_sockets.flush(&mut self.refused);
         }
         let header = self.header(asked_for, || self.backend_sockets.connections.has(sockets));

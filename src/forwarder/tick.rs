@@ -38,7 +38,7 @@ impl Forwarder {
     /// the socket again, so an unfinished one is noted for the next tick.
     fn drain_socket(&mut self, socket: SocketId, batch: &mut RecvBatch, now: Instant) {
         for _ in 0..BATCHES_A_TICK {
-            match self.outside.backend_sockets.recv(socket, batch) {
+            match self.outside.backend_sockets.udp.recv(socket, batch) {
                 Ok(_) => {
                     batch.each_chunk(|chunk| self.take_replies(socket, chunk, now));
                     if !batch.is_full() {
@@ -90,7 +90,7 @@ impl Forwarder {
     /// Handles a datagram that bypassed the kernel, and returns true if a backend sent it to a port of this
     /// forwarder. The caller [ends](Self::end_tick) the tick after the whole batch.
     pub fn take_reply(&mut self, from: SocketAddr, to: SocketAddr, message: &[u8], now: Instant) -> bool {
-        let Some(socket) = self.outside.backend_sockets.socket_between(to, from) else { return false };
+        let Some(socket) = self.outside.backend_sockets.udp.socket_between(to, from) else { return false };
         self.tick(now).on_reply(socket, message);
         true
     }
@@ -120,12 +120,12 @@ impl Forwarder {
         self.tick(now).end();
         let Self { engine, outside, .. } = self;
         outside.way.flush(&outside.counters, now);
-        outside.backend_sockets.bypass().flush();
+        outside.backend_sockets.udp.bypass().flush();
         outside.taps.end_turn();
         outside.backend_sockets.tidy(now, |late| engine.on_quarantine_over(late, now));
         let next = [engine.next_due(), outside.backend_sockets.next_tidy(), outside.way.paced.next_due()];
         if let Some(next) = next.into_iter().flatten().min() {
-            outside.backend_sockets.wake_at(next, now);
+            outside.backend_sockets.poller.wake_at(next, now);
         }
         if self.is_idle() {
             self.idle.notify_waiters();

@@ -19,6 +19,11 @@ impl<K: Ord> DynamicThreshold<K> {
         Self { places, held: 0, holders: BTreeMap::new() }
     }
 
+    /// Changes the number of places. Held ones stay.
+    pub fn set_places(&mut self, places: usize) {
+        self.places = places;
+    }
+
     /// Returns true if a party may take one more: it holds fewer than are free.
     pub fn fits(&self, party: &K) -> bool {
         self.of(party) < self.free()

@@ -72,7 +72,7 @@ impl LookupConnections {
             }
         })?;
         let (fresh, driven) = SharedClient::begin(async { Ok(connected) }, IDLE, |_| ());
-        tasks.spawn(async { drop(driven.await) });
+        tasks.spawn(async { _ = driven.await });
         Ok(Arc::clone(client.insert(Arc::new(fresh))))
     }
 }

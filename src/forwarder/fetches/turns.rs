@@ -1,36 +1,33 @@
 //! The turns of fetches at backends, and the connections that carry them.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::future::pending;
-use std::io;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::sync::{Notify, oneshot};
 
 use super::connect;
 use crate::limit::{DynamicThreshold, FairQueue};
 use crate::metrics::{Counters, DropReason};
 use crate::net::proxy_protocol::ClientHeader;
-use crate::net::refusal::SendRefusal;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::to_backends::connection::LearnedIdleTimeout;
-use crate::net::to_backends::server_client::ConnectError;
 use crate::net::to_backends::shared_client::{ClientEnd, SharedClient, UnmatchedReply};
 
 /// The connections of all fetches of a worker, and the queues for them.
 pub(super) struct FetchPool {
     tasks: Tasks,
     counters: Arc<Counters>,
+    /// Notified when a connection has ended or may be idle.
+    freed: Notify,
     shares: RefCell<FetchShares>,
 }
 
 struct FetchShares {
-    backends: BTreeMap<SocketAddr, FetchBackend>,
+    backends: HashMap<SocketAddr, FetchBackend>,
     queued_of_parties: DynamicThreshold<Party>,
     queued_for_backends: DynamicThreshold<SocketAddr>,
     connections: DynamicThreshold<SocketAddr>,
@@ -41,82 +38,45 @@ struct FetchShares {
 type Party = IpAddr;
 
 struct FetchBackend {
-    queue: FairQueue<Party, QueuedFetch>,
+    queue: FairQueue<Party, (u64, oneshot::Sender<()>)>,
     places: DynamicThreshold<Party>,
-    connections: Vec<Rc<FetchConnection>>,
+    connections: Vec<Rc<SharedClient>>,
     idle: LearnedIdleTimeout,
-    /// The backend closes connections after one reply: until then each connection carries one query.
+    /// The backend closes connections after one reply: until then each query has its own connection.
     one_at_a_time_until: Option<Instant>,
-    /// Local resources for connections were missing: until then the existing connections must suffice.
-    wanting_until: Option<Instant>,
 }
 
-struct QueuedFetch {
-    serial: u64,
-    header: Option<ClientHeader>,
-    is_resent: bool,
-    grant: oneshot::Sender<FetchPlace>,
-}
-
-struct FetchConnection {
-    client: SharedClient,
-    /// The number of places that fetches have here.
-    taken: Cell<usize>,
-    idle_since: Cell<Instant>,
-    failure: Cell<Option<ConnectFailure>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ConnectFailure {
-    OfBackend,
-    /// A local resource was missing, which is no fault of the backend.
-    Ours,
-}
-
-/// The turn of a queued fetch. Dropping it leaves the queue.
+/// The turn of a fetch at a backend: queued, and then with a place. Dropping it leaves.
 pub(super) struct FetchTurn {
     pool: Rc<FetchPool>,
     address: SocketAddr,
     party: Party,
     serial: u64,
-    grant: oneshot::Receiver<FetchPlace>,
+    granted: oneshot::Receiver<()>,
 }
 
-/// The place of a query on a connection. Dropping it makes room.
-pub(super) struct FetchPlace {
-    pool: Rc<FetchPool>,
-    address: SocketAddr,
-    party: Party,
-    connection: Rc<FetchConnection>,
-}
-
-/// The outcome of a query.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum PlaceOutcome {
-    Reply(Vec<u8>),
-    Silent,
-    /// The connection was lost.
-    Lost,
-    /// No connection could be opened.
-    Unconnected,
-    /// A local resource for the connection was missing.
-    Unsent {
-        /// True if the backend has other connections.
-        has_others: bool,
-    },
+/// The connections that a query may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConnectionChoice {
+    /// The least loaded connection, or a new one if that is busy.
+    Any,
+    /// A connection that was not in use before, if possible.
+    Fresh,
+    /// An open connection, because no other can be opened.
+    Present,
 }
 
 impl FetchPool {
     /// Creates a pool for at most this many connections.
     pub(super) fn new(connections: usize, tasks: Tasks, counters: Arc<Counters>) -> Rc<Self> {
         let shares = RefCell::new(FetchShares {
-            backends: BTreeMap::new(),
+            backends: HashMap::new(),
             queued_of_parties: DynamicThreshold::new(QUEUE),
             queued_for_backends: DynamicThreshold::new(QUEUE),
             connections: DynamicThreshold::new(connections),
             serial: 0,
         });
-        Rc::new(Self { tasks, counters, shares })
+        Rc::new(Self { tasks, counters, freed: Notify::new(), shares })
     }
 
     /// Returns true if the queue for a backend has room for another fetch of a client.
@@ -127,97 +87,70 @@ impl FetchPool {
         of_party < queued.free().saturating_sub(queued.of(&address)) && shares.queued_of_parties.fits(&party)
     }
 
-    /// Queues a fetch for a backend, even above the limits, which apply to new fetches only. With a header, or
-    /// if its last connection was lost, it gets a fresh connection.
-    pub(super) fn enqueue(
-        self: &Rc<Self>,
-        client: Option<IpAddr>,
-        address: SocketAddr,
-        header: Option<ClientHeader>,
-        is_resent: bool,
-    ) -> FetchTurn {
+    /// Queues a fetch for a backend, even above the limits, which apply to new fetches only.
+    pub(super) fn enqueue(self: &Rc<Self>, client: Option<IpAddr>, address: SocketAddr, is_alone: bool) -> FetchTurn {
         let party = party_of(client);
-        let (sender, grant) = oneshot::channel();
-        let serial = {
-            let shares = &mut *self.shares.borrow_mut();
-            shares.serial += 1;
-            shares.queued_of_parties.take(party);
-            shares.queued_for_backends.take(address);
-            if shares.backends.len() >= BACKENDS_KNOWN {
-                let connections = &shares.connections;
-                shares.backends.retain(|address, backend| !backend.queue.is_empty() || connections.of(address) > 0);
+        let (grant, granted) = oneshot::channel();
+        let shares = &mut *self.shares.borrow_mut();
+        shares.serial += 1;
+        shares.queued_of_parties.take(party);
+        shares.queued_for_backends.take(address);
+        if shares.backends.len() >= BACKENDS_KNOWN {
+            shares.backends.retain(|_, backend| !backend.queue.is_empty() || !backend.connections.is_empty());
+        }
+        let backend = shares.backends.entry(address).or_insert_with(FetchBackend::new);
+        let pipeline = if is_alone || backend.is_one_at_a_time() { 1 } else { PIPELINE };
+        backend.places.set_places(CONNECTIONS_A_BACKEND * pipeline);
+        backend.queue.push(party, (shares.serial, grant));
+        shares.grant_places(address);
+        FetchTurn { pool: Rc::clone(self), address, party, serial: shares.serial, granted }
+    }
+
+    /// Returns true if a backend has connections.
+    pub(super) fn is_connected(&self, address: SocketAddr) -> bool {
+        self.shares.borrow().connections.of(&address) > 0
+    }
+
+    /// Waits for a connection of a backend. With a header, no other query uses it.
+    pub(super) async fn connection(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        header: Option<&ClientHeader>,
+        choice: ConnectionChoice,
+    ) -> Rc<SharedClient> {
+        loop {
+            match self.choose(address, header, choice) {
+                Some(connection) => return connection,
+                None => self.freed.notified().await,
             }
-            let queued = QueuedFetch { serial: shares.serial, header, is_resent, grant: sender };
-            shares.backends.entry(address).or_insert_with(FetchBackend::new).queue.push(party, queued);
-            shares.serial
-        };
-        self.dispatch(address);
-        FetchTurn { pool: Rc::clone(self), address, party, serial, grant }
-    }
-
-    /// After a place or connection at a backend is freed, serves the queues. Backends without a connection
-    /// come first.
-    fn go_on(self: &Rc<Self>, address: SocketAddr) {
-        let waiting: Vec<_> = {
-            let FetchShares { backends, connections, .. } = &*self.shares.borrow();
-            let waiting = backends.iter().filter(|(_, backend)| !backend.queue.is_empty());
-            waiting.map(|(address, _)| *address).filter(|address| connections.of(address) == 0).collect()
-        };
-        waiting.into_iter().chain([address]).for_each(|address| self.dispatch(address));
-    }
-
-    fn dispatch(self: &Rc<Self>, address: SocketAddr) {
-        while let Some((grant, place)) = self.next_place(address) {
-            // An abandoned place is free again.
-            let _ = grant.send(place);
         }
     }
 
-    /// Takes the next fetch from the queue, if there is a place for it.
-    fn next_place(self: &Rc<Self>, address: SocketAddr) -> Option<(oneshot::Sender<FetchPlace>, FetchPlace)> {
-        let now = Instant::now();
-        let shares = &mut *self.shares.borrow_mut();
-        let FetchBackend { queue, places, .. } = shares.backends.get(&address)?;
-        let QueuedFetch { header, is_resent, .. } = queue.peek(|party| places.fits(&party))?;
-        let (header, is_resent) = (header.clone(), *is_resent);
-        let connection = match header {
-            // The connection carries this client's header, and no other query may use it.
-            Some(header) => self.open(shares, address, Some(header), now)?,
-            None => self.choose(shares, address, is_resent, now)?,
-        };
-        let FetchBackend { queue, places, .. } = shares.backends.get_mut(&address)?;
-        let (party, queued) = queue.pop(|party| places.fits(&party))?;
-        places.take(party);
-        shares.queued_of_parties.give_back(&party);
-        shares.queued_for_backends.give_back(&address);
-        connection.taken.update(|taken| taken + 1);
-        Some((queued.grant, FetchPlace { pool: Rc::clone(self), address, party, connection }))
-    }
-
-    /// Returns a connection for the next query: the least loaded one, or a new one if that is busy or none
-    /// exists.
     fn choose(
         self: &Rc<Self>,
-        shares: &mut FetchShares,
         address: SocketAddr,
-        is_resent: bool,
-        now: Instant,
-    ) -> Option<Rc<FetchConnection>> {
-        let backend = shares.backends.get_mut(&address)?;
-        let pipeline = if backend.is_one_at_a_time(now) { 1 } else { PIPELINE };
-        backend.connections.retain(|connection| !connection.client.is_retired());
+        header: Option<&ClientHeader>,
+        choice: ConnectionChoice,
+    ) -> Option<Rc<SharedClient>> {
+        let shares = &mut *self.shares.borrow_mut();
+        let backend = shares.backends.entry(address).or_insert_with(FetchBackend::new);
+        if header.is_some() || backend.is_one_at_a_time() {
+            return self.open(shares, address, header);
+        }
+        backend.connections.retain(|connection| !connection.is_retired());
         // The most recently used idle connection, so that the others can expire.
-        let order = |connection: &&Rc<FetchConnection>| (connection.taken.get(), now - connection.idle_since.get());
-        let with_place = backend.connections.iter().filter(|connection| connection.taken.get() < pipeline);
-        let kept = with_place.min_by_key(order).cloned();
-        let is_enough = kept
-            .as_ref()
-            .is_some_and(|kept| kept.taken.get() < SPREAD.min(pipeline) && !(is_resent && kept.client.has_heard()));
+        let order = |connection: &&Rc<SharedClient>| (connection.pending(), connection.idle_for());
+        let kept = backend.connections.iter().min_by_key(order).cloned();
+        let is_enough = kept.as_ref().is_some_and(|kept| match choice {
+            ConnectionChoice::Any => kept.pending() < SPREAD,
+            ConnectionChoice::Fresh => kept.pending() < SPREAD && !kept.has_heard(),
+            ConnectionChoice::Present => true,
+        });
         if is_enough {
             return kept;
         }
-        let opened = self.open(shares, address, None, now);
-        if let Some((opened, backend)) = opened.as_ref().zip(shares.backends.get_mut(&address)) {
+        let opened = self.open(shares, address, None);
+        if let (Some(opened), Some(backend)) = (&opened, shares.backends.get_mut(&address)) {
             backend.connections.push(Rc::clone(opened));
         }
         opened.or(kept)
@@ -228,71 +161,68 @@ impl FetchPool {
         self: &Rc<Self>,
         shares: &mut FetchShares,
         address: SocketAddr,
-        header: Option<ClientHeader>,
-        now: Instant,
-    ) -> Option<Rc<FetchConnection>> {
-        let FetchShares { backends, connections, .. } = shares;
-        let backend = backends.get_mut(&address)?;
-        let (has, free) = (connections.of(&address), connections.free());
-        let is_wanting = has > 0 && backend.wanting_until.is_some_and(|until| now < until);
-        if is_wanting || has >= CONNECTIONS_A_BACKEND {
-            return None;
-        }
+        header: Option<&ClientHeader>,
+    ) -> Option<Rc<SharedClient>> {
+        let (has, free) = (shares.connections.of(&address), shares.connections.free());
         // Every backend may have one connection. Further ones must leave room for backends without any.
-        if free == 0 || has * CONNECTIONS_A_BACKEND > free {
+        if has >= CONNECTIONS_A_BACKEND || free == 0 || has * CONNECTIONS_A_BACKEND > free {
             if has == 0 {
                 shares.make_room();
             }
             return None;
         }
-        connections.take(address);
+        shares.connections.take(address);
+        let idle = shares.backends.get(&address).map_or(IDLE, |backend| backend.idle.idle(IDLE));
         let counters = Arc::clone(&self.counters);
-        let (client, driven) = SharedClient::begin(connect(address, header), backend.idle.idle(IDLE), move |reply| {
+        let (client, driven) = SharedClient::begin(connect(address, header.cloned()), idle, move |reply| {
             counters.dropped(match reply {
                 UnmatchedReply::Late => DropReason::Late,
                 UnmatchedReply::Unknown => DropReason::Spoofed,
             });
         });
-        let (taken, idle_since, failure) = (Cell::new(0), Cell::new(now), Cell::new(None));
-        let opened = Rc::new(FetchConnection { client, taken, idle_since, failure });
-        let (pool, connection) = (Rc::clone(self), Rc::downgrade(&opened));
-        self.tasks.start_and_leave(TaskKind::Fetch, async move {
-            let end = driven.await;
-            pool.ended(address, &connection, &end);
-        });
-        Some(opened)
+        let pool = Rc::clone(self);
+        self.tasks.start_and_leave(TaskKind::Fetch, async move { pool.ended(address, &driven.await) });
+        Some(Rc::new(client))
     }
 
-    fn ended(self: &Rc<Self>, address: SocketAddr, connection: &Weak<FetchConnection>, end: &ClientEnd) {
-        let failure = match end {
-            ClientEnd::Unconnected(ConnectError::Io(error)) if is_want(error) => Some(ConnectFailure::Ours),
-            ClientEnd::Unconnected(_) => Some(ConnectFailure::OfBackend),
-            ClientEnd::Closed | ClientEnd::Lost { .. } => None,
-        };
-        if let Some(connection) = connection.upgrade() {
-            connection.failure.set(failure);
-        }
-        {
-            let shares = &mut *self.shares.borrow_mut();
-            shares.connections.give_back(&address);
-            if let Some(backend) = shares.backends.get_mut(&address) {
-                backend.connections.retain(|other| !std::ptr::eq(Rc::as_ptr(other), connection.as_ptr()));
-                backend.learn(end, failure, Instant::now());
+    fn ended(&self, address: SocketAddr, end: &ClientEnd) {
+        let shares = &mut *self.shares.borrow_mut();
+        shares.connections.give_back(&address);
+        if let Some(backend) = shares.backends.get_mut(&address) {
+            backend.connections.retain(|connection| !connection.is_retired());
+            match end {
+                ClientEnd::Lost { is_for_one: true, .. } => {
+                    backend.one_at_a_time_until = Some(Instant::now() + ONE_AT_A_TIME);
+                }
+                // RFC 7766 section 6.2.3: the backend's idle timeout is shorter than ours.
+                ClientEnd::Lost { idle: Some(idle), .. } => backend.idle.closed_after(*idle),
+                ClientEnd::Lost { .. } | ClientEnd::Unconnected | ClientEnd::Closed => {}
             }
         }
-        self.go_on(address);
+        self.freed.notify_waiters();
     }
 }
 
 impl FetchShares {
-    /// Retires the longest idle connection.
+    /// Gives the free places of a backend to the fetches whose turn it is.
+    fn grant_places(&mut self, address: SocketAddr) {
+        let Some(FetchBackend { queue, places, .. }) = self.backends.get_mut(&address) else { return };
+        while let Some((party, (_, grant))) = queue.pop(|party| places.fits(&party)) {
+            places.take(party);
+            self.queued_of_parties.give_back(&party);
+            self.queued_for_backends.give_back(&address);
+            let _ = grant.send(());
+        }
+    }
+
+    /// Retires the longest idle connection, which then ends.
     fn make_room(&mut self) {
         let all = self.backends.values_mut().flat_map(|backend| {
-            let idle = backend.connections.iter().filter(|connection| connection.taken.get() == 0);
-            idle.map(|connection| connection.idle_since.get()).min().map(|since| (since, backend))
+            let longest = backend.connections.iter().filter_map(|connection| connection.idle_for()).max();
+            longest.map(|idle| (idle, backend))
         });
-        if let Some((since, backend)) = all.min_by_key(|(since, _)| *since) {
-            backend.connections.retain(|connection| connection.taken.get() > 0 || connection.idle_since.get() > since);
+        if let Some((idle, backend)) = all.max_by_key(|(idle, _)| *idle) {
+            backend.connections.retain(|connection| connection.idle_for().is_none_or(|other| other < idle));
         }
     }
 }
@@ -305,40 +235,23 @@ impl FetchBackend {
             connections: Vec::new(),
             idle: LearnedIdleTimeout::default(),
             one_at_a_time_until: None,
-            wanting_until: None,
         }
     }
 
-    fn is_one_at_a_time(&self, now: Instant) -> bool {
-        self.one_at_a_time_until.is_some_and(|until| now < until)
-    }
-
-    fn learn(&mut self, end: &ClientEnd, failure: Option<ConnectFailure>, now: Instant) {
-        match end {
-            ClientEnd::Lost { is_for_one: true, .. } => self.one_at_a_time_until = Some(now + ONE_AT_A_TIME),
-            // RFC 7766 section 6.2.3: the backend's idle timeout is shorter than ours.
-            ClientEnd::Lost { idle: Some(idle), .. } => self.idle.closed_after(*idle),
-            ClientEnd::Unconnected(_) if failure == Some(ConnectFailure::Ours) => {
-                self.wanting_until = Some(now + BREATH);
-            }
-            ClientEnd::Lost { .. } | ClientEnd::Unconnected(_) | ClientEnd::Closed => {}
-        }
+    fn is_one_at_a_time(&self) -> bool {
+        self.one_at_a_time_until.is_some_and(|until| Instant::now() < until)
     }
 }
 
 impl FetchTurn {
     /// Returns true if the fetch need not wait.
     pub(super) fn has_come(&self) -> bool {
-        !self.grant.is_empty()
+        !self.granted.is_empty()
     }
 
     /// Waits for a place.
-    pub(super) async fn come(&mut self) -> FetchPlace {
-        match (&mut self.grant).await {
-            Ok(place) => place,
-            // A backend with a queue is not forgotten.
-            Err(_) => pending().await,
-        }
+    pub(super) async fn come(&mut self) {
+        let _ = (&mut self.granted).await;
     }
 }
 
@@ -346,41 +259,14 @@ impl Drop for FetchTurn {
     fn drop(&mut self) {
         let shares = &mut *self.pool.shares.borrow_mut();
         let Some(backend) = shares.backends.get_mut(&self.address) else { return };
-        if backend.queue.remove(self.party, |queued| queued.serial == self.serial) {
+        if backend.queue.remove(self.party, |(serial, _)| *serial == self.serial) {
             shares.queued_of_parties.give_back(&self.party);
             shares.queued_for_backends.give_back(&self.address);
-        }
-    }
-}
-
-impl FetchPlace {
-    /// Sends a query, and waits for its reply.
-    pub(super) async fn ask(self, query: Vec<u8>, patience: Duration) -> PlaceOutcome {
-        let asked = timeout(patience, self.connection.client.ask(query)).await;
-        match (asked, self.connection.failure.get()) {
-            (Ok(Ok((_, reply))), _) => PlaceOutcome::Reply(reply),
-            (Err(_), _) => PlaceOutcome::Silent,
-            (Ok(Err(_)), None) => PlaceOutcome::Lost,
-            (Ok(Err(_)), Some(ConnectFailure::OfBackend)) => PlaceOutcome::Unconnected,
-            (Ok(Err(_)), Some(ConnectFailure::Ours)) => {
-                PlaceOutcome::Unsent { has_others: self.pool.shares.borrow().connections.of(&self.address) > 0 }
-            }
-        }
-    }
-}
-
-impl Drop for FetchPlace {
-    fn drop(&mut self) {
-        let now = Instant::now();
-        self.connection.taken.update(|taken| taken - 1);
-        self.connection.idle_since.set(now);
-        if let Some(backend) = self.pool.shares.borrow_mut().backends.get_mut(&self.address) {
+        } else {
             backend.places.give_back(&self.party);
-            if backend.is_one_at_a_time(now) {
-                backend.connections.retain(|other| !Rc::ptr_eq(other, &self.connection));
-            }
+            shares.grant_places(self.address);
+            self.pool.freed.notify_waiters();
         }
-        self.pool.go_on(self.address);
     }
 }
 
@@ -391,11 +277,6 @@ fn party_of(client: Option<IpAddr>) -> Party {
         Some(IpAddr::V6(ip)) => Ipv6Addr::from_bits(ip.to_bits() & !(u128::MAX >> 56)).into(),
         None => Ipv4Addr::UNSPECIFIED.into(),
     }
-}
-
-/// Returns true if a connect failed because a local resource was missing.
-fn is_want(error: &io::Error) -> bool {
-    error.raw_os_error().is_some() && matches!(SendRefusal::of(error), SendRefusal::Unsent(_))
 }
 
 /// Connections of one worker to one backend. RFC 7766 section 6.2.2 recommends one where that suffices. More
@@ -419,9 +300,6 @@ const IDLE: Duration = Duration::from_secs(8);
 
 /// The time for which a backend that closes after one query gets one per connection. Few are ever fixed.
 const ONE_AT_A_TIME: Duration = Duration::from_secs(600);
-
-/// The pause between further connects to a backend, after the process ran out of descriptors or ports.
-const BREATH: Duration = Duration::from_millis(100);
 
 /// Backends with recorded state. Above this number, unused ones are forgotten.
 const BACKENDS_KNOWN: usize = 1024;

@@ -25,7 +25,7 @@ pub enum ClientEnd {
     /// The connection was idle, or no longer in use.
     Closed,
     /// The connection failed to open.
-    Unconnected(ConnectError),
+    Unconnected,
     /// The server closed the connection, or it broke.
     Lost {
         /// The time without a pending query, if none was pending and the connection had been in use.
@@ -53,6 +53,8 @@ struct PendingQueries {
     heard_at: Instant,
     idle_since: Instant,
     is_retired: bool,
+    /// The reason why the connection failed to open.
+    unconnected: Option<io::Error>,
 }
 
 #[derive(Debug)]
@@ -79,12 +81,16 @@ impl SharedClient {
             heard_at: now,
             idle_since: now,
             is_retired: false,
+            unconnected: None,
         }));
         let shared = Arc::clone(&pending);
         let driven = async move {
             let end = match connecting.await {
                 Ok(client) => drive(client, queued, &shared, idle, on_unmatched).await,
-                Err(error) => ClientEnd::Unconnected(error),
+                Err(error) => {
+                    lock(&shared).unconnected = Some(error.into());
+                    ClientEnd::Unconnected
+                }
             };
             // The queue is gone, so these are all queries that were ever asked.
             let mut pending = lock(&shared);
@@ -98,7 +104,7 @@ impl SharedClient {
     /// Sends a query under a new ID. Returns it with the reply, which has the same ID and question.
     ///
     /// # Errors
-    /// If the connection ends before the reply, or the query is too long.
+    /// If the connection could not be opened or ends before the reply, or the query is too long.
     pub async fn ask(&self, mut query: Vec<u8>) -> io::Result<(Vec<u8>, Vec<u8>)> {
         if query.len() > usize::from(u16::MAX) {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -106,14 +112,31 @@ impl SharedClient {
         let (sender, reply) = oneshot::channel();
         let id = lock(&self.pending).enter(&mut query, sender);
         let _pending = PendingQueryGuard { client: self, id, since: Instant::now() };
-        self.queries.send(query.clone()).map_err(|_| io::ErrorKind::ConnectionReset)?;
-        let reply = reply.await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
+        self.queries.send(query.clone()).map_err(|_| self.ended())?;
+        let reply = reply.await.map_err(|_| self.ended())?;
         Ok((query, reply))
+    }
+
+    fn ended(&self) -> io::Error {
+        match &lock(&self.pending).unconnected {
+            Some(error) => error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error),
+            None => io::ErrorKind::ConnectionReset.into(),
+        }
     }
 
     /// Returns true if the connection must get no further queries: it is over, or it stalls.
     pub fn is_retired(&self) -> bool {
         lock(&self.pending).is_retired
+    }
+
+    /// Returns the number of pending queries.
+    pub fn pending(&self) -> usize {
+        lock(&self.pending).by_id.len()
+    }
+
+    /// Returns the time without a pending query, or `None` if one is pending.
+    pub fn idle_for(&self) -> Option<Duration> {
+        lock(&self.pending).idle_since().map(|since| since.elapsed())
     }
 
     /// Returns true if the connection has received a message.

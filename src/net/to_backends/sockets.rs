@@ -41,24 +41,24 @@ use rand::rngs::StdRng;
 
 use self::connections::PoolEnd;
 pub use self::connections::{ConnectionEnd, ConnectionPool, StreamWay, TlsSource};
-pub use self::poller::Event;
-use self::poller::Poller;
+pub use self::poller::{Event, Poller};
 use self::sent::SentIds;
-use self::udp::UdpSockets;
+pub use self::udp::UdpSockets;
 pub use self::void::MAX_NEAR_MISSES;
 use self::void::ReturnedIds;
 use crate::metrics::Want;
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::SendRefusal;
-use crate::net::sys::batch::RecvBatch;
 use crate::net::Bypass;
 use crate::policy::query_slots::{PROLONGED, QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 
 /// The sockets of one worker to all its backends, and the outstanding queries. `T` is the caller's data for a
 /// query in flight, `L` for one in quarantine.
 pub struct BackendSockets<T, L> {
-    poller: Poller,
-    udp: UdpSockets,
+    /// The poller of all sockets.
+    pub poller: Poller,
+    /// The UDP sockets to the other backends.
+    pub udp: UdpSockets,
     /// The connections to backends that are asked by stream.
     pub connections: ConnectionPool,
     set_count: u32,
@@ -117,16 +117,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             struck: Vec::new(),
             rng: StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(io::Error::other)?,
         })
-    }
-
-    /// Returns the way of datagrams past the kernel.
-    pub fn bypass(&self) -> &Bypass {
-        self.udp.bypass()
-    }
-
-    /// Returns the socket for a datagram from `remote` to `local` that bypassed the kernel.
-    pub fn socket_between(&self, local: SocketAddr, remote: SocketAddr) -> Option<SocketId> {
-        self.udp.socket_between(local, remote)
     }
 
     /// Adds a set for a backend.
@@ -231,11 +221,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         Ok(slot)
     }
 
-    /// Returns true if the next [`queue`](Self::queue) for this backend needs a flush before it.
-    pub fn is_full(&self, set_id: SocketSetId) -> bool {
-        self.udp.is_full(set_id)
-    }
-
     /// Sends all queued messages, with one call per backend. Messages that could not be sent go to `refused`.
     pub fn flush(&mut self, refused: &mut Vec<UnsentMessage<T, L>>) {
         self.connections.flush();
@@ -258,16 +243,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.udp.free_closed();
         self.connections.free_closed();
         self.poller.ready(events)
-    }
-
-    /// Receives from a reported UDP socket. `Ok(0)` means that no datagram is available.
-    ///
-    /// # Errors
-    /// An ICMP error, and if the backend is unreachable. The caller handles earlier messages of the socket by
-    /// [`report_struck`](Self::report_struck) or [`take_struck`](Self::take_struck). The socket is not chosen
-    /// again.
-    pub fn recv(&mut self, number: SocketId, batch: &mut RecvBatch) -> Result<usize, RecvError> {
-        self.udp.recv(number, batch)
     }
 
     /// Returns a socket where sending returned an ICMP error, which concerns earlier messages.
@@ -424,11 +399,5 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     pub fn next_tidy(&mut self) -> Option<Instant> {
         let ends = [self.slots.next_end(), self.udp.next_tidy(), self.connections.next_check()];
         ends.into_iter().flatten().min()
-    }
-
-    /// Requests an [`Event::Alarm`] at `at`. An earlier alarm, whose attempt is already answered, is
-    /// postponed only if it would fire before the likely next call. A more distant one stays set.
-    pub fn wake_at(&mut self, at: Instant, now: Instant) {
-        self.poller.wake_at(at, now);
     }
 }

@@ -1,5 +1,8 @@
 //! Tests of the turns of clients, and of the choice of a connection.
 
+use std::pin::Pin;
+use std::task::{Context, Waker};
+
 use tokio::task::LocalSet;
 
 use super::*;
@@ -7,32 +10,41 @@ use super::*;
 /// A bench where connections are opened but their tasks never run.
 struct Bench(Rc<FetchPool>);
 
+/// A query on a connection.
+struct Pending {
+    connection: Rc<SharedClient>,
+    _asked: Pin<Box<dyn Future<Output = ()>>>,
+}
+
 impl Bench {
     /// Queues a client's fetch for a backend, if there is room.
     fn add(&self, client: u8, backend: u16) -> Option<FetchTurn> {
         let client = Some(Ipv4Addr::new(192, 0, 2, client).into());
         let may_wait = self.0.may_wait(client, address(backend));
-        let turn = self.0.enqueue(client, address(backend), None, false);
+        let turn = self.0.enqueue(client, address(backend), false);
         (may_wait || turn.has_come()).then_some(turn)
     }
 
     /// Queues several fetches, which must all find room.
-    fn add_many(&self, client: u8, backend: u16, count: usize) -> Vec<FetchTurn> {
-        (0..count).map(|_| self.add(client, backend).expect("there is room")).collect()
+    fn add_many(&self, client: u8, count: usize) -> Vec<FetchTurn> {
+        (0..count).map(|_| self.add(client, 1).expect("there is room")).collect()
     }
 
-    fn place(&self, client: u8, backend: u16) -> FetchPlace {
-        let mut turn = self.add(client, backend).expect("there is room");
-        turn.grant.try_recv().expect("there is a place")
+    fn ask(&self, backend: u16, choice: ConnectionChoice) -> Option<Pending> {
+        let connection = self.0.choose(address(backend), None, choice)?;
+        let client = Rc::clone(&connection);
+        let mut asked: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move { drop(client.ask(vec![0; 17]).await) });
+        assert!(asked.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        Some(Pending { connection, _asked: asked })
+    }
+
+    /// Asks several queries, which must all find a connection.
+    fn ask_many(&self, backend: u16, count: usize) -> Vec<Pending> {
+        (0..count).map(|_| self.ask(backend, ConnectionChoice::Any).expect("a connection")).collect()
     }
 
     fn connections(&self, backend: u16) -> usize {
         self.0.shares.borrow().connections.of(&address(backend))
-    }
-
-    /// Ends the connection of a place, as its task would.
-    fn end(&self, place: &FetchPlace, end: &ClientEnd) {
-        self.0.ended(place.address, &Rc::downgrade(&place.connection), end);
     }
 }
 
@@ -56,26 +68,23 @@ const CONNECTIONS: usize = 64;
 /// The places at a backend that one client alone gets.
 const HALF: usize = CONNECTIONS_A_BACKEND * PIPELINE / 2;
 
-const LOST: ClientEnd = ClientEnd::Lost { idle: None, is_for_one: false };
-
 #[test]
 fn a_few_connections_carry_all_and_one_carries_few() {
     run(|bench| {
-        let first = bench.add_many(1, 1, SPREAD);
-        assert_eq!((bench.connections(1), granted(&first)), (1, SPREAD));
-        let more = bench.add_many(1, 1, HALF);
-        assert_eq!((bench.connections(1), granted(&more)), (CONNECTIONS_A_BACKEND, HALF - SPREAD));
+        let first = bench.ask_many(1, SPREAD);
+        assert_eq!(bench.connections(1), 1);
+        let more = bench.ask_many(1, HALF);
+        assert_eq!(bench.connections(1), CONNECTIONS_A_BACKEND);
+        assert!(more.iter().all(|query| query.connection.pending() <= PIPELINE));
         drop((first, more));
-        assert_eq!(bench.connections(1), CONNECTIONS_A_BACKEND, "they are kept");
-        let place = bench.place(1, 1);
-        assert!(Rc::ptr_eq(&place.connection, &bench.0.shares.borrow().backends[&address(1)].connections[0]));
+        assert_eq!(bench.connections(1), CONNECTIONS_A_BACKEND, "their ends are reported later");
     });
 }
 
 #[test]
 fn client_takes_half_of_the_places_and_another_finds_one() {
     run(|bench| {
-        let mut greedy = bench.add_many(1, 1, 2 * HALF);
+        let mut greedy = bench.add_many(1, 2 * HALF);
         assert_eq!(granted(&greedy), HALF);
         assert!(bench.add(2, 1).expect("there is room").has_come(), "the other client is served at once");
         // One place is free: it goes to the client whose turn it is.
@@ -105,8 +114,7 @@ fn queue_is_bounded_and_shared() {
 #[test]
 fn backends_share_the_connections_of_a_worker() {
     run(|bench| {
-        let add = |backend| bench.add_many(backend as u8, backend, SPREAD * CONNECTIONS_A_BACKEND);
-        let _turns: Vec<_> = (0..20).map(add).collect();
+        let _pending: Vec<_> = (0..20).map(|backend| bench.ask_many(backend, SPREAD * CONNECTIONS_A_BACKEND)).collect();
         let all: usize = (0..20).map(|backend| bench.connections(backend)).sum();
         assert!(all <= CONNECTIONS, "{all}");
         assert!((0..20).all(|backend| bench.connections(backend) > 0), "each has one at least");
@@ -116,69 +124,47 @@ fn backends_share_the_connections_of_a_worker() {
 #[test]
 fn idle_connection_makes_room_for_a_backend_without() {
     run(|bench| {
-        let mut places: Vec<_> = (0..CONNECTIONS as u16).map(|backend| bench.place(1, backend)).collect();
-        let late = bench.add(1, 1000).expect("there is room");
-        assert!(!late.has_come());
-        let idle = places.swap_remove(7);
-        let (address, connection) = (idle.address, Rc::downgrade(&idle.connection));
-        drop(idle);
-        assert!(connection.upgrade().is_none(), "it is closed, and its task reports that");
-        bench.0.ended(address, &connection, &ClientEnd::Closed);
-        assert!(late.has_come());
-    });
-}
-
-#[test]
-fn query_after_a_lost_connection_has_a_fresh_one() {
-    run(|bench| {
-        let lost = bench.place(1, 1);
-        bench.end(&lost, &LOST);
-        let next = bench.place(1, 1);
-        assert!(!Rc::ptr_eq(&lost.connection, &next.connection));
-        assert_eq!(bench.connections(1), 1);
+        let mut pending: Vec<_> = (0..CONNECTIONS as u16).flat_map(|backend| bench.ask_many(backend, 1)).collect();
+        assert!(bench.ask(1000, ConnectionChoice::Any).is_none());
+        let idle = Rc::downgrade(&pending.swap_remove(7).connection);
+        assert!(idle.upgrade().is_some(), "it is kept");
+        assert!(bench.ask(1000, ConnectionChoice::Any).is_none());
+        assert!(idle.upgrade().is_none(), "it closes, and its task reports that");
+        bench.0.ended(address(7), &ClientEnd::Closed);
+        assert!(bench.ask(1000, ConnectionChoice::Any).is_some());
     });
 }
 
 #[test]
 fn backend_that_closes_after_one_reply_gets_one_query_on_a_connection() {
     run(|bench| {
-        let places: Vec<_> = (0..4).map(|_| bench.place(1, 1)).collect();
-        assert!(places.iter().all(|place| Rc::ptr_eq(&place.connection, &places[0].connection)));
-        bench.end(&places[0], &ClientEnd::Lost { idle: None, is_for_one: true });
-        let apart = [bench.place(1, 1), bench.place(1, 1)];
-        assert!(!Rc::ptr_eq(&apart[0].connection, &apart[1].connection));
-        let [used, _] = apart;
-        let connection = Rc::downgrade(&used.connection);
-        drop(used);
-        assert!(connection.upgrade().is_none(), "it is not used again");
+        let pending = bench.ask_many(1, 4);
+        assert!(pending.iter().all(|query| Rc::ptr_eq(&query.connection, &pending[0].connection)));
+        bench.0.ended(address(1), &ClientEnd::Lost { idle: None, is_for_one: true });
+        let apart = bench.ask_many(1, CONNECTIONS_A_BACKEND);
+        assert!(apart.iter().all(|query| query.connection.pending() == 1));
+        assert!(bench.ask(1, ConnectionChoice::Any).is_none());
+        assert_eq!(granted(&bench.add_many(1, PIPELINE)), CONNECTIONS_A_BACKEND / 2);
     });
 }
 
 #[test]
 fn backend_that_closes_idle_connections_is_kept_for_less() {
     run(|bench| {
-        let place = bench.place(1, 1);
-        let idle = Some(Duration::from_secs(5));
-        bench.end(&place, &ClientEnd::Lost { idle, is_for_one: false });
+        bench.ask_many(1, 1);
+        bench.0.ended(address(1), &ClientEnd::Lost { idle: Some(Duration::from_secs(5)), is_for_one: false });
         assert_eq!(bench.0.shares.borrow().backends[&address(1)].idle.idle(IDLE), Duration::from_secs(4));
     });
 }
 
 #[test]
-fn want_of_descriptors_is_not_the_backends_failure() {
+fn present_connection_suffices_where_no_other_can_be_opened() {
     run(|bench| {
-        let unconnected = |error| ClientEnd::Unconnected(ConnectError::Io(error));
-        let place = bench.place(1, 1);
-        bench.end(&place, &unconnected(io::Error::from_raw_os_error(libc::EMFILE)));
-        assert_eq!(place.connection.failure.get(), Some(ConnectFailure::Ours));
-        // A connection exists, so it must suffice for a while.
-        let places: Vec<_> = (0..=SPREAD).map(|_| bench.place(1, 2)).collect();
-        assert!(!Rc::ptr_eq(&places[SPREAD].connection, &places[0].connection));
-        bench.end(&places[SPREAD], &unconnected(io::Error::from_raw_os_error(libc::EMFILE)));
-        assert!(Rc::ptr_eq(&bench.place(1, 2).connection, &places[0].connection));
-        let place = bench.place(1, 3);
-        bench.end(&place, &unconnected(io::Error::from_raw_os_error(libc::ECONNREFUSED)));
-        assert_eq!(place.connection.failure.get(), Some(ConnectFailure::OfBackend));
+        let pending = bench.ask_many(1, SPREAD);
+        let present = bench.ask(1, ConnectionChoice::Present).expect("a connection");
+        assert!(Rc::ptr_eq(&present.connection, &pending[0].connection));
+        let fresh = bench.ask(1, ConnectionChoice::Fresh).expect("a connection");
+        assert!(!Rc::ptr_eq(&fresh.connection, &pending[0].connection));
     });
 }
 

@@ -150,8 +150,10 @@ async fn end_by_the_server_is_described() {
         assert_eq!((answered, found, idle.is_some()), (1, is_for_one, !is_for_one));
     }
     drop(listener);
-    let (_client, driven) = begin(address, KEPT);
-    assert!(matches!(driven.await.0, ClientEnd::Unconnected(ConnectError::Io(_))));
+    let (client, driven) = begin(address, KEPT);
+    let (asked, driven) = tokio::join!(client.ask(QUERY.to_vec()), driven);
+    assert!(matches!(driven.0, ClientEnd::Unconnected));
+    assert_eq!(asked.expect_err("no server is there").kind(), io::ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test]

@@ -15,7 +15,8 @@ use super::connections::FIRST as FIRST_CONNECTION;
 use crate::net::sys::batch::BATCH;
 use crate::policy::query_slots::SocketId;
 
-pub(super) struct Poller {
+/// The epoll set of all sockets to backends, and the alarm.
+pub struct Poller {
     pub(super) epoll: Rc<OwnedFd>,
     alarm: OwnedFd,
     alarm_at: Option<Instant>,
@@ -29,7 +30,7 @@ pub enum Event {
     Socket(SocketId),
     /// A connection has replies, or an error.
     Connection(SocketId),
-    /// The time given to [`wake_at`](super::BackendSockets::wake_at) has come.
+    /// The time given to [`wake_at`](Poller::wake_at) has come.
     Alarm,
 }
 
@@ -61,8 +62,9 @@ impl Poller {
         found.len() == BATCH
     }
 
-    /// Sets the alarm, which may fire earlier.
-    pub(super) fn wake_at(&mut self, at: Instant, now: Instant) {
+    /// Requests an [`Event::Alarm`] at `at`. An earlier alarm, whose attempt is already answered, is
+    /// postponed only if it would fire before the likely next call. A more distant one stays set.
+    pub fn wake_at(&mut self, at: Instant, now: Instant) {
         let pause = now.saturating_duration_since(std::mem::replace(&mut self.asked_at, now));
         let near = now + pause.saturating_mul(PAUSES).min(NEAR);
         if self.alarm_at.is_some_and(|set| set == at || set < at && set > near) {

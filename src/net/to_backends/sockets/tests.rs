@@ -15,7 +15,7 @@ use super::socket::{BackendSocket, Renewals, UNPRIVILEGED, connected};
 use super::udp::{BATCHES_PER_SOCKET, GRO_SOCKETS, GRO_TRIAL, SLOTS_PER_SOCKET, SOCKET_LIFETIME, SOCKETS_PER_BACKEND};
 use super::*;
 use crate::metrics::Want;
-use crate::net::sys::batch::{BATCH, SendBatch};
+use crate::net::sys::batch::{BATCH, RecvBatch, SendBatch};
 
 /// The sockets to one backend, with the backend's socket.
 struct Fixture {
@@ -96,7 +96,7 @@ impl Fixture {
         self.backend.send_to(&id.to_be_bytes(), from).unwrap();
         assert_eq!(self.wait(), [Event::Socket(slot.socket())]);
         let mut batch = RecvBatch::new(4, 64);
-        assert_eq!(self.sockets.recv(slot.socket(), &mut batch), Ok(1));
+        assert_eq!(self.sockets.udp.recv(slot.socket(), &mut batch), Ok(1));
         assert_eq!(self.sockets.find(slot.socket(), id).map(|(found, _)| found), Some(slot));
         self.sockets.release(slot, self.now);
         from
@@ -183,7 +183,7 @@ fn a_backend_that_sends_trains_gets_sockets_for_them() {
         }
         replies.flush(&fixture.backend, |index, error| panic!("reply {index} refused: {error}"));
         assert_eq!(fixture.wait(), [Event::Socket(slots[0].socket())]);
-        assert_eq!(fixture.sockets.recv(slots[0].socket(), &mut batch), Ok(2));
+        assert_eq!(fixture.sockets.udp.recv(slots[0].socket(), &mut batch), Ok(2));
         // The next messages leave from a fresh port.
         fixture.now += Renewals::EVERY;
         slots.iter().for_each(|slot| fixture.sockets.release(*slot, fixture.now));
@@ -233,12 +233,12 @@ fn without_credit_messages_of_one_turn_share_a_socket_and_no_id() {
     fixture.use_up_renewals();
     let slots: HashSet<_> = (0..BATCH as u32).map(|user_data| fixture.queue(user_data)).collect();
     assert_eq!(slots.len(), BATCH);
-    assert!(fixture.sockets.is_full(fixture.set_id));
+    assert!(fixture.sockets.udp.is_full(fixture.set_id));
     assert!(fixture.flush().is_empty());
     let received: HashSet<_> = (0..BATCH).map(|_| fixture.receive()).collect();
     let sources: HashSet<_> = received.iter().map(|(_, from)| from).collect();
     assert_eq!((received.len(), sources.len()), (BATCH, 1));
-    assert!(!fixture.sockets.is_full(fixture.set_id));
+    assert!(!fixture.sockets.udp.is_full(fixture.set_id));
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn with_credit_each_message_of_a_burst_leaves_from_a_port_of_its_own() {
     let mut slots = Vec::new();
     for user_data in 0..count {
         slots.push(fixture.queue(user_data));
-        assert!(fixture.sockets.is_full(fixture.set_id), "the next leaves from another socket");
+        assert!(fixture.sockets.udp.is_full(fixture.set_id), "the next leaves from another socket");
         assert!(fixture.flush().is_empty());
         ports.insert(fixture.receive().1);
     }
@@ -372,7 +372,7 @@ fn dead_backend_is_reported_by_its_socket() {
     let mut fixture = Fixture::dead();
     let slot = fixture.send(7);
     assert_eq!(fixture.wait(), [Event::Socket(slot.socket())]);
-    assert_eq!(fixture.sockets.recv(slot.socket(), &mut RecvBatch::new(4, 64)), Err(RecvError::Unreachable));
+    assert_eq!(fixture.sockets.udp.recv(slot.socket(), &mut RecvBatch::new(4, 64)), Err(RecvError::Unreachable));
     assert_eq!(fixture.sockets.set_of(slot.socket()), Some(fixture.set_id));
     let mut reported = Vec::new();
     // The query stays, and is reported once.
@@ -419,7 +419,7 @@ fn error_that_waits_on_a_socket_costs_no_message() {
     assert_eq!(reported, [1]);
     // The second message was sent, and causes another error.
     assert_eq!(fixture.wait(), [Event::Socket(second.socket())]);
-    assert_eq!(fixture.sockets.recv(second.socket(), &mut RecvBatch::new(4, 64)), Err(RecvError::Unreachable));
+    assert_eq!(fixture.sockets.udp.recv(second.socket(), &mut RecvBatch::new(4, 64)), Err(RecvError::Unreachable));
     fixture.sockets.report_struck(second.socket(), &mut reported);
     assert_eq!((reported, fixture.sockets.pop_struck()), (vec![1, 2], None));
 }
@@ -531,12 +531,12 @@ fn alarm_fires_at_the_earliest_time_that_was_asked_for() {
             BackendSockets::new(PLENTY, 64, Rc::new(Bypass::default())).unwrap();
         let start = Instant::now();
         for time in &times {
-            sockets.wake_at(start + *time, start);
+            sockets.poller.wake_at(start + *time, start);
         }
         assert_eq!(wait(&mut sockets), [Event::Alarm], "{times:?}");
         assert!(start.elapsed() >= *times.iter().min().unwrap());
         // The alarm can be set again, and no earlier alarm remains.
-        sockets.wake_at(start, Instant::now());
+        sockets.poller.wake_at(start, Instant::now());
         assert_eq!(wait(&mut sockets), [Event::Alarm], "{times:?}");
     }
 }
@@ -555,8 +555,8 @@ fn alarm_that_is_near_and_not_needed_any_more_is_put_off() {
         let mut sockets: BackendSockets<u32, u32> =
             BackendSockets::new(PLENTY, 64, Rc::new(Bypass::default())).unwrap();
         let start = Instant::now();
-        sockets.wake_at(start + first, start);
-        sockets.wake_at(start + then, start + looked_at);
+        sockets.poller.wake_at(start + first, start);
+        sockets.poller.wake_at(start + then, start + looked_at);
         assert_eq!(wait(&mut sockets), [Event::Alarm]);
         assert!(start.elapsed() >= expected && start.elapsed() < expected + millis(2_000), "{expected:?}");
     }

@@ -25,7 +25,7 @@ use crate::net::{Bypass, BypassPorts};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 
 /// The UDP sockets of one worker to its backends.
-pub(super) struct UdpSockets {
+pub struct UdpSockets {
     epoll: Rc<OwnedFd>,
     /// Before the sockets, whose ports it releases.
     held_ports: BypassPorts,
@@ -93,11 +93,13 @@ impl UdpSockets {
         }
     }
 
-    pub(super) fn bypass(&self) -> &Bypass {
+    /// Returns the way of datagrams past the kernel.
+    pub fn bypass(&self) -> &Bypass {
         self.held_ports.bypass()
     }
 
-    pub(super) fn socket_between(&self, local: SocketAddr, remote: SocketAddr) -> Option<SocketId> {
+    /// Returns the socket for a datagram from `remote` to `local` that bypassed the kernel.
+    pub fn socket_between(&self, local: SocketAddr, remote: SocketAddr) -> Option<SocketId> {
         self.held_ports.socket_between(local, remote)
     }
 
@@ -205,8 +207,8 @@ impl UdpSockets {
         Ok(socket)
     }
 
-    /// Returns true if the batch of a backend takes no further message.
-    pub(super) fn is_full(&self, set_id: SocketSetId) -> bool {
+    /// Returns true if the next message for this backend needs a flush before it.
+    pub fn is_full(&self, set_id: SocketSetId) -> bool {
         let filling = self.find_set(set_id).and_then(|set| set.filling.as_ref());
         filling.is_some_and(|filling| filling.is_for_one || filling.batch.is_full())
     }
@@ -250,8 +252,13 @@ impl UdpSockets {
         }
     }
 
-    /// Receives from a socket. `Ok(0)` means that no datagram is available.
-    pub(super) fn recv(&mut self, number: SocketId, batch: &mut RecvBatch) -> Result<usize, RecvError> {
+    /// Receives from a reported socket. `Ok(0)` means that no datagram is available.
+    ///
+    /// # Errors
+    /// An ICMP error, and if the backend is unreachable. The caller handles earlier messages of the socket by
+    /// [`report_struck`](super::BackendSockets::report_struck) or
+    /// [`take_struck`](super::BackendSockets::take_struck). The socket is not chosen again.
+    pub fn recv(&mut self, number: SocketId, batch: &mut RecvBatch) -> Result<usize, RecvError> {
         let Some(socket) = self.find(number) else { return Ok(0) };
         match batch.recv(&socket.udp) {
             Ok(count) => {

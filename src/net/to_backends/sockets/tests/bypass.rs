@@ -123,7 +123,7 @@ impl Fixture {
     fn is_held(&self, slot: QuerySlot) -> bool {
         let (local, remote) = (self.local(slot), self.backend.local_addr().unwrap());
         let is_held = self.filter.holds(local);
-        assert_eq!(self.sockets.socket_between(local, remote), is_held.then_some(slot.socket()));
+        assert_eq!(self.sockets.udp.socket_between(local, remote), is_held.then_some(slot.socket()));
         is_held
     }
 }
@@ -154,7 +154,7 @@ fn only_what_the_backend_sends_to_the_port_is_for_its_socket() {
     let other_port = |address: SocketAddr| SocketAddr::new(address.ip(), address.port() ^ 1);
     let other_ip = |address: SocketAddr| SocketAddr::new([127, 0, 0, 2].into(), address.port());
     let other_family = SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), local.port());
-    let between = |local, remote| fixture.sockets.socket_between(local, remote);
+    let between = |local, remote| fixture.sockets.udp.socket_between(local, remote);
     assert_eq!(between(local, remote), Some(slot.socket()));
     for (local, remote) in [
         (other_port(local), remote),
@@ -180,7 +180,7 @@ fn ports_are_held_until_their_sockets_are_closed() {
     let held = |fixture: &Fixture| {
         ports.map(|local| {
             let is_held = fixture.filter.holds(local);
-            assert_eq!(fixture.sockets.socket_between(local, remote).is_some(), is_held);
+            assert_eq!(fixture.sockets.udp.socket_between(local, remote).is_some(), is_held);
             is_held
         })
     };
