@@ -1,6 +1,6 @@
-//! Fetches of whole answers by TCP, for a TCP client whose backend's reply was truncated (RFC 7766 section 5),
-//! and attempts by TCP, if UDP replies are being forged or a backend rejects its own cookie. A failure costs
-//! only this answer: a backend without TCP does not count as down.
+//! Fetches of whole answers by TCP, for a TCP client whose backend's reply was truncated (RFC 7766 section
+//! 5), and attempts by TCP, if UDP replies are being forged or a backend rejects its own cookie. A failure
+//! costs only this answer: a backend without TCP does not count as down.
 //!
 //! Each is a task, because both are rare. A fetch asks one backend after the other:
 //!
@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Clients take turns. No client and no backend may hold more slots on connections, slots in the queue or
-//! connections than are free ([`DynamicThreshold`]).
+//! connections than are free ([`DynamicThreshold`](crate::limit::DynamicThreshold)).
 //!
 //! An attempt by TCP has a separate connection, which an off-path attacker cannot join, so no cookie is
 //! needed. The attempt in the race continues to wait.

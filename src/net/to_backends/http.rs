@@ -23,7 +23,6 @@ pub(crate) mod tests;
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io::Write;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -33,6 +32,7 @@ use bytes::Bytes;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use hashbrown::HashMap;
+use http::Request;
 use tokio_rustls::rustls::ClientConnection;
 
 pub use self::exchange::HttpTarget;
@@ -42,25 +42,14 @@ use self::ready::{FlagWaker, PlaceWaker, ReadyList};
 use super::connection::{
     BackendConnection, BackendHandshake, ConnectionEvents, ConnectionFailure, ConnectionState, FailedQuery,
 };
-use crate::net::to_backends::connection::records::{OutputBuffer, has_ended, hear_records, opened, take_records};
+use crate::net::to_backends::connection::transport::StreamTransport;
 use crate::wire::append_frame;
 
 pub(in crate::net) struct Http2Connection {
     target: HttpTarget,
-    tls: Box<ClientConnection>,
-    state: ConnectionState,
-    has_heard: bool,
-    pipe: Pipe,
-    connection: Connection<Pipe, Bytes>,
-    requests: Option<SendRequest<Bytes>>,
-    pings: Option<PingPong>,
-    is_pinged: bool,
-    woken: Arc<FlagWaker>,
-    waker: Waker,
-    ready: Arc<ReadyList>,
-    open: Vec<StreamPlace>,
-    free: Vec<usize>,
-    places: HashMap<u16, usize>,
+    transport: StreamTransport,
+    session: Session,
+    requests: OpenRequests,
     waiting: VecDeque<(u16, Bytes)>,
     /// Query bytes queued since `h2` last produced output.
     queued: usize,
@@ -68,7 +57,26 @@ pub(in crate::net) struct Http2Connection {
     news: ConnectionEvents,
     is_ending: bool,
     over: Option<(ConnectionFailure, Instant)>,
-    output: OutputBuffer,
+}
+
+/// The connection of `h2`, which reads and writes a pipe.
+struct Session {
+    pipe: Pipe,
+    connection: Connection<Pipe, Bytes>,
+    sender: Option<SendRequest<Bytes>>,
+    pings: Option<PingPong>,
+    is_pinged: bool,
+    woken: Arc<FlagWaker>,
+    waker: Waker,
+}
+
+/// The requests without a whole response.
+#[derive(Default)]
+struct OpenRequests {
+    ready: Arc<ReadyList>,
+    open: Vec<StreamPlace>,
+    free: Vec<usize>,
+    places: HashMap<u16, usize>,
 }
 
 struct StreamPlace {
@@ -100,125 +108,62 @@ impl Http2Connection {
         Self::built_by(&builder(), tls, target)
     }
 
-    fn built_by(builder: &Builder, mut tls: ClientConnection, target: HttpTarget) -> Result<Self, String> {
-        tls.set_buffer_limit(None);
-        let (pipe, woken) = (Pipe::default(), Arc::new(FlagWaker::default()));
-        let waker = woken.waker();
-        let begun = pin!(builder.handshake(pipe.clone())).poll(&mut Context::from_waker(&waker));
-        // The handshake of `h2` only writes to memory, so it never waits.
-        let Poll::Ready(Ok((requests, mut connection))) = begun else { return Err("HTTP/2 cannot begin".to_owned()) };
+    fn built_by(builder: &Builder, tls: ClientConnection, target: HttpTarget) -> Result<Self, String> {
         Ok(Self {
             target,
-            tls: Box::new(tls),
-            state: ConnectionState::Dialling,
-            has_heard: false,
-            pipe,
-            pings: connection.ping_pong(),
-            connection,
-            requests: Some(requests),
-            is_pinged: false,
-            woken,
-            waker,
-            ready: Arc::default(),
-            open: Vec::new(),
-            free: Vec::new(),
-            places: HashMap::new(),
+            transport: StreamTransport::new(Some(tls), true),
+            session: Session::new(builder).ok_or("HTTP/2 cannot begin")?,
+            requests: OpenRequests::default(),
             waiting: VecDeque::new(),
             queued: 0,
             input: Vec::new(),
             news: ConnectionEvents::default(),
             is_ending: false,
             over: None,
-            output: OutputBuffer::default(),
         })
     }
 
     fn drive(&mut self, now: Instant) {
         while self.over.is_none() {
-            self.woken.take();
+            self.session.woken.take();
             self.begin_requests();
-            let mut context = Context::from_waker(&self.waker);
-            let polled = Pin::new(&mut self.connection).poll(&mut context);
-            self.look_for_goaway();
-            self.look_at_ready();
-            self.take_pong();
-            if let Poll::Ready(ended) = polled {
-                let broken = match ended {
-                    Ok(()) => ConnectionFailure::Ended,
-                    Err(error) if error.is_go_away() && error.is_remote() => ConnectionFailure::Goaway,
-                    Err(error) if error.is_io() => ConnectionFailure::Ended,
-                    Err(_) => ConnectionFailure::Protocol,
-                };
+            let polled = self.session.poll();
+            if self.session.has_goaway() {
+                self.is_ending = true;
+                self.news.lost.extend(self.waiting.drain(..).map(|(id, _)| id));
+            }
+            while let Some((id, looked)) = self.requests.next_ready() {
+                self.finish(id, looked);
+            }
+            self.news.has_sign |= self.session.take_pong();
+            if let Poll::Ready(broken) = polled {
                 self.over = Some((broken, now));
                 return;
             }
-            let may_begin = !self.waiting.is_empty() && self.allowed() > self.places.len();
-            if !self.woken.take() && !may_begin {
+            let may_begin = !self.waiting.is_empty() && self.allowed() > self.requests.len();
+            if !self.session.woken.take() && !may_begin {
                 return;
             }
         }
     }
 
     fn begin_requests(&mut self) {
-        let Some(requests) = &mut self.requests else { return };
-        while !self.is_ending
-            && self.places.len() < requests.current_max_send_streams()
+        while self.requests.len() < self.allowed()
             && let Some((id, body)) = self.waiting.pop_front()
         {
-            let begun =
-                requests.send_request(self.target.request(body.len()), false).and_then(|(response, mut stream)| {
-                    stream.send_data(body, true)?;
-                    Ok(response)
-                });
-            let Ok(response) = begun else {
-                self.news.lost.push(id);
-                continue;
-            };
-            let place = self.free.pop().unwrap_or_else(|| {
-                let mark = PlaceWaker::new(self.open.len(), &self.ready);
-                self.open.push(StreamPlace { request: None, waker: Waker::from(Arc::clone(&mark)), mark });
-                self.open.len() - 1
-            });
-            if let Some(earlier) = self.places.insert(id, place)
-                && let Some(held) = self.open.get_mut(earlier)
-            {
-                // The reply is no longer wanted; otherwise the ID would not be in use again.
-                held.request = None;
-                self.free.push(earlier);
+            match self.session.request(self.target.request(body.len()), body) {
+                Some(response) => self.requests.begin(id, response),
+                None => self.news.lost.push(id),
             }
-            if let Some(free) = self.open.get_mut(place) {
-                free.request = Some(OpenRequest { id, awaits: Awaits::Head(response) });
-                // The request is polled at once so that its waker is registered.
-                free.waker.wake_by_ref();
-            }
-        }
-    }
-
-    /// Checks for GOAWAY: `h2` reports it only to the sender of requests.
-    fn look_for_goaway(&mut self) {
-        let Some(requests) = &mut self.requests else { return };
-        if let Poll::Ready(Err(_)) = requests.poll_ready(&mut Context::from_waker(&self.waker)) {
-            self.is_ending = true;
-            self.news.lost.extend(self.waiting.drain(..).map(|(id, _)| id));
         }
     }
 
     fn allowed(&self) -> usize {
-        let allowed = self.requests.as_ref().map_or(0, SendRequest::current_max_send_streams);
+        let allowed = self.session.sender.as_ref().map_or(0, SendRequest::current_max_send_streams);
         if self.is_ending { 0 } else { allowed }
     }
 
-    fn look_at_ready(&mut self) {
-        while let Some(place) = self.ready.pop() {
-            self.look_at(place);
-        }
-    }
-
-    fn look_at(&mut self, place: usize) {
-        let Some(StreamPlace { request, mark, waker }) = self.open.get_mut(place) else { return };
-        mark.clear();
-        let Some(OpenRequest { id, awaits }) = request else { return };
-        let (id, looked) = (*id, awaits.look(*id, &mut Context::from_waker(waker)));
+    fn finish(&mut self, id: u16, looked: StreamProgress) {
         match looked {
             StreamProgress::Pending => return,
             StreamProgress::Reply(reply) => {
@@ -230,7 +175,87 @@ impl Http2Connection {
             }
             StreamProgress::Lost => self.news.lost.push(id),
         }
+        self.requests.remove(id);
+    }
+
+    fn take_output(&mut self) {
+        let Self { session, transport, .. } = self;
+        session.pipe.drain(|octets| transport.send(octets));
+        transport.take_records();
+    }
+}
+
+impl Session {
+    /// Begins HTTP/2. The handshake of `h2` only writes to memory, so it never waits.
+    fn new(builder: &Builder) -> Option<Self> {
+        let (pipe, woken) = (Pipe::default(), Arc::new(FlagWaker::default()));
+        let waker = woken.waker();
+        let begun = pin!(builder.handshake(pipe.clone())).poll(&mut Context::from_waker(&waker));
+        let Poll::Ready(Ok((sender, mut connection))) = begun else { return None };
+        let pings = connection.ping_pong();
+        Some(Self { pipe, connection, sender: Some(sender), pings, is_pinged: false, woken, waker })
+    }
+
+    fn poll(&mut self) -> Poll<ConnectionFailure> {
+        Pin::new(&mut self.connection).poll(&mut Context::from_waker(&self.waker)).map(|ended| match ended {
+            Ok(()) => ConnectionFailure::Ended,
+            Err(error) if error.is_go_away() && error.is_remote() => ConnectionFailure::Goaway,
+            Err(error) if error.is_io() => ConnectionFailure::Ended,
+            Err(_) => ConnectionFailure::Protocol,
+        })
+    }
+
+    fn request(&mut self, head: Request<()>, body: Bytes) -> Option<ResponseFuture> {
+        let (response, mut stream) = self.sender.as_mut()?.send_request(head, false).ok()?;
+        stream.send_data(body, true).ok()?;
+        Some(response)
+    }
+
+    /// Checks for GOAWAY: `h2` reports it only to the sender of requests.
+    fn has_goaway(&mut self) -> bool {
+        let Some(sender) = &mut self.sender else { return false };
+        matches!(sender.poll_ready(&mut Context::from_waker(&self.waker)), Poll::Ready(Err(_)))
+    }
+
+    fn take_pong(&mut self) -> bool {
+        let (true, Some(pings)) = (self.is_pinged, &mut self.pings) else { return false };
+        let has_come = matches!(pings.poll_pong(&mut Context::from_waker(&self.waker)), Poll::Ready(Ok(_)));
+        self.is_pinged = !has_come;
+        has_come
+    }
+}
+
+impl OpenRequests {
+    fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    fn begin(&mut self, id: u16, response: ResponseFuture) {
+        // The reply to an earlier query is no longer wanted; otherwise its ID would not be in use again.
         self.remove(id);
+        let place = self.free.pop().unwrap_or_else(|| {
+            let mark = PlaceWaker::new(self.open.len(), &self.ready);
+            self.open.push(StreamPlace { request: None, waker: Waker::from(Arc::clone(&mark)), mark });
+            self.open.len() - 1
+        });
+        self.places.insert(id, place);
+        if let Some(free) = self.open.get_mut(place) {
+            free.request = Some(OpenRequest { id, awaits: Awaits::Head(response) });
+            // The request is polled at once so that its waker is registered.
+            free.waker.wake_by_ref();
+        }
+    }
+
+    /// Polls the next request that a waker has marked.
+    fn next_ready(&mut self) -> Option<(u16, StreamProgress)> {
+        loop {
+            let place = self.ready.pop()?;
+            let Some(StreamPlace { request, mark, waker }) = self.open.get_mut(place) else { continue };
+            mark.clear();
+            if let Some(OpenRequest { id, awaits }) = request {
+                return Some((*id, awaits.look(*id, &mut Context::from_waker(waker))));
+            }
+        }
     }
 
     fn remove(&mut self, id: u16) -> bool {
@@ -241,47 +266,23 @@ impl Http2Connection {
         self.free.push(place);
         true
     }
-
-    fn take_pong(&mut self) {
-        if let (true, Some(pings)) = (self.is_pinged, &mut self.pings)
-            && let Poll::Ready(Ok(_)) = pings.poll_pong(&mut Context::from_waker(&self.waker))
-        {
-            self.is_pinged = false;
-            self.news.has_sign = true;
-        }
-    }
-
-    fn check_protocol(&self) -> Result<(), ConnectionFailure> {
-        match self.tls.alpn_protocol() {
-            Some(b"h2") => Ok(()),
-            Some(_) | None => Err(ConnectionFailure::Tls("it does not speak HTTP/2 (ALPN)".to_owned())),
-        }
-    }
-
-    fn take_output(&mut self) {
-        let Self { pipe, tls, output, .. } = self;
-        pipe.drain(|octets| tls.writer().write_all(octets).expect("without a limit it takes everything"));
-        take_records(tls, output.octets());
-    }
 }
 
 impl BackendConnection for Http2Connection {
     fn state(&self) -> ConnectionState {
-        self.state
+        self.transport.state()
     }
 
     fn is_answered(&self) -> bool {
-        self.state.is_answered(self.has_heard)
+        self.transport.is_answered()
     }
 
     fn opened(&self) -> BackendHandshake {
-        opened(&self.tls)
+        self.transport.opened()
     }
 
     fn connected(&mut self) {
-        if self.state == ConnectionState::Dialling {
-            self.state = ConnectionState::Handshaking;
-        }
+        self.transport.connected();
     }
 
     fn queue(&mut self, message: &[u8]) -> Option<()> {
@@ -295,48 +296,34 @@ impl BackendConnection for Http2Connection {
     }
 
     fn output(&mut self, now: Instant) -> &[u8] {
-        match self.state {
-            ConnectionState::Dialling | ConnectionState::Closing => {}
-            ConnectionState::Handshaking => take_records(&mut self.tls, self.output.octets()),
-            ConnectionState::Open => {
-                self.queued = 0;
-                self.drive(now);
-                self.take_output();
-            }
+        if self.state() == ConnectionState::Open {
+            self.queued = 0;
+            self.drive(now);
+            self.take_output();
+        } else {
+            self.transport.take_records();
         }
-        self.output.rest()
+        self.transport.rest()
     }
 
     fn wrote(&mut self, octets: usize) {
-        self.output.wrote(octets);
+        self.transport.wrote(octets);
     }
 
     fn unwritten(&self) -> usize {
-        self.queued + self.output.rest().len()
+        self.queued + self.transport.rest().len()
     }
 
     fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), ConnectionFailure> {
-        self.has_heard = true;
-        let heard = match self.state {
-            ConnectionState::Dialling => Err(ConnectionFailure::Protocol),
-            ConnectionState::Closing => return Err(ConnectionFailure::Ended),
-            // The backend causes responses that it does not read.
-            ConnectionState::Handshaking | ConnectionState::Open if self.unwritten() > UNREAD => {
-                Err(ConnectionFailure::Protocol)
-            }
-            ConnectionState::Handshaking | ConnectionState::Open => {
-                let Self { pipe, tls, .. } = self;
-                pipe.fill(|input| hear_records(tls, octets, input))
-            }
-        };
-        let mut heard = heard;
-        if heard.is_ok() && self.state == ConnectionState::Handshaking && !self.tls.is_handshaking() {
-            heard = self.check_protocol();
-            if heard.is_ok() {
-                self.state = ConnectionState::Open;
-            }
+        if self.state() == ConnectionState::Closing {
+            return Err(ConnectionFailure::Ended);
         }
-        if heard.is_ok() && self.state == ConnectionState::Open {
+        let mut heard = match self.unwritten() {
+            // The backend causes responses that it does not read.
+            unread if unread > UNREAD => Err(ConnectionFailure::Protocol),
+            _ => self.session.pipe.fill(|input| self.transport.hear(octets, input)),
+        };
+        if heard.is_ok() && self.state() == ConnectionState::Open {
             self.drive(now);
             // `on_timer` reports the end after the earlier messages are delivered.
             if let Some((broken, _)) = self.over.as_ref().filter(|_| self.input.is_empty()) {
@@ -358,11 +345,11 @@ impl BackendConnection for Http2Connection {
     }
 
     fn has_room(&self) -> bool {
-        self.places.len() + self.waiting.len() < self.allowed()
+        self.requests.len() + self.waiting.len() < self.allowed()
     }
 
     fn has_ended(&mut self) -> bool {
-        has_ended(&mut self.tls)
+        self.transport.has_ended()
     }
 
     fn is_ending(&self) -> bool {
@@ -370,15 +357,15 @@ impl BackendConnection for Http2Connection {
     }
 
     fn ping(&mut self) -> bool {
-        let Some(pings) = &mut self.pings else { return false };
+        let Session { pings: Some(pings), is_pinged, .. } = &mut self.session else { return false };
         // `send_ping` fails if a ping is already out, which serves as well.
-        self.is_pinged |= pings.send_ping(Ping::opaque()).is_ok();
-        self.is_pinged
+        *is_pinged |= pings.send_ping(Ping::opaque()).is_ok();
+        *is_pinged
     }
 
     fn forget(&mut self, id: u16) -> bool {
         let had = self.waiting.len();
-        if !self.remove(id) {
+        if !self.requests.remove(id) {
             self.waiting.retain(|(waiting, _)| *waiting != id);
             return self.waiting.len() < had;
         }
@@ -396,21 +383,16 @@ impl BackendConnection for Http2Connection {
     }
 
     fn close(&mut self, now: Instant) {
-        if matches!(self.state, ConnectionState::Handshaking | ConnectionState::Open) {
-            if self.state == ConnectionState::Open {
-                self.waiting.clear();
-                self.places.clear();
-                self.open.clear();
-                // `h2` sends GOAWAY once there are no requests and no `SendRequest`.
-                self.requests = None;
-                self.drive(now);
-                self.take_output();
-            }
-            self.tls.send_close_notify();
-            take_records(&mut self.tls, self.output.octets());
+        if self.state() == ConnectionState::Open {
+            self.waiting.clear();
+            self.requests = OpenRequests::default();
+            // `h2` sends GOAWAY once there are no requests and no `SendRequest`.
+            self.session.sender = None;
+            self.drive(now);
+            self.take_output();
         }
+        self.transport.close();
         self.over = None;
-        self.state = ConnectionState::Closing;
     }
 }
 

@@ -31,29 +31,37 @@ pub(in crate::net) struct QuicConnection {
     endpoint: Endpoint,
     handle: ConnectionHandle,
     quic: Connection,
-    remote: SocketAddr,
     state: ConnectionState,
-    has_heard: bool,
-    streams: HashMap<u64, QuicQuery>,
-    next: Option<StreamId>,
-    held: VecDeque<Vec<u8>>,
-    unsent: usize,
-    early: Vec<u16>,
-    replies: Vec<u8>,
-    failed: Vec<FailedQuery>,
-    is_overloaded: bool,
-    idle_timeout: Option<Duration>,
-    is_resumed: bool,
-    acknowledgements: u64,
-    unacknowledged: Option<Instant>,
-    /// The value of `acknowledgements` when a ping was sent.
-    sign: Option<u64>,
+    queries: QuicQueries,
+    news: ConnectionEvents,
+    handshake: QuicHandshake,
+    silence: QuicSilence,
     end: Option<ConnectionFailure>,
-    frame: Vec<u8>,
     output: Vec<u8>,
     /// The time of the last call.
     now: Instant,
     timer: Option<Instant>,
+}
+
+/// The queries of a connection, and the frames of their replies.
+#[derive(Default)]
+struct QuicQueries {
+    streams: HashMap<u64, QuicQuery>,
+    /// The stream of the next query, if the server allows one.
+    next: Option<StreamId>,
+    held: VecDeque<Vec<u8>>,
+    unsent: usize,
+    early: Vec<u16>,
+    frame: Vec<u8>,
+    replies: Vec<u8>,
+}
+
+#[derive(Default)]
+struct QuicSilence {
+    acknowledgements: u64,
+    unacknowledged: Option<Instant>,
+    /// The value of `acknowledgements` when a ping was sent.
+    sign: Option<u64>,
 }
 
 struct QuicQuery {
@@ -77,57 +85,45 @@ impl QuicConnection {
             endpoint,
             handle,
             quic,
-            remote,
             state: ConnectionState::Handshaking,
-            has_heard: false,
-            streams: HashMap::new(),
-            next: None,
-            held: VecDeque::new(),
-            unsent: 0,
-            early: Vec::new(),
-            replies: Vec::new(),
-            failed: Vec::new(),
-            is_overloaded: false,
-            idle_timeout: None,
-            is_resumed: false,
-            acknowledgements: 0,
-            unacknowledged: None,
-            sign: None,
+            queries: QuicQueries::default(),
+            news: ConnectionEvents::default(),
+            handshake: QuicHandshake::default(),
+            silence: QuicSilence::default(),
             end: None,
-            frame: Vec::new(),
             output: Vec::new(),
             now,
             timer: None,
         };
         if connection.quic.has_0rtt() {
-            connection.next = connection.quic.streams().open(Dir::Bi);
+            connection.queries.next = connection.quic.streams().open(Dir::Bi);
         }
         Ok(connection)
     }
 
     fn queue_frame(&mut self) {
-        match self.next.take().filter(|_| self.held.is_empty()) {
+        match self.queries.next.take().filter(|_| self.queries.held.is_empty()) {
             Some(stream) => {
-                self.send(stream, id_of(self.frame.get(FRAME_PREFIX..).unwrap_or_default()));
-                self.next = self.quic.streams().open(Dir::Bi);
+                self.send(stream, id_of(self.queries.frame.get(FRAME_PREFIX..).unwrap_or_default()));
+                self.queries.next = self.quic.streams().open(Dir::Bi);
             }
             None => {
-                self.unsent += self.frame.len();
-                self.held.push_back(self.frame.clone());
+                self.queries.unsent += self.queries.frame.len();
+                self.queries.held.push_back(self.queries.frame.clone());
             }
         }
     }
 
     fn send(&mut self, stream: StreamId, id: u16) {
         // RFC 9250 section 4.2.1: the ID is 0.
-        if let Some(zero) = self.frame.get_mut(FRAME_PREFIX..FRAME_PREFIX + 2) {
+        if let Some(zero) = self.queries.frame.get_mut(FRAME_PREFIX..FRAME_PREFIX + 2) {
             zero.fill(0);
         }
-        let sent = write_all(&mut self.quic.send_stream(stream), &self.frame);
-        let rest = self.frame.get(sent..).unwrap_or_default();
-        self.unsent += rest.len();
-        self.streams.insert(stream.index(), QuicQuery { id, unsent: rest.to_vec(), received: Vec::new() });
-        self.unacknowledged.get_or_insert(self.now);
+        let sent = write_all(&mut self.quic.send_stream(stream), &self.queries.frame);
+        let rest = self.queries.frame.get(sent..).unwrap_or_default();
+        self.queries.unsent += rest.len();
+        self.queries.streams.insert(stream.index(), QuicQuery { id, unsent: rest.to_vec(), received: Vec::new() });
+        self.silence.unacknowledged.get_or_insert(self.now);
     }
 
     fn send_held(&mut self) {
@@ -135,23 +131,23 @@ impl QuicConnection {
             return;
         }
         loop {
-            self.next = self.next.or_else(|| self.quic.streams().open(Dir::Bi));
-            let Some(stream) = self.next else { return };
-            let Some(frame) = self.held.pop_front() else { return };
-            self.next = None;
-            self.unsent -= frame.len();
-            self.frame = frame;
-            self.send(stream, id_of(self.frame.get(FRAME_PREFIX..).unwrap_or_default()));
+            self.queries.next = self.queries.next.or_else(|| self.quic.streams().open(Dir::Bi));
+            let Some(stream) = self.queries.next else { return };
+            let Some(frame) = self.queries.held.pop_front() else { return };
+            self.queries.next = None;
+            self.queries.unsent -= frame.len();
+            self.queries.frame = frame;
+            self.send(stream, id_of(self.queries.frame.get(FRAME_PREFIX..).unwrap_or_default()));
         }
     }
 
     fn send_rest(&mut self, stream: StreamId) {
-        let Some(asked) = self.streams.get_mut(&stream.index()).filter(|asked| !asked.unsent.is_empty()) else {
+        let Some(asked) = self.queries.streams.get_mut(&stream.index()).filter(|asked| !asked.unsent.is_empty()) else {
             return;
         };
         let sent = write_all(&mut self.quic.send_stream(stream), &asked.unsent);
         asked.unsent.drain(..sent);
-        self.unsent -= sent;
+        self.queries.unsent -= sent;
     }
 
     /// Runs due timers and processes the events.
@@ -168,7 +164,9 @@ impl QuicConnection {
             match event {
                 Event::Connected => self.note_open(),
                 Event::ConnectionLost { reason } => {
-                    self.note_overload(&reason);
+                    if let ConnectionError::ApplicationClosed(close) = &reason {
+                        self.note_overload(close.error_code);
+                    }
                     self.end.get_or_insert_with(|| failure_of(reason));
                     self.state = ConnectionState::Closing;
                 }
@@ -188,20 +186,19 @@ impl QuicConnection {
         self.state = ConnectionState::Open;
         let handshake = self.quic.crypto_session().handshake_data();
         if let Some(handshake) = handshake.and_then(|data| data.downcast::<QuicHandshake>().ok()) {
-            self.is_resumed = handshake.is_resumed;
-            self.idle_timeout = handshake.max_idle_timeout;
+            self.handshake = *handshake;
         }
         if !self.quic.accepted_0rtt() {
             // The server rejected the early data, and its streams are gone.
-            self.streams.clear();
-            self.unsent = self.held.iter().map(Vec::len).sum();
-            self.next = None;
+            self.queries.streams.clear();
+            self.queries.unsent = self.queries.held.iter().map(Vec::len).sum();
+            self.queries.next = None;
         }
         self.send_held();
     }
 
     fn read(&mut self, stream: StreamId) {
-        let Some(asked) = self.streams.get_mut(&stream.index()) else { return };
+        let Some(asked) = self.queries.streams.get_mut(&stream.index()) else { return };
         let mut recv = self.quic.recv_stream(stream);
         let Ok(mut chunks) = recv.read(true) else { return };
         let heard = loop {
@@ -217,7 +214,7 @@ impl QuicConnection {
             }
         };
         drop(chunks);
-        if matches!(heard, StreamRead::All) && self.next.is_none() {
+        if matches!(heard, StreamRead::All) && self.queries.next.is_none() {
             // The ping carries the acknowledgement at once, so that the server allows another stream.
             self.quic.ping();
         }
@@ -230,17 +227,17 @@ impl QuicConnection {
     }
 
     fn replied(&mut self, stream: StreamId) {
-        let Some(asked) = self.streams.remove(&stream.index()) else { return };
+        let Some(asked) = self.queries.streams.remove(&stream.index()) else { return };
         if !asked.unsent.is_empty() {
-            self.unsent -= asked.unsent.len();
+            self.queries.unsent -= asked.unsent.len();
             let _ = self.quic.send_stream(stream).reset(DOQ_REQUEST_CANCELLED);
         }
-        let at = self.replies.len();
+        let at = self.queries.replies.len();
         match first_message(&asked.received) {
             // RFC 9250 section 4.2.1: the ID is 0. RFC 1035 section 4.1.1: QR is the first bit behind it.
             Some(([0, 0, flags, ..], end)) if end >= FRAME_PREFIX + HEADER_LEN && flags & 0x80 != 0 => {
-                self.replies.extend_from_slice(&asked.received);
-                if let Some(id) = self.replies.get_mut(at + FRAME_PREFIX..at + FRAME_PREFIX + 2) {
+                self.queries.replies.extend_from_slice(&asked.received);
+                if let Some(id) = self.queries.replies.get_mut(at + FRAME_PREFIX..at + FRAME_PREFIX + 2) {
                     id.copy_from_slice(&asked.id.to_be_bytes());
                 }
             }
@@ -249,10 +246,10 @@ impl QuicConnection {
     }
 
     fn refused(&mut self, stream: StreamId, code: VarInt) {
-        self.is_overloaded |= code == DOQ_EXCESSIVE_LOAD;
-        if let Some(asked) = self.streams.remove(&stream.index()) {
+        self.note_overload(code);
+        if let Some(asked) = self.queries.streams.remove(&stream.index()) {
             let problem = format!("it reset the stream with the error code {:#x}", code.into_inner());
-            self.failed.push(FailedQuery { id: asked.id, problem });
+            self.news.failed.push(FailedQuery { id: asked.id, problem });
             self.drop_stream(stream, &asked);
             // The server does not need the rest of the query either (RFC 9000 section 3.5).
             let _ = self.quic.send_stream(stream).reset(DOQ_REQUEST_CANCELLED);
@@ -260,7 +257,7 @@ impl QuicConnection {
     }
 
     fn drop_stream(&mut self, stream: StreamId, asked: &QuicQuery) {
-        self.unsent -= asked.unsent.len();
+        self.queries.unsent -= asked.unsent.len();
         // RFC 9250 section 4.3.1. Each call fails only if that side of the stream is over.
         let _ = self.quic.recv_stream(stream).stop(DOQ_REQUEST_CANCELLED);
         if !asked.unsent.is_empty() {
@@ -274,18 +271,18 @@ impl QuicConnection {
         self.quic.close(self.now, DOQ_PROTOCOL_ERROR, Bytes::new());
     }
 
-    fn note_overload(&mut self, reason: &ConnectionError) {
-        if let ConnectionError::ApplicationClosed(close) = reason {
-            self.is_overloaded |= close.error_code == DOQ_EXCESSIVE_LOAD;
+    fn note_overload(&mut self, code: VarInt) {
+        if code == DOQ_EXCESSIVE_LOAD {
+            self.news.pause = Some(PAUSE);
         }
     }
 
     fn note_acknowledgements(&mut self) {
         let acknowledgements = self.quic.stats().frame_rx.acks;
-        if std::mem::replace(&mut self.acknowledgements, acknowledgements) != acknowledgements {
+        if std::mem::replace(&mut self.silence.acknowledgements, acknowledgements) != acknowledgements {
             // The stream for the next query counts as well.
-            let is_all = self.quic.streams().send_streams() <= usize::from(self.next.is_some());
-            self.unacknowledged = (!is_all).then_some(self.now);
+            let is_all = self.quic.streams().send_streams() <= usize::from(self.queries.next.is_some());
+            self.silence.unacknowledged = (!is_all).then_some(self.now);
         }
     }
 }
@@ -296,12 +293,12 @@ impl BackendConnection for QuicConnection {
     }
 
     fn is_answered(&self) -> bool {
-        self.has_heard
+        self.quic.stats().udp_rx.datagrams > 0
     }
 
     fn opened(&self) -> BackendHandshake {
-        match self.is_resumed {
-            true if self.quic.accepted_0rtt() && !self.early.is_empty() => BackendHandshake::Early,
+        match self.handshake.is_resumed {
+            true if self.quic.accepted_0rtt() && !self.queries.early.is_empty() => BackendHandshake::Early,
             true => BackendHandshake::Resumed,
             false => BackendHandshake::Full,
         }
@@ -310,8 +307,8 @@ impl BackendConnection for QuicConnection {
     fn connected(&mut self) {}
 
     fn queue(&mut self, message: &[u8]) -> Option<()> {
-        self.frame.clear();
-        append_frame(message, &mut self.frame)?;
+        self.queries.frame.clear();
+        append_frame(message, &mut self.queries.frame)?;
         self.queue_frame();
         Some(())
     }
@@ -324,14 +321,14 @@ impl BackendConnection for QuicConnection {
         if self.state != ConnectionState::Handshaking || !self.quic.has_0rtt() || !is_question {
             return;
         }
-        let Some(stream) = self.next.take() else { return };
-        self.frame.clear();
-        if append_frame(message, &mut self.frame).is_some() {
+        let Some(stream) = self.queries.next.take() else { return };
+        self.queries.frame.clear();
+        if append_frame(message, &mut self.queries.frame).is_some() {
             let id = id_of(message);
-            self.early.push(id);
+            self.queries.early.push(id);
             self.send(stream, id);
         }
-        self.next = self.quic.streams().open(Dir::Bi);
+        self.queries.next = self.quic.streams().open(Dir::Bi);
     }
 
     fn queue_frames(&mut self, mut frames: &[u8]) {
@@ -339,17 +336,17 @@ impl BackendConnection for QuicConnection {
         while let Some((message, end)) = first_message(frames) {
             let (frame, rest) = frames.split_at(end);
             frames = rest;
-            if were_taken && self.early.contains(&id_of(message)) {
+            if were_taken && self.queries.early.contains(&id_of(message)) {
                 continue;
             }
-            self.frame.clear();
-            self.frame.extend_from_slice(frame);
+            self.queries.frame.clear();
+            self.queries.frame.extend_from_slice(frame);
             self.queue_frame();
         }
     }
 
     fn idle_timeout(&self) -> Option<Duration> {
-        self.idle_timeout
+        self.handshake.max_idle_timeout
     }
 
     fn output(&mut self, now: Instant) -> &[u8] {
@@ -367,35 +364,32 @@ impl BackendConnection for QuicConnection {
     }
 
     fn unwritten(&self) -> usize {
-        self.unsent
+        self.queries.unsent
     }
 
     fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), ConnectionFailure> {
         // The endpoint's own responses are for unknown peers, and a connected socket has none.
         let mut unwanted = Vec::new();
-        let heard = self.endpoint.handle(now, self.remote, None, None, BytesMut::from(octets), &mut unwanted);
+        let heard =
+            self.endpoint.handle(now, self.quic.remote_address(), None, None, BytesMut::from(octets), &mut unwanted);
         if let Some(DatagramEvent::ConnectionEvent(_, event)) = heard {
-            self.has_heard = true;
             self.quic.handle_event(event);
         }
         self.on_timer(now)
     }
 
     fn take_messages(&mut self, messages: &mut Vec<u8>) {
-        std::mem::swap(&mut self.replies, messages);
+        std::mem::swap(&mut self.queries.replies, messages);
     }
 
     fn take_news(&mut self) -> Option<ConnectionEvents> {
-        let has_sign = self.sign.is_some_and(|before| self.acknowledgements > before);
-        if has_sign {
-            self.sign = None;
-        }
-        let pause = std::mem::take(&mut self.is_overloaded).then_some(PAUSE);
-        ConnectionEvents { failed: std::mem::take(&mut self.failed), lost: Vec::new(), pause, has_sign }.some()
+        let QuicSilence { sign, acknowledgements, .. } = &mut self.silence;
+        self.news.has_sign = sign.take_if(|before| acknowledgements > before).is_some();
+        std::mem::take(&mut self.news).some()
     }
 
     fn has_room(&self) -> bool {
-        self.next.is_some() && self.held.is_empty()
+        self.queries.next.is_some() && self.queries.held.is_empty()
     }
 
     fn may_hold(&self) -> bool {
@@ -404,8 +398,8 @@ impl BackendConnection for QuicConnection {
 
     fn ping(&mut self) -> bool {
         self.quic.ping();
-        self.sign = Some(self.acknowledgements);
-        self.unacknowledged.get_or_insert(self.now);
+        self.silence.sign = Some(self.silence.acknowledgements);
+        self.silence.unacknowledged.get_or_insert(self.now);
         true
     }
 
@@ -416,12 +410,12 @@ impl BackendConnection for QuicConnection {
         }
         let is_meant =
             |frame: &Vec<u8>| frame.get(FRAME_PREFIX..).is_some_and(|rest| rest.starts_with(&id.to_be_bytes()));
-        if let Some(frame) = self.held.iter().position(is_meant).and_then(|at| self.held.remove(at)) {
-            self.unsent -= frame.len();
+        if let Some(frame) = self.queries.held.iter().position(is_meant).and_then(|at| self.queries.held.remove(at)) {
+            self.queries.unsent -= frame.len();
             return true;
         }
-        let stream = self.streams.iter().find_map(|(number, asked)| (asked.id == id).then_some(*number));
-        if let Some((number, asked)) = stream.and_then(|number| self.streams.remove_entry(&number)) {
+        let stream = self.queries.streams.iter().find_map(|(number, asked)| (asked.id == id).then_some(*number));
+        if let Some((number, asked)) = stream.and_then(|number| self.queries.streams.remove_entry(&number)) {
             self.drop_stream(StreamId::new(Side::Client, Dir::Bi, number), &asked);
             return true;
         }
@@ -440,7 +434,7 @@ impl BackendConnection for QuicConnection {
     }
 
     fn unacknowledged_for(&self, now: Instant) -> Option<Duration> {
-        self.unacknowledged.map(|since| now.saturating_duration_since(since))
+        self.silence.unacknowledged.map(|since| now.saturating_duration_since(since))
     }
 
     fn close(&mut self, now: Instant) {

@@ -1,47 +1,25 @@
 //! Messages in frames (RFC 7766 section 8), over plain TCP or over TLS (RFC 7858).
-//!
-//! ```text
-//!            connected               the handshake is complete        close
-//!   Dialling ─────────▶ Handshaking ───────────────────────────▶ Open ─────▶ Closing
-//!        │                                                        ▲
-//!        └──────────────────── connected, by TCP ─────────────────┘
-//! ```
 
 #[cfg(test)]
 mod tests;
 
-use std::io::Write;
 use std::time::Instant;
 
 use tokio_rustls::rustls::ClientConnection;
 
+use super::connection::transport::StreamTransport;
 use super::connection::{BackendConnection, BackendHandshake, ConnectionFailure, ConnectionState};
-use crate::net::to_backends::connection::records::{OutputBuffer, has_ended, hear_records, opened, take_records};
-use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame, first_message};
+use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame};
 
 pub(in crate::net) struct FrameConnection {
-    tls: Option<Box<ClientConnection>>,
-    state: ConnectionState,
+    transport: StreamTransport,
     queued: Vec<u8>,
     input: Vec<u8>,
-    output: OutputBuffer,
-    has_heard: bool,
 }
 
 impl FrameConnection {
     pub(in crate::net) fn new(tls: Option<ClientConnection>) -> Self {
-        let unlimited = |mut tls: ClientConnection| {
-            tls.set_buffer_limit(None);
-            Box::new(tls)
-        };
-        Self {
-            tls: tls.map(unlimited),
-            state: ConnectionState::Dialling,
-            queued: Vec::new(),
-            input: Vec::new(),
-            output: OutputBuffer::default(),
-            has_heard: false,
-        }
+        Self { transport: StreamTransport::new(tls, false), queued: Vec::new(), input: Vec::new() }
     }
 
     /// Checks that each frame, even an unfinished one, may hold a reply. This bounds the memory.
@@ -61,21 +39,19 @@ impl FrameConnection {
 
 impl BackendConnection for FrameConnection {
     fn state(&self) -> ConnectionState {
-        self.state
+        self.transport.state()
     }
 
     fn is_answered(&self) -> bool {
-        self.state.is_answered(self.has_heard)
+        self.transport.is_answered()
     }
 
     fn opened(&self) -> BackendHandshake {
-        self.tls.as_deref().map_or(BackendHandshake::Full, opened)
+        self.transport.opened()
     }
 
     fn connected(&mut self) {
-        if self.state == ConnectionState::Dialling {
-            self.state = if self.tls.is_some() { ConnectionState::Handshaking } else { ConnectionState::Open };
-        }
+        self.transport.connected();
     }
 
     fn queue(&mut self, message: &[u8]) -> Option<()> {
@@ -87,56 +63,23 @@ impl BackendConnection for FrameConnection {
     }
 
     fn output(&mut self, _now: Instant) -> &[u8] {
-        let output = self.output.octets();
-        let is_open = self.state == ConnectionState::Open;
-        match &mut self.tls {
-            Some(tls) if self.state != ConnectionState::Dialling => {
-                if is_open {
-                    let mut rest = self.queued.as_slice();
-                    // Each frame has its own record, all in one write: NSD 4.6 leaves a frame that shares a
-                    // record unread until more arrives.
-                    while let Some((_, end)) = first_message(rest) {
-                        let (frame, others) = rest.split_at(end);
-                        tls.writer().write_all(frame).expect("without a limit it takes everything");
-                        rest = others;
-                        take_records(tls, output);
-                    }
-                    self.queued.clear();
-                }
-                take_records(tls, output);
-            }
-            None if is_open && output.is_empty() => std::mem::swap(output, &mut self.queued),
-            None if is_open => output.append(&mut self.queued),
-            Some(_) | None => {}
+        if self.state() == ConnectionState::Open {
+            self.transport.send_frames(&mut self.queued);
         }
-        self.output.rest()
+        self.transport.take_records();
+        self.transport.rest()
     }
 
     fn wrote(&mut self, octets: usize) {
-        self.output.wrote(octets);
+        self.transport.wrote(octets);
     }
 
     fn unwritten(&self) -> usize {
-        self.queued.len() + self.output.rest().len()
+        self.queued.len() + self.transport.rest().len()
     }
 
     fn hear(&mut self, octets: &[u8], now: Instant) -> Result<(), ConnectionFailure> {
-        self.has_heard = true;
-        let heard = match &mut self.tls {
-            Some(_) if self.state == ConnectionState::Dialling => Err(ConnectionFailure::Protocol),
-            Some(tls) => {
-                let heard = hear_records(tls, octets, &mut self.input);
-                if heard.is_ok() && !tls.is_handshaking() && self.state == ConnectionState::Handshaking {
-                    self.state = ConnectionState::Open;
-                }
-                heard
-            }
-            None => {
-                self.input.extend_from_slice(octets);
-                Ok(())
-            }
-        };
-        let heard = heard.and_then(|()| self.check_frames());
+        let heard = self.transport.hear(octets, &mut self.input).and_then(|()| self.check_frames());
         if heard.is_err() {
             self.close(now);
         }
@@ -163,15 +106,11 @@ impl BackendConnection for FrameConnection {
     }
 
     fn has_ended(&mut self) -> bool {
-        self.tls.as_deref_mut().is_some_and(has_ended)
+        self.transport.has_ended()
     }
 
     fn close(&mut self, _now: Instant) {
-        if let (Some(tls), ConnectionState::Handshaking | ConnectionState::Open) = (&mut self.tls, self.state) {
-            tls.send_close_notify();
-            take_records(tls, self.output.octets());
-        }
+        self.transport.close();
         self.queued.clear();
-        self.state = ConnectionState::Closing;
     }
 }

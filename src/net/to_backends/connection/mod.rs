@@ -8,8 +8,8 @@ pub(in crate::net) mod asked;
 pub(in crate::net) mod backoff;
 pub(in crate::net) mod news;
 pub(in crate::net) mod patience;
-pub(in crate::net) mod records;
 pub(in crate::net) mod silence_clock;
+pub(in crate::net) mod transport;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -222,17 +222,6 @@ pub enum ConnectionFailure {
     TimedOut,
     /// The backend has sent GOAWAY, and left queries unanswered.
     Goaway,
-}
-
-impl ConnectionState {
-    /// Returns true if a backend over TCP has answered in this state.
-    pub(in crate::net) fn is_answered(self, has_heard: bool) -> bool {
-        match self {
-            Self::Dialling => false,
-            Self::Handshaking => has_heard,
-            Self::Open | Self::Closing => true,
-        }
-    }
 }
 
 /// The kind of handshake of an open connection.

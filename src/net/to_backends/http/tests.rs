@@ -1,6 +1,6 @@
 //! HTTP/2 driven by bytes alone, cut at random places, with a server that follows a script.
 
-use std::io::{BufRead, Cursor};
+use std::io::{BufRead, Cursor, Write};
 
 use h2::server::{self, SendResponse};
 use http::{Request, Response};
@@ -266,7 +266,7 @@ fn everything_comes_back_with_its_id_however_it_is_cut() {
         (0..20).for_each(|id| play.connection.queue(&query(id, 65_535)).unwrap());
         play.drive().unwrap();
         assert_eq!((play.replies.len(), play.server.asked), (80, 80), "seed {seed}");
-        assert!(play.connection.places.is_empty() && play.connection.unwritten() == 0);
+        assert!(play.connection.requests.places.is_empty() && play.connection.unwritten() == 0);
         assert!(play.connection.queue(&query(0, 65_536)).is_none());
         play.connection.close(play.now);
         let output = play.connection.output(play.now).to_vec();
@@ -393,7 +393,7 @@ fn what_is_queued_behind_a_goaway_is_lost() {
     play.server.go_away();
     play.drive().unwrap();
     assert_eq!((play.news.lost.clone(), play.connection.is_ending()), (vec![1, 2], true));
-    assert!(!play.connection.places.is_empty(), "the first is waited for");
+    assert!(!play.connection.requests.places.is_empty(), "the first is waited for");
 }
 
 #[test]
@@ -499,7 +499,7 @@ fn floods_end_the_connection_and_memory_stays_flat() {
         };
         let ended = send(&first).is_err() || (0..200_000).any(|_| send(&more).is_err());
         assert!(ended, "{name}");
-        let kept = play.connection.output.octets().capacity() + play.connection.input.capacity();
+        let kept = play.connection.transport.output_capacity() + play.connection.input.capacity();
         assert!(kept < 1 << 20, "{name}: {kept}");
     }
 }

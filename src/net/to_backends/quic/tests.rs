@@ -266,7 +266,7 @@ fn everything_comes_back_however_datagrams_fare() {
             expected[2] = 0x80;
             assert!(*reply == expected, "seed {seed}");
         }
-        assert_eq!((world.client.unwritten(), world.client.streams.len(), world.end.clone()), (0, 0, None));
+        assert_eq!((world.client.unwritten(), world.client.queries.streams.len(), world.end.clone()), (0, 0, None));
     }
 }
 
@@ -493,10 +493,10 @@ fn queries_go_before_the_handshake_is_complete_if_that_is_wanted() {
     let mut world = World::new(3, &place.tls, TestQuicServer::new(tls(&place.server, &[b"doq"]), |_| ()));
     world.way.lost = 10;
     (30..40).for_each(|id| world.ask(id, 60));
-    assert_eq!(world.client.early.len(), 10);
+    assert_eq!(world.client.queries.early.len(), 10);
     world.until(true, |world| world.replies.len() == 10);
     assert_eq!((world.client.opened(), world.ids()), (BackendHandshake::Full, (30..40).collect::<Vec<u16>>()));
-    assert_eq!((world.client.unwritten(), world.client.streams.len()), (0, 0));
+    assert_eq!((world.client.unwritten(), world.client.queries.streams.len()), (0, 0));
 }
 
 #[test]
@@ -509,7 +509,7 @@ fn nothing_goes_early_unless_it_is_wanted() {
     world.now = first.now;
     world.server.queries.clear();
     world.ask(10, 60);
-    assert!(world.client.early.is_empty());
+    assert!(world.client.queries.early.is_empty());
     world.until(true, |world| world.replies.len() == 1);
     assert_eq!(world.client.opened(), BackendHandshake::Resumed);
 }

@@ -440,7 +440,8 @@ impl UdpSockets {
         }
     }
 
-    /// Makes a socket void: it sends nothing, and its input is ignored. The caller has taken back its queries.
+    /// Makes a socket void: it sends nothing, and its input is ignored. The caller has taken its queries back
+    /// before.
     pub(super) fn void(&mut self, number: SocketId, now: Instant) {
         // Without the open socket, the kernel would answer each forgery with an ICMP error.
         let stays = self.voided.add(number, now);

@@ -21,7 +21,7 @@ pub(super) struct QuicTls {
 }
 
 /// The result of a QUIC handshake, for `Session::handshake_data`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuicHandshake {
     /// True if an earlier session was resumed.
     pub is_resumed: bool,

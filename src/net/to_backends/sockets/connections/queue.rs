@@ -153,7 +153,7 @@ impl ConnectionPool {
         let peace = set.backoff.until(now);
         let was_refused = set.was_refused && peace.is_some();
         let is_alone = set.way.is_alone;
-        let Candidates { best, dialled, held, sound, all } = self.candidates(set_id, whose, avoid, now);
+        let ConnectionCandidates { best, dialled, held, sound, all } = self.candidates(set_id, whose, avoid, now);
         let may_be_another = sound < max && all < 2 * max;
         // If ending connections use all places, queries wait until one of them has ended.
         let may_wait = sound < max && is_alone && peace.is_none();
@@ -194,8 +194,14 @@ impl ConnectionPool {
     }
 
     /// Looks for a connection among those that are not silent.
-    fn candidates(&self, set_id: SocketSetId, whose: Whose, avoid: Option<SocketId>, now: Instant) -> Candidates {
-        let mut found = Candidates::default();
+    fn candidates(
+        &self,
+        set_id: SocketSetId,
+        whose: Whose,
+        avoid: Option<SocketId>,
+        now: Instant,
+    ) -> ConnectionCandidates {
+        let mut found = ConnectionCandidates::default();
         let Some(set) = self.set(set_id) else { return found };
         let (pipeline, is_alone) = (usize::from(set.way.rules.pipeline), set.way.is_alone);
         found.all = set.connections.len();
@@ -411,7 +417,7 @@ impl ConnectionPool {
 
 /// The connections that may carry a query.
 #[derive(Default)]
-struct Candidates {
+struct ConnectionCandidates {
     /// The open connection with room and the fewest pending queries, and their number.
     best: Option<(usize, SocketId)>,
     /// A connection that is being dialled, and true if it has room.

@@ -11,11 +11,11 @@ use std::rc::Rc;
 
 use super::*;
 use crate::metrics::ConnectionKind;
+use crate::net::Bypass;
 use crate::net::refusal::SendRefusal;
 use crate::net::to_backends::sockets::{BackendSockets, Event};
 use crate::net::to_backends::tls::tests::Authority;
 use crate::net::to_backends::tls::tests::rules as trust;
-use crate::net::Bypass;
 use crate::policy::query_slots::SlotState;
 use crate::wire::{FRAME_PREFIX, append_frame, read_query};
 
