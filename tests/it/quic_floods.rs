@@ -206,6 +206,17 @@ fn a_flood_of_first_packets_asks_for_addresses_and_then_refuses() {
 }
 
 #[test]
+fn a_full_table_shrinks_the_idle_time_of_open_connections() {
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let keys = "[forwarder.connections]\nmax = 4\nidle = '1h'\nfirst_query = '1m'";
+    let server = start(&forwarder(&backend, keys).workers(1), &authorities);
+    let mut clients: Vec<_> = (0..4).map(|_| client_of(&server, &authorities)).collect();
+    clients.iter_mut().for_each(|client| drop(client.ask(&asked("www.example.org"))));
+    // The client that has been idle the longest, although the table was not full then.
+    assert_eq!(clients[0].wait_for_close(), Some(NO_ERROR));
+}
+
+#[test]
 fn many_connections_are_bounded_and_freed() {
     let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
     let keys = "[forwarder.connections]\nper_client = 0\nmax = 20";

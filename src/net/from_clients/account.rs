@@ -13,11 +13,11 @@
 use std::time::Instant;
 
 use super::tcp::ConnectionSlot;
-use crate::limit::{ConnectionClock, ConnectionRules, Doing, TableFullness};
+use crate::limit::{ConnectionClock, Doing, TableFullness};
 
 pub(crate) struct ConnectionAccount {
     pub(crate) slot: ConnectionSlot,
-    clock: ConnectionClock,
+    pub(crate) clock: ConnectionClock,
     in_flight: usize,
     /// Messages, requests or streams without a valid query, since the last valid one.
     useless: u32,
@@ -40,10 +40,6 @@ pub(crate) enum DueAction {
 impl ConnectionAccount {
     pub(crate) fn new(slot: ConnectionSlot, accepted: Instant) -> Self {
         Self { slot, clock: ConnectionClock::new(accepted), in_flight: 0, useless: 0, is_busy: false, end: None }
-    }
-
-    pub(crate) fn rules(&self) -> &ConnectionRules {
-        &self.slot.rules
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -82,21 +78,6 @@ impl ConnectionAccount {
     /// decide when to close.
     pub(crate) fn is_noise(&self) -> bool {
         self.useless >= MAX_USELESS
-    }
-
-    /// Returns true before the first valid query.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.clock.is_fresh()
-    }
-
-    /// Exempts a connection from the time limit of the first query.
-    pub(crate) fn skip_first_query(&mut self, now: Instant) {
-        self.clock.on_activity(now);
-    }
-
-    /// Notes that the client has bytes to read from now on.
-    pub(crate) fn on_unwritten(&mut self, now: Instant) {
-        self.clock.on_unwritten(now);
     }
 
     /// Notes that the client has read bytes.
@@ -160,7 +141,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::limit::Clients;
+    use crate::limit::{Clients, ConnectionRules};
     use crate::net::from_clients::tcp::ConnectionTable;
 
     const RULES: ConnectionRules = ConnectionRules {
@@ -224,7 +205,7 @@ mod tests {
                     Noise => account.begin_query(false),
                     Response => account.end_query(),
                     Unwritten => {
-                        account.on_unwritten(now);
+                        account.clock.on_unwritten(now);
                         is_writing = true;
                     }
                     Read => {

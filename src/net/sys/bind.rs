@@ -5,7 +5,6 @@
 //! hedgerow share the port silently, each answering half of the clients, so every address is first bound once
 //! without it. Sockets from another process keep their binding and get our options.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
@@ -58,40 +57,38 @@ impl Kinds {
 }
 
 /// The error of an address that could not be bound.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} ({transport}): {}", self.reason())]
 pub struct BindError {
     address: SocketAddr,
     transport: &'static str,
-    source: io::Error,
+    error: io::Error,
 }
 
 impl BindError {
+    fn of(address: SocketAddr, transport: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self { address, transport, error }
+    }
+
     /// Returns true if the process has no permission for this port.
     pub fn is_denied(&self) -> bool {
-        self.source.kind() == io::ErrorKind::PermissionDenied
+        self.error.kind() == io::ErrorKind::PermissionDenied
     }
-}
 
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, transport, source } = self;
-        write!(f, "cannot listen on {address} ({transport}): ")?;
-        match source.kind() {
+    fn reason(&self) -> String {
+        let Self { address, error, .. } = self;
+        match error.kind() {
             io::ErrorKind::AddrInUse => {
-                write!(f, "port {} is in use; stop what listens there or choose another port", address.port())
+                format!("port {} is in use; stop what listens there or choose another port", address.port())
             }
             io::ErrorKind::PermissionDenied => {
-                write!(f, "{source}; ports below 1024 need root or CAP_NET_BIND_SERVICE")
+                format!("{error}; ports below 1024 need root or CAP_NET_BIND_SERVICE")
             }
-            io::ErrorKind::AddrNotAvailable => {
-                write!(f, "no interface of this machine has the address {}", address.ip())
-            }
-            _ => write!(f, "{source}"),
+            io::ErrorKind::AddrNotAvailable => format!("no interface of this machine has the address {}", address.ip()),
+            _ => error.to_string(),
         }
     }
 }
-
-impl std::error::Error for BindError {}
 
 impl Group {
     /// Binds `address` for this number of workers.
@@ -105,13 +102,12 @@ impl Group {
     /// Binds `address` next to our own sockets of an overlapping address, which are about to close. They hold
     /// the port exclusively.
     pub fn bind_beside(address: SocketAddr, kinds: Kinds, workers: usize) -> Result<Self, BindError> {
-        let fail = |transport| move |source| BindError { address, transport, source };
         let udp = (0..kinds.datagrams(workers))
             .map(|_| udp_listener(address))
             .collect::<io::Result<_>>()
-            .map_err(fail("UDP"))?;
+            .map_err(BindError::of(address, "UDP"))?;
         let tcp = (0..kinds.streams(workers)).map(|_| tcp_listener(address)).collect::<io::Result<_>>();
-        Ok(Self { address, kinds, udp, tcp: tcp.map_err(fail("TCP"))? })
+        Ok(Self { address, kinds, udp, tcp: tcp.map_err(BindError::of(address, "TCP"))? })
     }
 
     /// Adopts sockets that another process has bound to `address`, and binds a missing kind.
@@ -121,9 +117,8 @@ impl Group {
         udp: Vec<UdpSocket>,
         tcp: Vec<TcpListener>,
     ) -> Result<Self, BindError> {
-        let fail = |transport| move |source| BindError { address, transport, source };
         for socket in &udp {
-            set_udp_options(SockRef::from(socket), address).map_err(fail("UDP"))?;
+            set_udp_options(SockRef::from(socket), address).map_err(BindError::of(address, "UDP"))?;
             // The previous process may have ended after [`Group::divert`]. Disconnecting a socket that is not
             // connected could lose its port.
             if socket.peer_addr().is_ok() {
@@ -131,25 +126,18 @@ impl Group {
             }
         }
         for listener in &tcp {
-            set_tcp_options(SockRef::from(listener)).map_err(fail("TCP"))?;
+            set_tcp_options(SockRef::from(listener)).map_err(BindError::of(address, "TCP"))?;
         }
+        let lacking = match (udp.len() < kinds.datagrams(1), tcp.len() < kinds.streams(1)) {
+            (false, false) => return Ok(Self { address, kinds, udp, tcp }),
+            (true, true) => Kinds::Both,
+            (true, false) => Kinds::Datagram,
+            (false, true) => Kinds::Stream,
+        };
         // New sockets need an exclusive port, as at startup.
-        let lacks_udp = udp.len() < kinds.datagrams(1);
-        if lacks_udp {
-            drop(alone(address, Type::DGRAM, 0).map_err(fail("UDP"))?);
-        }
-        let lacks_tcp = tcp.len() < kinds.streams(1);
-        if lacks_tcp {
-            drop(alone(address, Type::STREAM, 1).map_err(fail("TCP"))?);
-        }
-        let mut group = Self { address, kinds, udp, tcp };
-        if lacks_udp {
-            group.udp.push(udp_listener(address).map_err(fail("UDP"))?);
-        }
-        if lacks_tcp {
-            group.tcp.push(tcp_listener(address).map_err(fail("TCP"))?);
-        }
-        Ok(group)
+        let new = Self::bind(address, lacking, 1)?;
+        let (udp, tcp) = (udp.into_iter().chain(new.udp).collect(), tcp.into_iter().chain(new.tcp).collect());
+        Ok(Self { address, kinds, udp, tcp })
     }
 
     /// Binds more sockets until each worker has one of each kind, if the owner of the existing ones allows
@@ -198,20 +186,13 @@ fn fill<S>(sockets: &mut Vec<S>, count: usize, bind: impl Fn() -> io::Result<S>)
 /// Binds a non-blocking TCP listener that workers do not serve. `is_beside` is true if one of our own
 /// sockets, about to close, holds the port.
 pub fn stream(address: SocketAddr, is_beside: bool) -> Result<TcpListener, BindError> {
-    let fail = |source| BindError { address, transport: "TCP", source };
-    if is_beside {
-        return tcp_listener(address).map_err(fail);
-    }
-    let reserved = alone(address, Type::STREAM, 1).map_err(fail)?;
-    let bound = reserved.local_addr().ok().and_then(|bound| bound.as_socket()).unwrap_or(address);
-    drop(reserved);
-    tcp_listener(bound).map_err(fail)
+    let bound = if is_beside { address } else { reserve(address, Kinds::Stream)?.0 };
+    tcp_listener(bound).map_err(BindError::of(address, "TCP"))
 }
 
 /// Adopts a TCP listener that another process has bound.
 pub fn adopt_stream(listener: TcpListener, address: SocketAddr) -> Result<TcpListener, BindError> {
-    let fail = |source| BindError { address, transport: "TCP", source };
-    set_tcp_options(SockRef::from(&listener)).map_err(fail)?;
+    set_tcp_options(SockRef::from(&listener)).map_err(BindError::of(address, "TCP"))?;
     Ok(listener)
 }
 
@@ -238,12 +219,11 @@ fn on_random_port(is_ipv6: bool) -> io::Result<Socket> {
 /// Binds an address exclusively, to check that it is free and, for port 0, to find a port that is free for
 /// UDP and TCP.
 fn reserve(address: SocketAddr, kinds: Kinds) -> Result<(SocketAddr, Vec<Socket>), BindError> {
-    let fail = |transport| move |source| BindError { address, transport, source };
     let mut attempts_left = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts_left -= 1;
         let udp = match kinds.has_datagrams() {
-            true => Some(alone(address, Type::DGRAM, 0).map_err(fail("UDP"))?),
+            true => Some(alone(address, Type::DGRAM, 0).map_err(BindError::of(address, "UDP"))?),
             false => None,
         };
         let bound_of = |socket: &Socket| socket.local_addr().ok().and_then(|bound| bound.as_socket());
@@ -253,7 +233,7 @@ fn reserve(address: SocketAddr, kinds: Kinds) -> Result<(SocketAddr, Vec<Socket>
         }
         match alone(wanted, Type::STREAM, 1) {
             Ok(tcp) => return Ok((bound_of(&tcp).unwrap_or(wanted), udp.into_iter().chain([tcp]).collect())),
-            Err(error) if attempts_left == 0 => return Err(fail("TCP")(error)),
+            Err(error) if attempts_left == 0 => return Err(BindError::of(address, "TCP")(error)),
             Err(_) => {}
         }
     }

@@ -9,7 +9,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -61,14 +60,9 @@ pub(crate) struct Http2 {
 struct RequestBody {
     stream: RecvStream,
     respond: SendResponse<Bytes>,
-    octets: BodyOctets,
+    octets: Vec<u8>,
     since: Instant,
     refusal: Option<HttpStatus>,
-}
-
-enum BodyOctets {
-    Whole(Bytes),
-    Parts(Vec<u8>),
 }
 
 struct HeldResponse {
@@ -106,12 +100,12 @@ impl Http2 {
     }
 
     pub(crate) fn alarm(&self) -> Option<Instant> {
-        let patience = self.exchange.borrow().account.rules().first_query;
+        let patience = self.exchange.borrow().account.slot.rules.first_query;
         self.bodies.first().map(|body| body.since + patience)
     }
 
     pub(crate) fn on_alarm(&mut self, now: Instant) {
-        let patience = self.exchange.borrow().account.rules().first_query;
+        let patience = self.exchange.borrow().account.slot.rules.first_query;
         let late = self.bodies.iter().take_while(|body| body.since + patience <= now).count();
         for mut body in self.bodies.drain(..late) {
             body.respond.send_reset(Reason::CANCEL);
@@ -167,8 +161,7 @@ impl Http2 {
             RequestContent::Refused(status) => Some(status),
             RequestContent::Body => None,
         };
-        let mut body =
-            RequestBody { stream, respond, octets: BodyOctets::Whole(Bytes::new()), since: Instant::now(), refusal };
+        let mut body = RequestBody { stream, respond, octets: Vec::new(), since: Instant::now(), refusal };
         match body.poll(cx) {
             Poll::Ready(whole) => self.finish_body(body, whole),
             Poll::Pending => self.bodies.push(body),
@@ -194,7 +187,7 @@ impl Http2 {
     }
 
     fn finish_body(&mut self, mut body: RequestBody, whole: Result<(), Option<HttpStatus>>) {
-        let length = body.octets.as_slice().len();
+        let length = body.octets.len();
         self.count_part(length);
         // Reopens the connection window.
         let _ = body.stream.flow_control().release_capacity(length);
@@ -202,11 +195,10 @@ impl Http2 {
             Some(status) => whole.and(Err(Some(status))),
             None => whole,
         };
-        match whole.and_then(|()| check_message(body.octets.as_slice()).map_err(Some)) {
+        match whole.and_then(|()| check_message(&body.octets).map_err(Some)) {
             Ok(()) => {
                 self.late = self.late.saturating_sub(1);
-                let octets = mem::replace(&mut body.octets, BodyOctets::Parts(Vec::new()));
-                self.hand_over(octets.as_slice(), body.respond);
+                self.hand_over(&body.octets, body.respond);
             }
             Err(Some(status)) => self.refuse(&mut body.respond, status),
             Err(None) => {}
@@ -277,33 +269,16 @@ impl RequestBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Option<HttpStatus>>> {
         loop {
             match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(part)) => self.octets.append(part),
+                Some(Ok(part)) => self.octets.extend_from_slice(&part),
                 Some(Err(_)) => return Poll::Ready(Err(None)),
                 None => return Poll::Ready(Ok(())),
             }
-            if self.octets.as_slice().len() > MAX_MESSAGE {
+            if self.octets.len() > MAX_MESSAGE {
                 return Poll::Ready(Err(Some(HttpStatus::ContentTooLarge)));
             }
             if self.stream.is_end_stream() {
                 return Poll::Ready(Ok(()));
             }
-        }
-    }
-}
-
-impl BodyOctets {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Whole(octets) => octets,
-            Self::Parts(octets) => octets,
-        }
-    }
-
-    fn append(&mut self, part: Bytes) {
-        match self {
-            Self::Whole(octets) if octets.is_empty() => *octets = part,
-            Self::Whole(octets) => *self = Self::Parts([&**octets, &*part].concat()),
-            Self::Parts(octets) => octets.extend_from_slice(&part),
         }
     }
 }

@@ -7,8 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use quinn_proto::{ConnectionError, ConnectionHandle, Endpoint, Event};
 
-use super::stream::{Code, ConnectionClose};
-use super::streams::QuicStreams;
+use super::streams::{Code, ConnectionClose, QuicStreams};
 use super::worker::Tools;
 use crate::limit::{Doing, TableFullness};
 use crate::metrics::{ConnectionFate, Counters, ShakenBy};
@@ -111,7 +110,7 @@ impl QuicServerConnection {
     }
 
     fn on_lost(&mut self, reason: &ConnectionError, counters: &Counters) {
-        if self.open.as_ref().is_some_and(|open| open.account.is_fresh()) {
+        if self.open.as_ref().is_some_and(|open| open.account.clock.is_fresh()) {
             let fate = match reason {
                 ConnectionError::TimedOut => Some(ConnectionFate::TimedOut),
                 ConnectionError::TransportError(_) | ConnectionError::ConnectionClosed(_) => {

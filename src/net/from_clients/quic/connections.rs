@@ -11,8 +11,7 @@ use std::time::Instant;
 use quinn_proto::ConnectionHandle;
 
 use super::connection::QuicServerConnection;
-use super::stream::ConnectionClose;
-use super::streams::QuicStreams;
+use super::streams::{ConnectionClose, QuicStreams};
 use crate::limit::TableFullness;
 
 #[derive(Default)]

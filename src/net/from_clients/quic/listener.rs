@@ -5,9 +5,9 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
-use quinn_proto::congestion::CubicConfig;
 use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{
     Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio_rustls::rustls::server::ServerSessionMemoryCache;
 
 use super::connection_id::{ConnectionIds, DatagramDestination, Generator};
-use super::resumption::{NoTickets, Sessions, Tickets};
+use super::resumption::{Sessions, Tickets};
 use crate::limit::ConnectionRules;
 use crate::net::from_clients::tls::TlsListener;
 use crate::net::sys::batch::{Datagram, LocalAddress};
@@ -65,7 +65,8 @@ pub struct QuicListener {
     server: Arc<QuicServer>,
     tls: Arc<TlsListener>,
     boxes: Box<[Inbox]>,
-    rules: Mutex<Option<(Terms, Arc<ServerConfig>)>>,
+    /// The config of the latest rules.
+    latest: Mutex<Option<(ConnectionRules, Arc<ServerConfig>)>>,
 }
 
 #[derive(Debug)]
@@ -81,13 +82,6 @@ pub(super) struct PassedOn {
     pub(super) local: Option<LocalAddress>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Terms {
-    in_flight: usize,
-    idle_ms: u64,
-    early_data: bool,
-}
-
 impl QuicListener {
     /// Creates a listener with one inbox per worker.
     pub fn new(server: &Arc<QuicServer>, tls: &Arc<TlsListener>, workers: usize) -> Self {
@@ -96,7 +90,7 @@ impl QuicListener {
             server: Arc::clone(server),
             tls: Arc::clone(tls),
             boxes: (0..workers).map(|_| made()).collect(),
-            rules: Mutex::new(None),
+            latest: Mutex::new(None),
         }
     }
 
@@ -125,36 +119,33 @@ impl QuicListener {
     }
 
     pub(super) fn config(&self, rules: &ConnectionRules) -> Arc<ServerConfig> {
-        let terms =
-            Terms { in_flight: rules.in_flight, idle_ms: rules.idle.as_millis() as u64, early_data: rules.early_data };
-        let mut known = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*known {
-            Some((for_terms, config)) if *for_terms == terms => Arc::clone(config),
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*latest {
+            Some((of, config)) if of == rules => Arc::clone(config),
             Some(_) | None => {
-                let config = Arc::new(self.make_config(terms));
-                *known = Some((terms, Arc::clone(&config)));
+                let config = Arc::new(self.make_config(rules));
+                *latest = Some((*rules, Arc::clone(&config)));
                 config
             }
         }
     }
 
-    fn make_config(&self, terms: Terms) -> ServerConfig {
+    fn make_config(&self, rules: &ConnectionRules) -> ServerConfig {
         let mut tls = (*self.tls.config()).clone();
-        if terms.early_data {
+        if rules.early_data {
             // Only stored sessions allow early data, and each only once, so a replay gets no answer. A change
             // of the rules starts a new session store, because the limits that an early client relies on must
             // not shrink (RFC 9000 section 7.4.1).
             tls.session_storage = Arc::new(Sessions(ServerSessionMemoryCache::new(MAX_SESSIONS)));
-            tls.ticketer = Arc::new(NoTickets);
             tls.max_early_data_size = u32::MAX;
         } else {
-            tls.ticketer = Arc::new(Tickets(Arc::clone(&tls.ticketer)));
+            tls.ticketer = Arc::new(Tickets(Arc::clone(&self.tls.ticketer)));
         }
         // A client uses one ticket at a time, and gets another with each connection.
         tls.send_tls13_tickets = 1;
         let crypto = QuicServerConfig::try_from(tls).expect("ring has AES-128-GCM, which QUIC begins with");
         let mut config = ServerConfig::new(Arc::new(crypto), Arc::clone(&self.server.token_key) as _);
-        config.transport_config(Arc::new(transport(terms)));
+        config.transport_config(Arc::new(transport(rules)));
         config.migration(true);
         // Tokens for later connections would let an observer link a client's connections. The handshake
         // requests a Retry where needed.
@@ -169,17 +160,17 @@ impl QuicListener {
     }
 }
 
-/// Returns the QUIC transport parameters. All are explicit, because they bound the resources of an unknown
-/// client.
-fn transport(terms: Terms) -> TransportConfig {
+/// Returns the QUIC transport parameters. Those that bound the resources of an unknown client are explicit;
+/// recovery and congestion control (RFC 9002, RFC 9438) are the defaults.
+fn transport(rules: &ConnectionRules) -> TransportConfig {
     let mut transport = TransportConfig::default();
     // A stream is a query (RFC 9250 section 4.2).
-    transport.max_concurrent_bidi_streams(VarInt::from_u32(u32::try_from(terms.in_flight).unwrap_or(u32::MAX)));
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(u32::try_from(rules.in_flight).unwrap_or(u32::MAX)));
     // DoQ has none. One is allowed, so that the client gets a DoQ error code.
     transport.max_concurrent_uni_streams(VarInt::from_u32(1));
     // Slightly longer than our own idle timeout: our close then reaches the client, and not every datagram
     // keeps the connection open.
-    transport.max_idle_timeout(VarInt::from_u64(terms.idle_ms + LAST_WORD_MS).ok().map(IdleTimeout::from));
+    transport.max_idle_timeout(IdleTimeout::try_from(rules.idle + LAST_WORD).ok());
     // One of the longest messages with its length, but not two.
     transport.stream_receive_window(VarInt::from_u32(MAX_FRAMED));
     // Unread data, mainly out of order: two of the longest messages, or two thousand usual queries.
@@ -187,19 +178,11 @@ fn transport(terms: Terms) -> TransportConfig {
     transport.send_window(MAX_UNACKNOWLEDGED);
     // Streams are short, so sending them in sequence needs fewer frames.
     transport.send_fairness(false);
-    // RFC 9002 section 6.1 and RFC 9002 section 6.2.2.
-    transport.packet_threshold(3);
-    transport.time_threshold(9.0 / 8.0);
-    transport.initial_rtt(std::time::Duration::from_millis(333));
-    transport.persistent_congestion_threshold(3);
     // Every path carries this (RFC 9000 section 14). Responses are short, so MTU discovery would cost more
     // datagrams than it saves.
     transport.initial_mtu(MTU);
     transport.min_mtu(MTU);
     transport.mtu_discovery_config(None);
-    transport.pad_to_mtu(false);
-    transport.ack_frequency_config(None);
-    transport.keep_alive_interval(None);
     // A ClientHello with a large key share, out of order.
     transport.crypto_buffer_size(16 << 10);
     // The spin bit shows the round-trip time to observers.
@@ -207,8 +190,6 @@ fn transport(terms: Terms) -> TransportConfig {
     // DoQ has no datagrams.
     transport.datagram_receive_buffer_size(None);
     transport.datagram_send_buffer_size(0);
-    // RFC 9438.
-    transport.congestion_controller_factory(Arc::new(CubicConfig::default()));
     // `SendBatch` segments datagrams of several connections in one call.
     transport.enable_segmentation_offload(false);
     transport
@@ -223,7 +204,7 @@ pub(super) const MAX_WAITING: usize = 256;
 
 const MAX_SESSIONS: usize = 4096;
 
-const LAST_WORD_MS: u64 = 1_000;
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 const MAX_FRAMED: u32 = 65_537;
 

@@ -19,7 +19,6 @@ mod listener;
 mod query_stream;
 mod resumption;
 mod serve;
-mod stream;
 mod streams;
 mod worker;
 

@@ -2,7 +2,6 @@
 //! thread from start to end, so a thread-local flag belongs to its connection.
 
 use std::cell::Cell;
-use std::fmt;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::server::{ProducesTickets, StoresServerSessions};
@@ -23,13 +22,8 @@ fn note<T>(session: Option<T>) -> Option<T> {
     session
 }
 
+#[derive(Debug)]
 pub(super) struct Tickets(pub(super) Arc<dyn ProducesTickets>);
-
-impl fmt::Debug for Tickets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tickets")
-    }
-}
 
 impl ProducesTickets for Tickets {
     fn enabled(&self) -> bool {
@@ -46,27 +40,6 @@ impl ProducesTickets for Tickets {
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
         note(self.0.decrypt(cipher))
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct NoTickets;
-
-impl ProducesTickets for NoTickets {
-    fn enabled(&self) -> bool {
-        false
-    }
-
-    fn lifetime(&self) -> u32 {
-        0
-    }
-
-    fn encrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
-        None
-    }
-
-    fn decrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
-        None
     }
 }
 

@@ -49,8 +49,7 @@ pub async fn serve(part: QuicListenerPart, service: ConnectionService, mut is_ov
     let QuicListenerPart { sockets, listener, worker, mut busy_poll } = part;
     let (address, gate, mut served) = (service.address, Rc::clone(&service.gate), service.served.clone());
     let mut pressure = service.table.pressure();
-    let started = *pressure.borrow_and_update();
-    let mut work = QuicWorker::new(service, Arc::clone(&listener), worker, started);
+    let mut work = QuicWorker::new(service, Arc::clone(&listener), worker);
     let mut batch = inbox();
     let mut alarm = pin!(sleep_until((Instant::now() + FAR).into()));
     let mut turn: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
@@ -73,14 +72,14 @@ pub async fn serve(part: QuicListenerPart, service: ConnectionService, mut is_ov
                     () = async { turn.as_mut().expect("there is one").await }, if turn.is_some() => is_our_turn = true,
                     () = &mut alarm => {}
                     changed = served.changed(), if !is_gone => is_gone = changed.is_err(),
-                    changed = pressure.changed() => if changed.is_ok() { work.connections.set_all_alarms(work.pressure) },
+                    _ = pressure.changed() => {}
                     _ = &mut is_over, if !is_stopped => is_stopped = true,
                     () = yield_now(), if has_more => {}
                 }
             })
             .await;
         let now = Instant::now();
-        work.pressure = *pressure.borrow_and_update();
+        work.set_pressure(*pressure.borrow_and_update());
         has_more = work.receive(&sockets, &mut batch, &mut busy_poll, now);
         let (has_address, is_passed_on) = (served.borrow().has(address), served.borrow().is_passed_on(address));
         if is_stopped || is_gone || !has_address {

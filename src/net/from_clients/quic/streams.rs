@@ -18,17 +18,44 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn_proto::{Connection, Dir, ReadError, Side, StreamEvent, StreamId, WriteError};
+use quinn_proto::{Connection, Dir, ReadError, Side, StreamEvent, StreamId, VarInt, WriteError};
 use tokio::sync::mpsc;
 
-use super::query_stream::{QueryStream, is_replayable, whole_query};
-use super::stream::{Code, ConnectionClose, QuicStream};
+use super::query_stream::{QueryStream, Violation, is_replayable, whole_query};
 use super::worker::Tools;
 use crate::limit::{Doing, TableFullness};
 use crate::metrics::{ConnectionFate, Counters};
 use crate::net::from_clients::account::{ConnectionAccount, DueAction};
 use crate::net::from_clients::tcp::{ConnectionSlot, Responder, ResponseOutput, WayBack};
 use crate::wire::{FRAME_PREFIX, Transport};
+
+/// A stream, from its query to the acknowledgement of its response.
+enum QuicStream {
+    /// The query is incomplete.
+    Receiving { since: Instant, query: QueryStream, is_unread: bool },
+    /// The query waits for the end of the handshake.
+    Held(Vec<u8>),
+    /// The query waits for its response.
+    Asked,
+    /// The query waits for its response, which the client no longer wants.
+    GivenUp,
+    /// The stream waits for the next part of its response.
+    BetweenParts(mpsc::Receiver<Vec<u8>>),
+    /// QUIC accepts no more for now.
+    Writing { output: Vec<u8>, written: usize, parts: Option<mpsc::Receiver<Vec<u8>>> },
+    /// All of the response is written; it counts this many bytes.
+    Written(usize),
+}
+
+impl QuicStream {
+    fn counted(&self) -> usize {
+        match self {
+            Self::Receiving { .. } | Self::Held(_) | Self::Asked | Self::GivenUp | Self::BetweenParts(_) => 0,
+            Self::Writing { output, .. } => output.len(),
+            Self::Written(octets) => *octets,
+        }
+    }
+}
 
 /// The streams of an open connection. Dropping it gives up the place of the connection.
 pub(super) struct QuicStreams {
@@ -217,7 +244,7 @@ impl QuicStreams {
                 }
                 self.partial = self.partial - had + query.len();
                 self.check_partial()?;
-                let overdue = since + self.account.rules().first_query;
+                let overdue = since + self.account.slot.rules.first_query;
                 self.overdue_at = Some(self.overdue_at.map_or(overdue, |at| at.min(overdue)));
                 Ok(())
             }
@@ -245,7 +272,7 @@ impl QuicStreams {
         self.streams.insert(id, QuicStream::Asked);
         self.account.begin_query(true);
         self.account.on_queries(tools.now);
-        let idle = self.account.rules().idle;
+        let idle = self.account.slot.rules.idle;
         let way = WayBack { peer: quic.remote_address(), asked: Some(tools.address), transport: Transport::Quic, idle };
         let to = tools.listener.clone();
         let responder = Responder::of_stream(&self.account.slot, way, to, self.number, id.index());
@@ -421,7 +448,7 @@ impl QuicStreams {
 
     fn begin_unacknowledged(&mut self, now: Instant) {
         if self.unacknowledged == 0 {
-            self.account.on_unwritten(now);
+            self.account.clock.on_unwritten(now);
         }
         self.unacknowledged += 1;
     }
@@ -438,7 +465,7 @@ impl QuicStreams {
     }
 
     pub(super) fn on_alarm(&mut self, pressure: TableFullness, now: Instant) -> Result<(), ConnectionClose> {
-        let first_query = self.account.rules().first_query;
+        let first_query = self.account.slot.rules.first_query;
         let begun = self.streams.values().filter_map(|stream| match stream {
             QuicStream::Receiving { since, .. } => Some(*since + first_query),
             _ => None,
@@ -448,7 +475,7 @@ impl QuicStreams {
             DueAction::Nothing => {}
             DueAction::EndQueries => self.account.end_queries(now),
             DueAction::Close => {
-                if self.account.is_fresh() {
+                if self.account.clock.is_fresh() {
                     self.counters.connections.fate(Transport::Quic, ConnectionFate::TimedOut);
                 }
                 let is_begun = self.doing() == Doing::Reading && begun.min().is_some();
@@ -472,6 +499,34 @@ impl QuicStreams {
         self.account.is_ending()
             && self.account.in_flight() == 0
             && (self.unacknowledged == 0 || !is_waited_for && is_written())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ConnectionClose {
+    pub(super) code: Code,
+    pub(super) reason: &'static str,
+}
+
+/// The error codes of DoQ (RFC 9250 section 8.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Code {
+    NoError = 0x0,
+    ProtocolError = 0x2,
+    RequestCancelled = 0x3,
+    ExcessiveLoad = 0x4,
+    UnspecifiedError = 0x5,
+}
+
+impl Code {
+    pub(super) fn to_wire(self) -> VarInt {
+        VarInt::from_u32(self as u32)
+    }
+}
+
+impl From<Violation> for ConnectionClose {
+    fn from(violation: Violation) -> Self {
+        Self { code: Code::ProtocolError, reason: violation.reason() }
     }
 }
 

@@ -18,7 +18,7 @@ use super::connection_id::DatagramDestination;
 use super::connections::QuicConnections;
 use super::listener::{MAX_WAITING, QuicListener};
 use super::resumption;
-use super::stream::{Code, ConnectionClose};
+use super::streams::{Code, ConnectionClose};
 use crate::limit::TableFullness;
 use crate::metrics::{ConnectionFate, Counters, DropReason};
 use crate::net::from_clients::service::ConnectionService;
@@ -40,7 +40,7 @@ pub(super) struct QuicWorker {
     steps: VecDeque<HandshakeStep>,
     out: SendBatch,
     scratch: Vec<u8>,
-    pub(super) pressure: TableFullness,
+    pressure: TableFullness,
     pub(super) intake: Intake,
 }
 
@@ -71,12 +71,7 @@ pub(super) struct Tools<'t> {
 }
 
 impl QuicWorker {
-    pub(super) fn new(
-        service: ConnectionService,
-        listener: Arc<QuicListener>,
-        worker: u16,
-        pressure: TableFullness,
-    ) -> Self {
+    pub(super) fn new(service: ConnectionService, listener: Arc<QuicListener>, worker: u16) -> Self {
         let (to_us, orders) = mpsc::unbounded_channel();
         Self {
             endpoint: listener.endpoint(worker),
@@ -89,8 +84,15 @@ impl QuicWorker {
             steps: VecDeque::new(),
             out: SendBatch::new(BATCH, DATAGRAM),
             scratch: Vec::new(),
-            pressure,
+            pressure: TableFullness::default(),
             intake: Intake::All,
+        }
+    }
+
+    pub(super) fn set_pressure(&mut self, pressure: TableFullness) {
+        if self.pressure != pressure {
+            self.pressure = pressure;
+            self.connections.set_all_alarms(pressure);
         }
     }
 

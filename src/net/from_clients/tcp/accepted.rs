@@ -136,7 +136,7 @@ impl TcpService {
             }
         };
         let stream = ClientStream::new(io, moved.unwrap_or_default());
-        let way = WayBack { peer, asked, transport: open.transport, idle: account.rules().idle };
+        let way = WayBack { peer, asked, transport: open.transport, idle: account.slot.rules.idle };
         let flow = Rc::clone(&stream.flow);
         let exchange = Exchange::new(account, way, Arc::clone(counters), Rc::clone(handle), flow);
         let connection = ConnectionTask::new(stream, http, exchange, is_proxied);
@@ -161,7 +161,7 @@ impl TcpService {
         let mut account = ConnectionAccount::new(slot, now);
         if is_moved {
             // The client may be between two queries, so the time limit for the first query does not apply.
-            account.skip_first_query(now);
+            account.clock.on_activity(now);
         }
         Some(account)
     }
@@ -188,7 +188,7 @@ impl TcpService {
     ) -> Option<TlsStream<TcpStream>> {
         let handshake = shake_hands(stream, tls, &self.service.gate);
         let fate = tokio::select! {
-            shaken = timeout(account.rules().first_query, handshake) => match shaken {
+            shaken = timeout(account.slot.rules.first_query, handshake) => match shaken {
                 Ok(Ok(stream)) => return Some(stream),
                 Ok(Err(error)) => {
                     tracing::trace!(%error, "a handshake failed");

@@ -68,7 +68,7 @@ impl ConnectionTask {
         exchange: Exchange,
         stays: bool,
     ) -> Self {
-        let (flow, rules) = (Rc::clone(&stream.flow), *exchange.account.rules());
+        let (flow, rules) = (Rc::clone(&stream.flow), exchange.account.slot.rules);
         let exchange = Rc::new(RefCell::new(exchange));
         let protocol = match http {
             None => Protocol::Dns(DnsFrames::new(stream, Rc::clone(&exchange))),
@@ -173,7 +173,7 @@ impl ConnectionTask {
                     let Protocol::AnyHttp(stream, path) = mem::replace(&mut self.protocol, Protocol::Over) else {
                         return Poll::Ready(Ok(()));
                     };
-                    let rules = *self.exchange.borrow().account.rules();
+                    let rules = self.exchange.borrow().account.slot.rules;
                     self.protocol = match is_http2 {
                         true => Protocol::BeginningHttp2(http2::begin(stream, &rules), path),
                         false => Protocol::Http1(Http1::new(stream, path, Rc::clone(&self.exchange))),

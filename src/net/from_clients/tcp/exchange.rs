@@ -137,7 +137,7 @@ impl Exchange {
         }
         let is_writing = self.doing() == Doing::Writing;
         if is_writing && !self.was_writing {
-            self.account.on_unwritten(Instant::now());
+            self.account.clock.on_unwritten(Instant::now());
         } else if is_writing {
             // A client that accepts pings but no responses makes no progress.
             let taken = if is_blocked { written } else { given };
@@ -167,7 +167,9 @@ impl Exchange {
             DueAction::Nothing => AlarmAction::Nothing,
             DueAction::EndQueries => AlarmAction::End,
             DueAction::Close if doing == Doing::Writing || self.account.is_ending() => AlarmAction::Close(Ok(())),
-            DueAction::Close if self.account.is_fresh() => AlarmAction::Close(Err(io::ErrorKind::TimedOut.into())),
+            DueAction::Close if self.account.clock.is_fresh() => {
+                AlarmAction::Close(Err(io::ErrorKind::TimedOut.into()))
+            }
             // Queries on their way are still answered.
             DueAction::Close => AlarmAction::End,
         }

@@ -11,11 +11,11 @@
 //!
 //! Unhandled input moves along, so no byte is lost and none is read twice.
 
-use std::future::pending;
 use std::os::fd::OwnedFd;
 
-use tokio::sync::Mutex;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use crossbeam_queue::SegQueue;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// A client's connection between two processes.
 #[derive(Debug)]
@@ -35,30 +35,25 @@ pub(crate) struct WayOut {
     pub(crate) to: UnboundedSender<MovedConnection>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct AdoptedConnections {
-    to: UnboundedSender<MovedConnection>,
-    waiting: Mutex<UnboundedReceiver<MovedConnection>>,
-}
-
-impl Default for AdoptedConnections {
-    fn default() -> Self {
-        let (to, waiting) = unbounded_channel();
-        Self { to, waiting: Mutex::new(waiting) }
-    }
+    waiting: SegQueue<MovedConnection>,
+    added: Notify,
 }
 
 impl AdoptedConnections {
     pub(crate) fn push(&self, moved: MovedConnection) {
-        let _ = self.to.send(moved);
+        self.waiting.push(moved);
+        self.added.notify_one();
     }
 
     /// Waits for the next connection. Waiting tasks are served in order. Cancel safe.
     pub(crate) async fn next(&self) -> MovedConnection {
-        match self.waiting.lock().await.recv().await {
-            Some(moved) => moved,
-            // The sender is in this value as well.
-            None => pending().await,
+        loop {
+            if let Some(moved) = self.waiting.pop() {
+                return moved;
+            }
+            self.added.notified().await;
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{DEFAULT_VERSIONS, ServerConfig, version};
 
@@ -16,8 +16,9 @@ use super::store::CertificateStore;
 pub struct TlsServer {
     store: Arc<CertificateStore>,
     base: ServerConfig,
-    /// QUIC has TLS 1.3 only (RFC 9001 section 4.2).
+    /// QUIC has TLS 1.3 only (RFC 9001 section 4.2), and each listener decides about tickets.
     quic_base: ServerConfig,
+    ticketer: Arc<dyn ProducesTickets>,
 }
 
 impl TlsServer {
@@ -35,15 +36,15 @@ impl TlsServer {
             let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
             let builder = builder.with_protocol_versions(versions).map_err(io::Error::other)?;
             let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Choice::of(&store)));
-            config.ticketer = Arc::clone(&ticketer);
             config.session_storage = Arc::new(NoServerSessionStorage {});
             Ok(config)
         };
-        let base = config(DEFAULT_VERSIONS)?;
+        let mut base = config(DEFAULT_VERSIONS)?;
+        base.ticketer = Arc::clone(&ticketer);
         let mut quic_base = config(&[&version::TLS13])?;
         // A QUIC client must offer it, or gets `no_application_protocol` (RFC 9001 section 8.1).
         quic_base.alpn_protocols = vec![QUIC_ALPN.to_vec()];
-        Ok(Self { store, base, quic_base })
+        Ok(Self { store, base, quic_base, ticketer })
     }
 
     /// The certificate store.
@@ -65,7 +66,7 @@ impl TlsServer {
         let choice = Arc::new(Choice::of(&self.store));
         let mut config = base.clone();
         config.cert_resolver = Arc::clone(&choice) as Arc<dyn ResolvesServerCert>;
-        TlsListener { config: ArcSwap::from_pointee(config), choice }
+        TlsListener { config: ArcSwap::from_pointee(config), choice, ticketer: Arc::clone(&self.ticketer) }
     }
 }
 
@@ -74,6 +75,8 @@ impl TlsServer {
 pub struct TlsListener {
     config: ArcSwap<ServerConfig>,
     choice: Arc<Choice>,
+    /// The tickets of all listeners.
+    pub(crate) ticketer: Arc<dyn ProducesTickets>,
 }
 
 impl TlsListener {

@@ -41,15 +41,27 @@ struct CertificateEntry {
     refused: u64,
 }
 
-/// Returns the entry of a certificate in a new config.
-fn entry(known: &[CertificateEntry], named: NamedCertificate, now: SystemTime) -> CertificateEntry {
-    let fresh = CertificateEntry { named: named.clone(), loaded_at: now, error: None, loaded: 1, refused: 0 };
-    let Some(known) = known.iter().find(|known| known.named.name == named.name) else { return fresh };
-    if known.named.certificate.is_same(&named.certificate) {
-        return CertificateEntry { named, error: None, ..known.clone() };
+impl CertificateEntry {
+    /// Returns the entry of a certificate in a new config.
+    fn new(named: NamedCertificate, known: &[Self], now: SystemTime) -> Self {
+        match known.iter().find(|known| known.named.name == named.name) {
+            Some(known) => {
+                let mut entry = known.clone();
+                entry.load(&named.certificate, now);
+                Self { named, ..entry }
+            }
+            None => Self { named, loaded_at: now, error: None, loaded: 1, refused: 0 },
+        }
     }
-    tracing::info!(certificate = named.name, "new connections use the new certificate");
-    CertificateEntry { loaded: known.loaded + 1, refused: known.refused, ..fresh }
+
+    fn load(&mut self, certificate: &Arc<Certificate>, now: SystemTime) {
+        self.error = None;
+        if !certificate.is_same(&self.named.certificate) {
+            tracing::info!(certificate = self.named.name, "new connections use the new certificate");
+            (self.named.certificate, self.loaded_at) = (Arc::clone(certificate), now);
+            self.loaded += 1;
+        }
+    }
 }
 
 impl CertificateStore {
@@ -57,7 +69,7 @@ impl CertificateStore {
     pub fn set(&self, certificates: Vec<NamedCertificate>, now: SystemTime) {
         self.edit(|entries| {
             let known = std::mem::take(entries);
-            entries.extend(certificates.into_iter().map(|named| entry(&known, named, now)));
+            entries.extend(certificates.into_iter().map(|named| CertificateEntry::new(named, &known, now)));
         });
     }
 
@@ -70,12 +82,7 @@ impl CertificateStore {
                 |entry: &&mut CertificateEntry| entry.named.name == name && entry.named.chain_file == chain_file;
             let Some(entry) = entries.iter_mut().find(is_meant) else { return };
             match read {
-                Ok(certificate) if certificate.is_same(&entry.named.certificate) => entry.error = None,
-                Ok(certificate) => {
-                    tracing::info!(certificate = name, "new connections use the new certificate");
-                    (entry.named.certificate, entry.loaded_at, entry.error) = (certificate, now, None);
-                    entry.loaded += 1;
-                }
+                Ok(certificate) => entry.load(&certificate, now),
                 Err(error) if entry.error.as_ref() == Some(&error) => {}
                 Err(error) => {
                     tracing::error!(certificate = name, "{error}; the previous certificate stays");
