@@ -26,8 +26,7 @@ pub(super) fn load(
     is_shared: bool,
 ) -> Result<Option<FetchedZone>, PrimaryError> {
     match received {
-        // `ComeByTcp` cannot happen on TCP.
-        TransferResult::UpToDate | TransferResult::ComeByTcp => Ok(None),
+        TransferResult::UpToDate => Ok(None),
         TransferResult::Whole(records) => {
             let zone = build(name, records.iter())?;
             let steps = old.filter(|_| is_shared).and_then(|old| Difference::between(old.iter(), zone.iter()).ok());

@@ -22,19 +22,23 @@ use crate::zone::Record;
 /// The step from one version of a zone to a later one. Each side starts with its SOA record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    from: Serial,
-    to: Serial,
-    removed: Records,
-    added: Records,
+    /// The serial of the old version.
+    pub from: Serial,
+    /// The serial of the new version.
+    pub to: Serial,
+    /// The removed records, the old SOA first.
+    pub removed: Records,
+    /// The added records, the new SOA first.
+    pub added: Records,
 }
 
 impl Difference {
     /// Makes a difference of both sides, each with exactly one SOA, which comes first.
     pub fn new(removed: Records, added: Records) -> Result<Self, Inexact> {
         let serial = |side: &Records| {
-            let mut soas = side.iter().filter(|record| record.rtype == RecordType::SOA);
-            let first = side.first().and_then(|record| Soa::of(&record)).ok_or(Inexact::NoSoa)?;
-            if soas.by_ref().count() == 1 { Ok(first.serial) } else { Err(Inexact::NoSoa) }
+            let soas = side.iter().filter(|record| record.rtype == RecordType::SOA).count();
+            let first = side.first().and_then(|record| Soa::of(&record)).filter(|_| soas == 1);
+            first.map(|soa| soa.serial).ok_or(Inexact::NoSoa)
         };
         let (from, to) = (serial(&removed)?, serial(&added)?);
         Ok(Self { from, to, removed, added })
@@ -46,10 +50,11 @@ impl Difference {
         new: impl IntoIterator<Item = Record<'a>>,
     ) -> Result<Self, Inexact> {
         let (old, new) = (sorted(old), sorted(new));
-        let (mut removed, mut added) = (Records::new(), Records::new());
         // The SOA records come first even if they are equal, because they name the versions.
-        old.iter().filter(|record| record.rtype == RecordType::SOA).for_each(|record| removed.push(*record));
-        new.iter().filter(|record| record.rtype == RecordType::SOA).for_each(|record| added.push(*record));
+        let soas = |side: &[Record<'a>]| -> Records {
+            side.iter().copied().filter(|record| record.rtype == RecordType::SOA).collect()
+        };
+        let (mut removed, mut added) = (soas(&old), soas(&new));
         merge(&old, &new, |found| match found {
             MergeStep::Left(record) if record.rtype != RecordType::SOA => removed.push(record),
             MergeStep::Right(record) if record.rtype != RecordType::SOA => added.push(record),
@@ -60,33 +65,31 @@ impl Difference {
 
     /// Merges several steps. A record that one step adds and a later one removes is in neither side.
     pub fn condensed<'a>(steps: impl IntoIterator<Item = &'a Self>) -> Result<Self, Inexact> {
-        let mut steps = steps.into_iter();
-        let first = steps.next().ok_or(Inexact::NoSoa)?;
-        let mut net: BTreeMap<RecordKey<'a>, RecordChange> = BTreeMap::new();
-        for (key, change) in first.changes() {
-            if net.insert(key, change).is_some() {
-                return Err(Inexact::Repeated);
-            }
-        }
-        let mut last = first;
+        let mut steps = steps.into_iter().peekable();
+        let first = *steps.peek().ok_or(Inexact::NoSoa)?;
+        // The net changes, in the order of `compare`, with the record and true if it is added.
+        let mut net: BTreeMap<_, (Record<'a>, bool)> = BTreeMap::new();
+        let (mut last, mut reached) = (first, first.from);
         for step in steps {
-            if step.from != last.to {
+            if step.from != reached {
                 return Err(Inexact::NotInARow);
             }
-            for (key, change) in step.changes() {
+            let removed = step.removed.iter().skip(1).map(|record| (record, false));
+            for (record, is_added) in removed.chain(step.added.iter().skip(1).map(|record| (record, true))) {
+                let key = (record.owner.to_ascii_lowercase(), record.rtype, record.rdata, record.ttl);
                 match net.remove(&key) {
-                    None => drop(net.insert(key, change)),
-                    Some(before) if before != change => {}
+                    None => drop(net.insert(key, (record, is_added))),
+                    Some((_, was_added)) if was_added != is_added => {}
                     Some(_) => return Err(Inexact::Repeated),
                 }
             }
-            last = step;
+            (last, reached) = (step, step.to);
         }
-        let side = |soa: Option<Record<'a>>, wanted: RecordChange| {
-            let rest = net.iter().filter(move |(_, change)| **change == wanted).map(|(key, _)| key.0);
+        let side = |soa: Option<Record<'a>>, wanted: bool| {
+            let rest = net.values().filter(move |(_, is_added)| *is_added == wanted).map(|(record, _)| *record);
             soa.into_iter().chain(rest).collect::<Records>()
         };
-        Self::new(side(first.removed.first(), RecordChange::Removed), side(last.added.first(), RecordChange::Added))
+        Self::new(side(first.removed.first(), false), side(last.added.first(), true))
     }
 
     /// Applies the difference to the old version, in any order, and returns the new one with its SOA first.
@@ -118,34 +121,9 @@ impl Difference {
         Ok(new)
     }
 
-    /// Returns the serial of the old version.
-    pub fn from(&self) -> Serial {
-        self.from
-    }
-
-    /// Returns the serial of the new version.
-    pub fn to(&self) -> Serial {
-        self.to
-    }
-
-    /// Returns the removed records, the old SOA first.
-    pub fn removed(&self) -> &Records {
-        &self.removed
-    }
-
-    /// Returns the added records, the new SOA first.
-    pub fn added(&self) -> &Records {
-        &self.added
-    }
-
     /// Returns the approximate bytes of memory, which is also the approximate size of the transfer.
     pub fn size(&self) -> usize {
         self.removed.size() + self.added.size()
-    }
-
-    fn changes(&self) -> impl Iterator<Item = (RecordKey<'_>, RecordChange)> {
-        let removed = self.removed.iter().skip(1).map(|record| (RecordKey(record), RecordChange::Removed));
-        removed.chain(self.added.iter().skip(1).map(|record| (RecordKey(record), RecordChange::Added)))
     }
 }
 
@@ -203,50 +181,6 @@ impl Journal {
         let start = self.steps.iter().rposition(|step| step.from == serial)?;
         Some(self.steps.range(start..).map(|step| &**step))
     }
-
-    /// Returns the number of steps.
-    pub fn len(&self) -> usize {
-        self.steps.len()
-    }
-
-    /// Returns true if there are no steps.
-    pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
-    /// Returns the approximate bytes of memory.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-}
-
-#[derive(Clone, Copy)]
-struct RecordKey<'a>(Record<'a>);
-
-impl Ord for RecordKey<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        compare(&self.0, &other.0)
-    }
-}
-
-impl PartialOrd for RecordKey<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for RecordKey<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for RecordKey<'_> {}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RecordChange {
-    Removed,
-    Added,
 }
 
 enum MergeStep<'a> {

@@ -17,6 +17,7 @@ mod offer;
 mod reader;
 mod records;
 #[cfg(test)]
+#[path = "tests/sample.rs"]
 mod sample;
 mod secondary;
 mod serial;
@@ -31,4 +32,4 @@ pub use reader::{TransferError, TransferKind, TransferProgress, TransferReader, 
 pub use records::{Records, Soa};
 pub use secondary::{Secondary, SecondaryStep, SecondaryVersion, ZoneService};
 pub use serial::Serial;
-pub use writer::{MESSAGE_LIMIT, TransferWriter, differences, soa_alone, whole, write_datagram};
+pub use writer::{MESSAGE_LIMIT, TransferWriter, differences, whole, write_datagram};

@@ -6,11 +6,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use super::offer::{append_record, set_counts};
+use super::offer::{append_record, read_question};
 use super::records::Soa;
 use super::serial::Serial;
 use crate::wire::{
-    Flag, Header, Message, Name, Opcode, Rcode, RecordClass, RecordType, Section, eq_ignore_case, write_plain_query,
+    Flag, Header, Name, Opcode, Rcode, RecordClass, RecordType, Section, eq_ignore_case, rewrite_header,
+    write_plain_query,
 };
 use crate::zone::Record;
 
@@ -26,25 +27,13 @@ pub struct Notify {
 /// Reads a NOTIFY whose TSIG is verified, or returns the rcode of its error. The caller checks that the
 /// sender is a primary of the zone (RFC 1996 section 3.10: other senders are ignored).
 pub fn read_notify(octets: &[u8]) -> Result<Notify, Rcode> {
-    let message = Message::read(octets).map_err(|_| Rcode::FORMERR)?;
-    let header = message.header;
-    if header.opcode() != Opcode::NOTIFY {
-        return Err(Rcode::NOTIMP);
-    }
-    let question = message.question.filter(|_| !header.is_response()).ok_or(Rcode::FORMERR)?;
+    let (message, question) = read_question(octets, Opcode::NOTIFY)?;
     // RFC 1996 section 3.4: SOA is the only type with a NOTIFY.
     if question.qtype() != RecordType::SOA || question.qclass() != RecordClass::IN {
         return Err(Rcode::NOTIMP);
     }
     let zone = Name::from_wire(question.qname()).map_err(|_| Rcode::FORMERR)?;
-    let mut serial = None;
-    for record in message.records() {
-        let record = record.map_err(|_| Rcode::FORMERR)?;
-        if record.section == Section::Answer && eq_ignore_case(record.owner.as_wire(), zone.as_wire()) {
-            let plain = Record { owner: zone.as_wire(), rtype: record.rtype, ttl: 0, rdata: &record.rdata };
-            serial = serial.or_else(|| Soa::of(&plain).map(|soa| soa.serial));
-        }
-    }
+    let serial = Soa::serial_in(&message, Section::Answer, zone.as_wire())?;
     Ok(Notify { zone, serial })
 }
 
@@ -54,11 +43,11 @@ pub fn write_notify(id: u16, zone: &Name, soa: Option<Record<'_>>, out: &mut Vec
     if let Some(record) = &soa {
         append_record(zone.as_wire(), record, out);
     }
-    set_counts(out, [1, u16::from(soa.is_some()), 0, 0]);
-    if let (Some(header), Some(octets)) = (Header::read(out), out.first_chunk_mut()) {
-        // RFC 1996 section 4.5: AA is set.
-        *octets = header.with_opcode(Opcode::NOTIFY).with(Flag::Authoritative, true).to_wire();
-    }
+    let counts = [1, u16::from(soa.is_some()), 0, 0];
+    // RFC 1996 section 4.5: AA is set.
+    rewrite_header(out, |header| {
+        header.with_opcode(Opcode::NOTIFY).with(Flag::Authoritative, true).with_counts(counts)
+    });
 }
 
 /// Returns true if this is the response to the NOTIFY with this ID. Any rcode ends the attempts (RFC 1996

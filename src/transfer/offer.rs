@@ -4,7 +4,9 @@ use super::difference::{Difference, Journal};
 use super::reader::TransferKind;
 use super::records::Soa;
 use super::serial::Serial;
-use crate::wire::{Header, Message, Name, Opcode, Question, Rcode, RecordClass, Section, write_plain_query};
+use crate::wire::{
+    Header, Message, Name, Opcode, Question, Rcode, RecordClass, Section, rewrite_header, write_plain_query,
+};
 use crate::zone::Record;
 
 /// A client's query for a transfer.
@@ -20,30 +22,30 @@ pub struct TransferQuery<'a> {
 
 /// Reads a query of type AXFR or IXFR whose TSIG is verified, or returns the rcode of its error.
 pub fn read_transfer_query(octets: &[u8]) -> Result<TransferQuery<'_>, Rcode> {
-    let message = Message::read(octets).map_err(|_| Rcode::FORMERR)?;
-    let header = message.header;
-    if header.opcode() != Opcode::QUERY {
-        return Err(Rcode::NOTIMP);
-    }
-    let question = message.question.filter(|_| !header.is_response()).ok_or(Rcode::FORMERR)?;
+    let (message, question) = read_question(octets, Opcode::QUERY)?;
     if question.qclass() != RecordClass::IN {
         return Err(Rcode::REFUSED);
     }
-    let mut serial = None;
-    for record in message.records() {
-        let record = record.map_err(|_| Rcode::FORMERR)?;
-        let is_apex = record.owner.as_wire().eq_ignore_ascii_case(question.qname());
-        if record.section == Section::Authority && is_apex {
-            let plain = Record { owner: question.qname(), rtype: record.rtype, ttl: 0, rdata: &record.rdata };
-            serial = serial.or_else(|| Soa::of(&plain).map(|soa| soa.serial));
-        }
-    }
+    let serial = Soa::serial_in(&message, Section::Authority, question.qname())?;
     let asked = match question.qtype() {
         qtype if qtype == TransferKind::Axfr.qtype() => TransferKind::Axfr,
         // RFC 1995 section 3: the authority section has the client's SOA.
         _ => TransferKind::Ixfr { from: serial.ok_or(Rcode::FORMERR)? },
     };
-    if question.qtype() == asked.qtype() { Ok(TransferQuery { header, question, asked }) } else { Err(Rcode::FORMERR) }
+    match question.qtype() == asked.qtype() {
+        true => Ok(TransferQuery { header: message.header, question, asked }),
+        false => Err(Rcode::FORMERR),
+    }
+}
+
+/// Reads the question of a query with this opcode, or returns the rcode of its error.
+pub(super) fn read_question(octets: &[u8], opcode: Opcode) -> Result<(Message<'_>, Question<'_>), Rcode> {
+    let message = Message::read(octets).map_err(|_| Rcode::FORMERR)?;
+    if message.header.opcode() != opcode {
+        return Err(Rcode::NOTIMP);
+    }
+    let question = message.question.filter(|_| !message.header.is_response()).ok_or(Rcode::FORMERR)?;
+    Ok((message, question))
 }
 
 /// Writes a query for a transfer into `out`: IXFR with `soa`, the present SOA record, or else AXFR.
@@ -53,7 +55,7 @@ pub fn write_transfer_query(id: u16, zone: &Name, soa: Option<Record<'_>>, out: 
     write_plain_query(id, zone, asked.qtype(), out);
     if let Some((record, _)) = known {
         append_record(zone.as_wire(), &record, out);
-        set_counts(out, [1, 0, 1, 0]);
+        rewrite_header(out, |header| header.with_counts([1, 0, 1, 0]));
     }
     asked
 }
@@ -72,11 +74,8 @@ pub fn read_soa_reply(octets: &[u8], id: u16, zone: &Name) -> Option<Serial> {
         return None;
     }
     let answers = message.records().map_while(Result::ok).filter(|record| record.section == Section::Answer);
-    let mut soas = answers.filter_map(|record| {
-        let plain = Record { owner: record.owner.as_wire(), rtype: record.rtype, ttl: 0, rdata: &record.rdata };
-        Soa::of(&plain).filter(|_| is_ours(plain.owner)).map(|soa| soa.serial)
-    });
-    soas.next()
+    let mut owned = answers.filter(|record| is_ours(record.owner.as_wire()));
+    owned.find_map(|record| Soa::in_message(&record).map(|soa| soa.serial))
 }
 
 /// The response of a primary to a transfer query.
@@ -102,7 +101,7 @@ impl<'a> TransferOffer<'a> {
             return Self::UpToDate;
         }
         let steps: Vec<_> = journal.since(from).into_iter().flatten().collect();
-        let leads_here = steps.last().is_some_and(|last| last.to() == current);
+        let leads_here = steps.last().is_some_and(|last| last.to == current);
         // RFC 1995 section 5: differences longer than the zone are useless.
         let size: usize = steps.iter().map(|step| step.size()).sum();
         if leads_here && size < zone_size { Self::Steps(steps) } else { Self::Whole }
@@ -117,10 +116,4 @@ pub(super) fn append_record(owner: &[u8], record: &Record<'_>, out: &mut Vec<u8>
     out.extend_from_slice(&record.ttl.to_be_bytes());
     out.extend_from_slice(&(record.rdata.len() as u16).to_be_bytes());
     out.extend_from_slice(record.rdata);
-}
-
-pub(super) fn set_counts(message: &mut [u8], counts: [u16; 4]) {
-    if let (Some(header), Some(octets)) = (Header::read(message), message.first_chunk_mut()) {
-        *octets = header.with_counts(counts).to_wire();
-    }
 }

@@ -35,8 +35,6 @@ impl TransferKind {
 pub enum TransferResult {
     /// The primary has no newer version.
     UpToDate,
-    /// The newer version did not fit into a datagram (RFC 1995 section 2): repeat by TCP.
-    ComeByTcp,
     /// The whole new version, its SOA first.
     Whole(Records),
     /// Consecutive steps, at least one.
@@ -102,48 +100,61 @@ pub struct TransferReader {
     zone: Name,
     id: u16,
     asked: TransferKind,
-    is_datagram: bool,
     chain: Option<ClientChain>,
-    state: State,
+    stage: TransferStage,
     is_started: bool,
     limit: usize,
     size: usize,
+    /// The serial of the first SOA record, that of the newest version.
+    newest: Serial,
+    steps: Vec<Difference>,
+    /// The removed records of the step whose added records follow.
+    removed: Records,
+    /// The records read since the last SOA record that begins a side.
+    records: Records,
 }
 
-#[derive(Debug)]
-enum State {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TransferStage {
     Nothing,
-    First(Records, Serial),
-    Whole(Records, Serial),
-    Removing { to: Serial, steps: Vec<Difference>, removed: Records },
-    Adding { to: Serial, steps: Vec<Difference>, removed: Records, added: Records },
-    Over(TransferResult),
+    First,
+    Whole,
+    Removing,
+    Adding,
+    Over,
     Ended,
 }
 
 impl TransferReader {
     /// Reads the response to a query with this ID. The result may use about `limit` bytes of memory.
     pub fn new(zone: Name, id: u16, asked: TransferKind, chain: Option<ClientChain>, limit: usize) -> Self {
-        let zone = zone.folded();
-        Self { zone, id, asked, is_datagram: false, chain, state: State::Nothing, is_started: false, limit, size: 0 }
-    }
-
-    /// Expects an IXFR by UDP, with a response of one datagram.
-    pub fn by_datagram(self) -> Self {
-        Self { is_datagram: true, ..self }
+        Self {
+            zone: zone.folded(),
+            id,
+            asked,
+            chain,
+            stage: TransferStage::Nothing,
+            is_started: false,
+            limit,
+            size: 0,
+            newest: Serial(0),
+            steps: Vec::new(),
+            removed: Records::new(),
+            records: Records::new(),
+        }
     }
 
     /// Processes the next message. `now` is in seconds since 1970, for TSIG. A failure ends the transfer.
     pub fn take(&mut self, octets: &[u8], now: u64) -> Result<TransferProgress, TransferError> {
         let taken = self.try_take(octets, now);
         if taken.is_err() {
-            self.state = State::Ended;
+            self.stage = TransferStage::Ended;
         }
         taken
     }
 
     fn try_take(&mut self, octets: &[u8], now: u64) -> Result<TransferProgress, TransferError> {
-        if matches!(self.state, State::Over(_) | State::Ended) {
+        if matches!(self.stage, TransferStage::Over | TransferStage::Ended) {
             return Err(TransferError::Over);
         }
         let message = Message::read(octets).map_err(|_| TransferError::NotOurs)?;
@@ -193,7 +204,6 @@ impl TransferReader {
     }
 
     fn take_record(&mut self, record: &SectionRecord) -> Result<(), TransferError> {
-        let is_ttl = record.ttl <= MAX_TTL;
         if record.class != RecordClass::IN
             || record.rtype.is_meta()
             || !record.owner.folded().is_at_or_below(&self.zone)
@@ -202,8 +212,7 @@ impl TransferReader {
         }
         let owner = record.owner.as_wire();
         // RFC 2181 section 8: a TTL with the highest bit set is 0.
-        let ttl = if is_ttl { record.ttl } else { 0 };
-        let plain = Record { owner, rtype: record.rtype, ttl, rdata: &record.rdata };
+        let ttl = if record.ttl <= MAX_TTL { record.ttl } else { 0 };
         self.size += owner.len() + record.rdata.len() + RECORD_OVERHEAD;
         if self.size > self.limit {
             return Err(TransferError::TooLarge);
@@ -211,88 +220,73 @@ impl TransferReader {
         let soa = match record.rtype {
             RecordType::SOA => {
                 let is_apex = owner.eq_ignore_ascii_case(self.zone.as_wire());
-                let soa = Soa::of(&plain).filter(|_| is_apex);
+                let soa = Soa::in_message(record).filter(|_| is_apex);
                 Some(soa.ok_or(TransferError::OutOfOrder)?.serial)
             }
             _ => None,
         };
-        self.state = std::mem::replace(&mut self.state, State::Ended).next(self.asked, plain, soa)?;
+        self.advance(Record { owner, rtype: record.rtype, ttl, rdata: &record.rdata }, soa)
+    }
+
+    /// Advances by one record. `soa` is its serial if it is an SOA record.
+    fn advance(&mut self, record: Record<'_>, soa: Option<Serial>) -> Result<(), TransferError> {
+        use TransferStage::{Adding, Ended, First, Nothing, Over, Removing, Whole};
+        self.stage = match (self.stage, soa) {
+            (Nothing, None) => return Err(TransferError::NoSoaFirst),
+            (Nothing, Some(serial)) => {
+                self.newest = serial;
+                First
+            }
+            // RFC 5936 section 2.2: first and last SOA are equal, or else the zone changed meanwhile. A zone
+            // of an SOA alone has no NS and does not load, but the transfer is in order.
+            (First | Whole, Some(serial)) if serial == self.newest => {
+                self.stage = Over;
+                return Ok(());
+            }
+            (First, Some(from)) if self.asked == TransferKind::Ixfr { from } => {
+                self.records = Records::new();
+                Removing
+            }
+            (First | Whole, None) => Whole,
+            (Removing, Some(_)) => {
+                self.removed = std::mem::take(&mut self.records);
+                Adding
+            }
+            (Adding, Some(serial)) => {
+                let (removed, added) = (std::mem::take(&mut self.removed), std::mem::take(&mut self.records));
+                let step = Difference::new(removed, added).map_err(TransferError::Inexact)?;
+                // Each step ends where the next begins, and the last one at the newest version.
+                if step.to != serial {
+                    return Err(TransferError::OutOfOrder);
+                }
+                self.steps.push(step);
+                if serial == self.newest { Over } else { Removing }
+            }
+            (Removing | Adding, None) => self.stage,
+            (First | Whole, Some(_)) | (Over | Ended, _) => return Err(TransferError::OutOfOrder),
+        };
+        self.records.push(record);
         Ok(())
     }
 
     fn finish_message(&mut self, answers: usize) -> Result<TransferProgress, TransferError> {
-        // A lone SOA without more records: no new version, or no room.
-        if let (State::First(_, serial), TransferKind::Ixfr { from }, 1) = (&self.state, self.asked, answers) {
-            if !serial.is_newer_than(from) {
-                self.state = State::Over(TransferResult::UpToDate);
-            } else if self.is_datagram {
-                self.state = State::Over(TransferResult::ComeByTcp);
+        let received = match (self.stage, self.asked) {
+            (TransferStage::Over, _) if self.steps.is_empty() => {
+                TransferResult::Whole(std::mem::take(&mut self.records))
             }
-        }
-        match std::mem::replace(&mut self.state, State::Ended) {
-            State::Over(received) => {
-                // RFC 8945 section 5.3.1: messages behind the last signature may be forged.
-                if let Some(chain) = &self.chain {
-                    chain.finish().map_err(TransferError::Tsig)?;
-                }
-                Ok(TransferProgress::Done(received))
+            (TransferStage::Over, _) => TransferResult::Steps(std::mem::take(&mut self.steps)),
+            // A lone SOA without more records: no new version.
+            (TransferStage::First, TransferKind::Ixfr { from }) if answers == 1 && !self.newest.is_newer_than(from) => {
+                TransferResult::UpToDate
             }
-            _ if self.is_datagram => Err(TransferError::OutOfOrder),
-            state => {
-                self.state = state;
-                Ok(TransferProgress::More)
-            }
-        }
-    }
-}
-
-impl State {
-    fn next(self, asked: TransferKind, record: Record<'_>, soa: Option<Serial>) -> Result<Self, TransferError> {
-        let one = |record| std::iter::once(record).collect::<Records>();
-        let with = |mut records: Records, record| {
-            records.push(record);
-            records
+            _ => return Ok(TransferProgress::More),
         };
-        match (self, soa) {
-            (Self::Nothing, Some(serial)) => Ok(Self::First(one(record), serial)),
-            (Self::Nothing, None) => Err(TransferError::NoSoaFirst),
-            (Self::First(first, to), Some(serial)) if serial == to => {
-                // A zone of an SOA alone. It has no NS and does not load, but the transfer is in order.
-                Ok(Self::Over(TransferResult::Whole(first)))
-            }
-            (Self::First(_, to), Some(serial)) => match asked {
-                TransferKind::Ixfr { from } if serial == from => {
-                    Ok(Self::Removing { to, steps: Vec::new(), removed: one(record) })
-                }
-                TransferKind::Ixfr { .. } | TransferKind::Axfr => Err(TransferError::OutOfOrder),
-            },
-            (Self::First(first, to), None) => Ok(Self::Whole(with(first, record), to)),
-            (Self::Whole(records, to), None) => Ok(Self::Whole(with(records, record), to)),
-            // RFC 5936 section 2.2: first and last SOA are equal, or else the zone changed meanwhile.
-            (Self::Whole(records, to), Some(serial)) if serial == to => Ok(Self::Over(TransferResult::Whole(records))),
-            (Self::Removing { to, steps, removed }, None) => {
-                Ok(Self::Removing { to, steps, removed: with(removed, record) })
-            }
-            (Self::Removing { to, steps, removed }, Some(_)) => {
-                Ok(Self::Adding { to, steps, removed, added: one(record) })
-            }
-            (Self::Adding { to, steps, removed, added }, None) => {
-                Ok(Self::Adding { to, steps, removed, added: with(added, record) })
-            }
-            (Self::Adding { to, mut steps, removed, added }, Some(serial)) => {
-                let step = Difference::new(removed, added).map_err(TransferError::Inexact)?;
-                // Each step ends where the next begins, and the last one at the newest version.
-                if step.to() != serial {
-                    return Err(TransferError::OutOfOrder);
-                }
-                steps.push(step);
-                if serial == to {
-                    return Ok(Self::Over(TransferResult::Steps(steps)));
-                }
-                Ok(Self::Removing { to, steps, removed: one(record) })
-            }
-            (Self::Whole(..) | Self::Over(_) | Self::Ended, _) => Err(TransferError::OutOfOrder),
+        self.stage = TransferStage::Ended;
+        // RFC 8945 section 5.3.1: messages behind the last signature may be forged.
+        if let Some(chain) = &self.chain {
+            chain.finish().map_err(TransferError::Tsig)?;
         }
+        Ok(TransferProgress::Done(received))
     }
 }
 

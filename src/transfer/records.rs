@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::serial::Serial;
-use crate::wire::{Name, RecordType, suffixes};
+use crate::wire::{Message, Name, Rcode, RecordType, Section, SectionRecord, eq_ignore_case, suffixes};
 use crate::zone::Record;
 
 /// Any number of records, in the order of insertion.
@@ -51,16 +51,6 @@ impl Records {
         self.entries.first().map(|entry| self.record(entry))
     }
 
-    /// Returns the number of records.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Returns true if there are no records.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Returns the approximate bytes of memory that these records would use.
     pub fn size_of<'a>(records: impl IntoIterator<Item = Record<'a>>) -> usize {
         let octets = |record: Record<'_>| record.owner.len() + record.rdata.len() + size_of::<RecordAt>();
@@ -102,10 +92,7 @@ impl Eq for Records {}
 /// Orders records by owner ignoring case (RFC 4343 section 3), type, RDATA, TTL. RFC 1995 section 2 deletes
 /// and adds whole records, so a record with another TTL is another one.
 pub(super) fn compare(a: &Record<'_>, b: &Record<'_>) -> Ordering {
-    let folded = |name: &'_ [u8], index: usize| name.get(index).map(u8::to_ascii_lowercase);
-    let shared = a.owner.len().max(b.owner.len());
-    let differs = (0..shared).find(|&index| folded(a.owner, index) != folded(b.owner, index));
-    let owners = differs.map_or(Ordering::Equal, |index| folded(a.owner, index).cmp(&folded(b.owner, index)));
+    let owners = a.owner.iter().map(u8::to_ascii_lowercase).cmp(b.owner.iter().map(u8::to_ascii_lowercase));
     owners.then(a.rtype.cmp(&b.rtype)).then_with(|| a.rdata.cmp(b.rdata)).then(a.ttl.cmp(&b.ttl))
 }
 
@@ -138,6 +125,23 @@ impl<'a> Soa<'a> {
     /// Reads a record; `None` if it is no SOA.
     pub fn of(record: &Record<'a>) -> Option<Self> {
         (record.rtype == RecordType::SOA).then(|| Self::read(record.rdata)).flatten()
+    }
+
+    /// Returns the SOA of a record in a message, if it is one.
+    pub(super) fn in_message(record: &'a SectionRecord) -> Option<Self> {
+        (record.rtype == RecordType::SOA).then(|| Self::read(&record.rdata)).flatten()
+    }
+
+    /// Returns the serial of the zone's first SOA record in a section; FORMERR if any record is malformed.
+    pub(super) fn serial_in(message: &Message<'_>, section: Section, zone: &[u8]) -> Result<Option<Serial>, Rcode> {
+        let mut serial = None;
+        for record in message.records() {
+            let record = record.map_err(|_| Rcode::FORMERR)?;
+            if record.section == section && eq_ignore_case(record.owner.as_wire(), zone) {
+                serial = serial.or_else(|| Soa::in_message(&record).map(|soa| soa.serial));
+            }
+        }
+        Ok(serial)
     }
 }
 

@@ -6,7 +6,6 @@ use std::iter::Peekable;
 
 use super::difference::Difference;
 use super::offer::append_record;
-use super::records::Records;
 use crate::wire::{Flag, HEADER_LEN, Header, Question, RecordType, suffixes};
 use crate::zone::Record;
 
@@ -26,7 +25,7 @@ pub fn differences<'a>(
     soa: Record<'a>,
     steps: impl IntoIterator<Item = &'a Difference>,
 ) -> impl Iterator<Item = Record<'a>> {
-    let sides = steps.into_iter().flat_map(|step| step.removed().iter().chain(step.added().iter()));
+    let sides = steps.into_iter().flat_map(|step| step.removed.iter().chain(step.added.iter()));
     std::iter::once(soa).chain(sides).chain(std::iter::once(soa))
 }
 
@@ -107,11 +106,6 @@ pub fn write_datagram<'a>(
     if writer.records.peek().is_some() || out.len() > limit {
         TransferWriter::new(query, question, std::iter::once(soa), limit).next_message(out);
     }
-}
-
-/// Returns the SOA of a version that the client already has.
-pub fn soa_alone(records: &Records) -> impl Iterator<Item = Record<'_>> {
-    records.first().into_iter()
 }
 
 /// The offsets of names in one message, for compression pointers (RFC 1035 section 4.1.4). The table has a
@@ -196,6 +190,7 @@ const POINTER_END: u16 = 0x4000;
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::records::Records;
     use super::super::sample::{ZONE, a, soa, version};
     use super::*;
     use crate::wire::Message;
@@ -267,7 +262,7 @@ mod tests {
         };
         assert_eq!(count(4096, &mut out), 51);
         assert_eq!(count(512, &mut out), 1);
-        assert_eq!(read(&[out]), soa_alone(&records).collect());
+        assert_eq!(read(&[out]), records.first().into_iter().collect());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::body::{RecordBounds, read_name};
 use super::codes::{ExtendedError, RecordType};
 use super::edns::{OptRecord, OptionPassing, extended_error_option};
 use super::form::ClientForm;
-use super::header::{Flag, HEADER_LEN, Header};
+use super::header::{Flag, HEADER_LEN, Header, rewrite_header};
 use super::name::fold;
 use super::query::Query;
 use super::relay::{MAX_MESSAGE, write_response};
@@ -245,12 +245,6 @@ fn set_ttl(message: &mut [u8], record: &RecordBounds, ttl: u32) {
     let octets = message.get_mut(record.owner_end + TTL_AT..).and_then(|octets| octets.first_chunk_mut());
     if let Some(octets) = octets {
         *octets = ttl.to_be_bytes();
-    }
-}
-
-fn rewrite_header(message: &mut [u8], change: impl FnOnce(Header) -> Header) {
-    if let Some(header) = Header::read(message) {
-        change(header).overwrite(message);
     }
 }
 

@@ -182,6 +182,13 @@ pub enum Flag {
     CheckingDisabled = 0x0010,
 }
 
+/// Changes the header of a message in place.
+pub fn rewrite_header(message: &mut [u8], change: impl FnOnce(Header) -> Header) {
+    if let Some(header) = Header::read(message) {
+        change(header).overwrite(message);
+    }
+}
+
 /// Sets the ID of a message. A message shorter than a header stays unchanged.
 pub fn set_id(message: &mut [u8], id: u16) {
     if message.len() < HEADER_LEN {

@@ -38,6 +38,7 @@ mod rdata;
 mod relay;
 mod reply;
 #[cfg(test)]
+#[path = "tests/sample.rs"]
 mod sample;
 mod sections;
 mod synthesis;
@@ -57,7 +58,7 @@ pub use digest::ReplyDigest;
 pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
-pub use header::{Flag, HEADER_LEN, Header, ask_authentic, set_id};
+pub use header::{Flag, HEADER_LEN, Header, ask_authentic, rewrite_header, set_id};
 pub use hop::{Asks, RESPONSE_BLOCK, append_hop_options};
 pub use keepalive::{ask_keepalive, stated_keepalive};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};

@@ -5,7 +5,7 @@ use super::codes::{Opcode, OptionCode, Rcode, RecordClass, RecordType};
 use super::cookie::CookiePair;
 use super::edns::{Edns, OPT_FIXED_LEN, OptRecord, OptionPassing};
 use super::form::udp_limit;
-use super::header::{Flag, HEADER_LEN, Header};
+use super::header::{Flag, Header, rewrite_header};
 use super::name::{Name, fold};
 use super::padding::add_opt;
 use super::question::Question;
@@ -245,11 +245,8 @@ impl Eq for QuestionKey {}
 pub fn write_without_opt(query: &[u8], opt_start: usize, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(query.get(..opt_start).unwrap_or(query));
-    if opt_start < query.len()
-        && let Some(header) = Header::read(out)
-    {
-        let plain = header.with_counts([header.qdcount(), header.ancount(), header.nscount(), 0]);
-        out[..HEADER_LEN].copy_from_slice(&plain.to_wire());
+    if opt_start < query.len() {
+        rewrite_header(out, |header| header.with_counts([header.qdcount(), header.ancount(), header.nscount(), 0]));
     }
 }
 
@@ -295,9 +292,8 @@ fn version_asked() -> [u8; 4] {
 /// Writes a query with RD=1 for a resolver into `out`, with an OPT record if `opt` is set.
 pub fn write_recursive_query(id: u16, qname: &Name, qtype: RecordType, opt: Option<&OptRecord<'_>>, out: &mut Vec<u8>) {
     write_plain_query(id, qname, qtype, out);
-    let header = Header::new(id).with(Flag::RecursionDesired, true);
-    let header = header.with_counts([1, 0, 0, u16::from(opt.is_some())]);
-    out[..HEADER_LEN].copy_from_slice(&header.to_wire());
+    let counts = [1, 0, 0, u16::from(opt.is_some())];
+    rewrite_header(out, |header| header.with(Flag::RecursionDesired, true).with_counts(counts));
     if let Some(opt) = opt {
         opt.append(out);
     }

@@ -312,7 +312,7 @@ fn journal_of(old: &Arc<Zone>, new: &Arc<Zone>, mut journal: Journal) -> (Journa
     let step = Difference::between(old.iter(), new.iter());
     if before == after {
         // Each side always has its SOA record.
-        let is_same = step.as_ref().is_ok_and(|step| step.removed() == step.added() && step.added().len() == 1);
+        let is_same = step.as_ref().is_ok_and(|step| step.removed == step.added && step.added.iter().len() == 1);
         return (journal, if is_same { SerialChange::None } else { SerialChange::SameSerial });
     }
     if !after.is_newer_than(before) {
