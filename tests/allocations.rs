@@ -274,7 +274,7 @@ struct Measured {
 /// so many times at once.
 fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> Measured {
     let backends = backends.to_vec();
-    let sockets = if setup.config.workers == Some(NonZeroUsize::MIN) { 1 } else { SOCKETS };
+    let sockets = if setup.config.process.workers == Some(NonZeroUsize::MIN) { 1 } else { SOCKETS };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(LocalSet::new().run_until(async {
         let (listeners, _) = Listeners::open(&setup.config, Vec::new()).expect("the address is free");

@@ -264,15 +264,7 @@ impl FromStr for BackendUrl {
         if scheme == Scheme::Http {
             return Err(BadAddress::new("https:// for a backend: http:// is only listened on"));
         }
-        if socket.port() == 0 {
-            return Err(BadAddress::new("a port from 1 to 65535, since port 0 cannot be reached"));
-        }
-        if socket.ip().is_unspecified() {
-            return Err(BadAddress::new("the address of one host, since any address is only for listening"));
-        }
-        if socket.ip().is_multicast() {
-            return Err(BadAddress::new("the address of one host, not of a multicast group"));
-        }
+        check_reachable(socket)?;
         let name = match name {
             None => None,
             Some(_) if !scheme.is_encrypted() => {
@@ -313,20 +305,32 @@ impl<'t> AddressParts<'t> {
         }
         // A slash alone counts as no path, because browsers write addresses so.
         let path = if path.len() > 1 { Some(path.parse()?) } else { None };
-        Ok(Self { scheme, socket: socket_address(host, scheme)?, path, name })
+        Ok(Self { scheme, socket: read_socket(host, Some(scheme.port()))?, path, name })
     }
 }
 
-/// Reads IP and port. The error has a remedy for common mistakes.
-fn socket_address(text: &str, scheme: Scheme) -> Result<SocketAddr, BadAddress> {
+/// Checks that one can send to an address.
+pub fn check_reachable(socket: SocketAddr) -> Result<(), BadAddress> {
+    let problem = match socket.ip() {
+        _ if socket.port() == 0 => "a port from 1 to 65535, since port 0 cannot be reached",
+        ip if ip.is_unspecified() => "the address of one host, since any address is only for listening",
+        ip if ip.is_multicast() => "the address of one host, not of a multicast group",
+        _ => return Ok(()),
+    };
+    Err(BadAddress::new(problem))
+}
+
+/// Reads an IP address with its port, which may be missing if there is a usual one.
+pub fn read_socket(text: &str, usual_port: Option<u16>) -> Result<SocketAddr, BadAddress> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
     let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-    if let Ok(ip) = bracketed.unwrap_or(text).parse::<IpAddr>()
+    if let Some(port) = usual_port
+        && let Ok(ip) = bracketed.unwrap_or(text).parse::<IpAddr>()
         && (bracketed.is_none() || ip.is_ipv6())
     {
-        return Ok(SocketAddr::new(ip, scheme.port()));
+        return Ok(SocketAddr::new(ip, port));
     }
     let example = "such as \"127.0.0.1:53\" or \"[::1]:53\"";
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host);

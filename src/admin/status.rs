@@ -423,8 +423,8 @@ impl Status {
         Self {
             verdict: sight.map(|sight| sight.verdict().clone()).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_seconds: snapshot.uptime.as_secs(),
-            workers: snapshot.workers,
+            uptime_seconds: snapshot.run.uptime.as_secs(),
+            workers: snapshot.run.workers,
             pools: snapshot.pools.iter().map(|pool| PoolStatus::of(pool, history, now)).collect(),
             cache: snapshot.cache.as_ref().map(cache),
             service: ServiceStatus::of(snapshot),
@@ -436,7 +436,7 @@ impl Status {
 
 impl ServiceStatus {
     fn of(snapshot: &Snapshot) -> Self {
-        let zones = |of: fn(&ZonesSnapshot) -> u64| snapshot.zones.iter().map(of).sum();
+        let zones = |of: fn(&ZonesSnapshot) -> u64| snapshot.authorities.zones.iter().map(of).sum();
         Self {
             zones: Vec::new(),
             more_zones: 0,
@@ -448,7 +448,7 @@ impl ServiceStatus {
             },
             queries: snapshot.counts.queries.iter().sum(),
             rcodes: rcodes(&snapshot.counts.responses),
-            catalogs: snapshot.catalogs.clone(),
+            catalogs: snapshot.authorities.catalogs.clone(),
         }
     }
 }
@@ -531,10 +531,10 @@ impl SourceStatus {
 
 impl BackendStatus {
     fn of(backend: &BackendSnapshot, last_minute: Option<BackendMinute>, now: SystemTime) -> Self {
-        let BackendCounts { attempts, wins, in_flight, errors, timeouts, connections, latency, .. } = &backend.counts;
+        let BackendCounts { attempts, wins, pending, errors, timeouts, connections, latency, .. } = &backend.counts;
         let by_kind = |[first, hedge, failover]: [u64; 3], probe| ByKind { first, hedge, failover, probe };
         let work = WorkStatus {
-            in_flight: in_flight.0,
+            in_flight: pending.in_flight.0,
             latency_ms: Percentiles::of(latency),
             latency_histogram: latency.buckets().map(LatencyBucket::of).collect(),
             attempts: by_kind(*attempts, Some(backend.probes)),

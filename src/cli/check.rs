@@ -119,7 +119,7 @@ fn summary(Setup { config, zone_dbs, .. }: &Setup) -> String {
         parts.push(format!("{pools} with {backends}"));
     }
     if !config.authorities.is_empty() {
-        let files = config.authorities.iter().map(|authority| authority.zones.len()).sum();
+        let files = config.authorities.iter().map(|authority| authority.zones.files.len()).sum();
         let hosts = zone_dbs.iter().map(|zone_db| zone_db.tables().hosts()).sum();
         let addresses = zone_dbs.iter().map(|zone_db| zone_db.tables().records()).sum();
         let name_servers = zone_dbs.iter().map(|zone_db| zone_db.name_servers()).sum();
@@ -131,7 +131,7 @@ fn summary(Setup { config, zone_dbs, .. }: &Setup) -> String {
             let records = count(records, "record", "records");
             found.push(format!("{} with {records}", count(zones, "zone", "zones")));
         }
-        let secondaries = config.authorities.iter().map(|authority| authority.secondaries.len()).sum();
+        let secondaries = config.authorities.iter().map(|authority| authority.zones.secondaries.len()).sum();
         if secondaries > 0 {
             found.push(count(secondaries, "zone of other servers", "zones of other servers"));
         }

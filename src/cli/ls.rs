@@ -10,7 +10,7 @@ use super::{number, run, usage};
 use crate::address::{BackendAddress, BackendUrl};
 use crate::config::{
     BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint, PoolConfig,
-    PoolIndex, Route, etcd_key, http_endpoint, limits, usual_rate_limit, words,
+    PoolIndex, ProcessConfig, Route, etcd_key, http_endpoint, limits, usual_rate_limit, words,
 };
 use crate::limit::{AccessRules, WaitRules};
 use crate::load::{self, Loader};
@@ -125,7 +125,7 @@ fn config(args: &Args) -> Config {
     };
     let listen = args.listen.listen();
     Config {
-        workers: NonZeroUsize::new(args.workers),
+        process: ProcessConfig { workers: NonZeroUsize::new(args.workers), ..ProcessConfig::default() },
         forwarder: Some(ForwarderConfig {
             rate_limit: usual_rate_limit(&listen),
             listen,
@@ -180,7 +180,7 @@ mod tests {
         let config = parse("-l 127.0.0.1:0 127.0.0.1:1 127.0.0.1:2").unwrap();
         assert_eq!(config.pools[0].rules, PoolRules::default());
         assert_eq!(config.pools[0].backends.len(), 2);
-        assert_eq!(config.workers, None);
+        assert_eq!(config.process.workers, None);
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!((rules.dispatch, rules.balance, rules.accept), (Dispatch::Hedge, Balance::Ordered, Accept::Any));
         assert_eq!((rules.timeout, rules.on_timeout), (Duration::from_secs(2), Silence::Drop));
         assert_eq!((rules.hedge.delay, rules.hedge.budget), (HedgeDelay::Percentile(0.99), 0.5));
-        assert_eq!((config.workers, rules.health.every_queries), (NonZeroUsize::new(3), 7));
+        assert_eq!((config.process.workers, rules.health.every_queries), (NonZeroUsize::new(3), 7));
     }
 
     #[test]

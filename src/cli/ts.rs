@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::listen::ListenArgs;
 use super::{run, usage};
 use crate::config::{
-    AuthorityConfig, Config, CookieConfig, EtcdConfig, HttpEndpoint, RegisterConfig, ZoneSource, etcd_key,
-    http_endpoint, usual_rate_limit, words,
+    AuthorityConfig, AuthorityZones, Config, CookieConfig, EtcdConfig, HttpEndpoint, RegisterConfig, ZoneSource,
+    etcd_key, http_endpoint, usual_rate_limit, words,
 };
 use crate::limit::AccessRules;
 use crate::load::{self, LoadError, Loader, Setup};
@@ -66,19 +66,17 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         name: "authority".to_owned(),
         listen,
         access: AccessRules::of(&AccessRules::EVERYBODY),
-        zones: args
-            .zones
-            .iter()
-            .map(|file| ZoneSource { file: file.clone(), origin: args.origin.as_ref().map(Name::folded) })
-            .collect(),
+        zones: AuthorityZones {
+            files: args
+                .zones
+                .iter()
+                .map(|file| ZoneSource { file: file.clone(), origin: args.origin.as_ref().map(Name::folded) })
+                .collect(),
+            ..AuthorityZones::default()
+        },
         miss: args.miss.unwrap_or(AuthorityConfig::MISS),
         ttl: args.ttl.unwrap_or(AuthorityConfig::TTL),
         identity: Identity::default(),
-        shared: Vec::new(),
-        secondaries: Vec::new(),
-        catalogs: Vec::new(),
-        produced: Vec::new(),
-        members_folder: Default::default(),
         rate_limit,
         cookies: CookieConfig::default(),
         connections: Default::default(),

@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::clients::{read_access, read_rate_limit};
+use super::clients::{read_access, read_connections, read_cookies, read_rate_limit};
 
 use super::readers::{file, text, word};
 use super::references::References;
 use super::section::{ConfigNode, ConfigSection, note_repeats};
 use super::transfer::Transfers;
-use super::{AuthorityConfig, Expectation, ZoneSource, catalog, words};
-use super::{connections, cookies, discover, listen};
+use super::{AuthorityConfig, AuthorityZones, Expectation, ZoneSource, catalog, discover, listen, words};
 use crate::limit::AccessRules;
 use crate::zone::{Identity, IdentityText};
 
@@ -26,17 +25,13 @@ pub(super) fn read<'d>(
     let listen = listen.map(|node| listen::read(&node, references)).unwrap_or_default();
     let rate_limit = read_rate_limit(section, &listen);
     let register = section.below("register", |section| discover::read_register(section, &listen, references));
-    let zones = zones.map(|node| read_zones(&node, &mut transfers, references)).unwrap_or_default();
+    let files = zones.map(|node| read_zones(&node, &mut transfers, references)).unwrap_or_default();
+    let members_folder = members_folder(name, section.folder(), &transfers.zones);
     AuthorityConfig {
         name: name.to_owned(),
         listen,
         access: read_access(section, &AccessRules::EVERYBODY),
-        zones,
-        members_folder: members_folder(name, section.folder(), &transfers),
-        shared: transfers.shared,
-        secondaries: transfers.secondaries,
-        catalogs: transfers.catalogs,
-        produced: transfers.produced,
+        zones: AuthorityZones { files, members_folder, ..transfers.zones },
         // Another authority may have the name.
         miss: section.read("miss", AuthorityConfig::MISS, word),
         ttl: section.read("ttl", AuthorityConfig::TTL, text(words::ttl)),
@@ -46,8 +41,8 @@ pub(super) fn read<'d>(
             nsid: section.optional("nsid", text(identity)),
         },
         rate_limit,
-        cookies: cookies::read(section),
-        connections: section.below("connections", connections::read).unwrap_or_default(),
+        cookies: read_cookies(section),
+        connections: section.below("connections", read_connections).unwrap_or_default(),
         register,
     }
 }
@@ -90,9 +85,9 @@ fn read_zone<'d>(
     })
 }
 
-fn members_folder(name: &str, folder: &Path, transfers: &Transfers<'_>) -> PathBuf {
-    let first = transfers.catalogs.first().map(|catalog| &catalog.rules.catalog);
-    let file = transfers.secondaries.iter().find(|secondary| Some(&secondary.zone) == first).map(|first| &first.file);
+fn members_folder(name: &str, folder: &Path, zones: &AuthorityZones) -> PathBuf {
+    let first = zones.catalogs.first().map(|catalog| &catalog.rules.catalog);
+    let file = zones.secondaries.iter().find(|secondary| Some(&secondary.zone) == first).map(|first| &first.file);
     let beside = file.and_then(|file| file.parent()).map_or_else(|| folder.join("secondary"), Path::to_owned);
     beside.join("members").join(safe_file_name(name))
 }

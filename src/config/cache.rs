@@ -18,20 +18,19 @@ pub(super) fn read(section: &mut ConfigSection<'_>) -> CacheConfig {
 }
 
 fn read_rules(section: &mut ConfigSection<'_>) -> CacheRules {
-    let usual = CacheRules::default();
-    let rules = CacheRules {
+    let rules = read_keys!(section, CacheRules::default() => CacheRules {
         // Beyond a day it would overrule every server.
-        min_ttl: section.read("min_ttl", usual.min_ttl, seconds(secs(0)..=secs(86_400))),
-        max_ttl: section.read("max_ttl", usual.max_ttl, seconds(limits::MAX_TTL)),
-        max_negative_ttl: section.read("max_negative_ttl", usual.max_negative_ttl, seconds(limits::MAX_TTL)),
+        min_ttl: seconds(secs(0)..=secs(86_400)),
+        max_ttl: seconds(limits::MAX_TTL),
+        max_negative_ttl: seconds(limits::MAX_TTL),
         // RFC 8767 section 5: one to three days; 0 disables it.
-        stale: section.read("stale", usual.stale, duration(secs(0)..=secs(7 * 86_400))),
-        stale_answer_after: section.read("stale_answer_after", usual.stale_answer_after, duration(ms(0)..=secs(60))),
+        stale: duration(secs(0)..=secs(7 * 86_400)),
+        stale_answer_after: duration(ms(0)..=secs(60)),
         // RFC 8767 section 4: more than 0, or clients would retry at once.
-        stale_ttl: section.read("stale_ttl", usual.stale_ttl, seconds(secs(1)..=secs(3600))),
-        prefetch: section.read("prefetch", usual.prefetch, number(0.0..=0.9)),
-        failure_ttl: section.read("failure_ttl", usual.failure_ttl, seconds(limits::FAILURE_TTL)),
-    };
+        stale_ttl: seconds(secs(1)..=secs(3600)),
+        prefetch: number(0.0..=0.9),
+        failure_ttl: seconds(limits::FAILURE_TTL),
+    });
     for (key, max) in [("max_ttl", rules.max_ttl), ("max_negative_ttl", rules.max_negative_ttl)] {
         if rules.min_ttl > max {
             let (min, max) = (humantime::format_duration(rules.min_ttl), humantime::format_duration(max));

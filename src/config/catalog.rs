@@ -89,7 +89,7 @@ pub(super) fn read<'d>(
         }
         references.written_files.push((file.clone(), catalog.spot.clone()));
         transfers.spots_of_catalogs.push((zone.clone(), catalog.spot.clone()));
-        transfers.produced.push(ProducedCatalog { zone, file, sharing });
+        transfers.zones.produced.push(ProducedCatalog { zone, file, sharing });
         return;
     }
     let primaries = section.optional("primaries", |node| Some(read_primaries(node, references)));
@@ -117,7 +117,7 @@ pub(super) fn read<'d>(
     }
     let (Some(zone), Some(file), Some(primaries)) = (name, file, primaries) else { return };
     let rules = CatalogRules { catalog: zone.clone(), allow, max_members };
-    transfers.catalogs.push(CatalogConfig { rules, notify_from: notify_from.clone(), members, groups });
+    transfers.zones.catalogs.push(CatalogConfig { rules, notify_from: notify_from.clone(), members, groups });
     let secondary = SecondaryConfig { zone, primaries, notify_from, file, max_size, sharing };
     transfers.add_secondary(secondary, catalog.spot.clone(), references);
 }
@@ -184,10 +184,10 @@ mod tests {
              members = { max_size = \"1MiB\", transfer_to = [\"::1\"] }, \
              groups.red = { primaries = [\"192.0.2.2:53\"] }, groups.blue = { transfer_to = [\"192.0.2.9\"] } }",
         );
-        let [catalog] = &authority.catalogs[..] else { panic!("one catalog") };
+        let [catalog] = &authority.zones.catalogs[..] else { panic!("one catalog") };
         assert_eq!((catalog.rules.catalog.to_string().as_str(), catalog.rules.max_members), ("cat.example.", 7));
         assert_eq!(catalog.rules.allow.iter().map(ToString::to_string).collect::<Vec<_>>(), ["example.org."]);
-        let [zone] = &authority.secondaries[..] else { panic!("the zone itself") };
+        let [zone] = &authority.zones.secondaries[..] else { panic!("the zone itself") };
         assert_eq!(zone.file.to_str(), Some("/etc/h/secondary/cat.example.zone"));
         assert!(zone.sharing.transfer_to.is_empty());
         let primary = |groups: &[&str]| {
@@ -211,10 +211,10 @@ mod tests {
              { file = \"f\", origin = \"e\", transfer_to = [\"::1\"], group = \"red\" }, \
              { zone = \"z\", primaries = [\"192.0.2.1:53\"], transfer_to = [\"::1\"], listed = false }",
         );
-        let [produced] = &authority.produced[..] else { panic!("one catalog") };
+        let [produced] = &authority.zones.produced[..] else { panic!("one catalog") };
         assert_eq!(produced.file.to_str(), Some("/etc/h/produced/c.zone"));
-        assert_eq!(authority.shared[0].sharing.group.as_deref(), Some("red"));
-        assert!(authority.secondaries[0].sharing.is_unlisted && authority.catalogs.is_empty());
+        assert_eq!(authority.zones.shared[0].sharing.group.as_deref(), Some("red"));
+        assert!(authority.zones.secondaries[0].sharing.is_unlisted && authority.zones.catalogs.is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The differences between two configs, for the log line of a reload.
 
-use super::Config;
+use super::{Config, ProcessConfig, TapsConfig};
 
 impl Config {
     /// Counts the differences from an earlier config, such as "1 pool changed"; empty if there are none.
@@ -9,15 +9,33 @@ impl Config {
         count(&mut changes, "pool", &earlier.pools, &self.pools, |pool| &pool.name);
         count(&mut changes, "authority", &earlier.authorities, &self.authorities, |authority| &authority.name);
         // Names every field, so that the compiler asks for a new one.
-        macro_rules! sections {
-            ($($field:ident)*) => {{
-                let Self { pools: _, authorities: _, $($field),* } = self;
-                [$((stringify!($field), *$field != earlier.$field)),*]
-            }};
+        let Self {
+            pools: _,
+            authorities: _,
+            process,
+            forwarder,
+            keys,
+            certificates,
+            cache,
+            admin,
+            supervisor,
+            xdp,
+            taps,
+            etcd,
+        } = self;
+        let ProcessConfig { workers, user, watch, busy_poll, drain_delay, state_dir } = process;
+        let TapsConfig { slow, query_log, dnstap, traces } = taps;
+        macro_rules! compare {
+            ($($earlier:expr => $($field:ident)*;)*) => {
+                [$($((stringify!($field), *$field != $earlier.$field)),*),*]
+            };
         }
-        let sections = sections!(
-            workers user watch busy_poll drain_delay forwarder keys certificates cache admin supervisor xdp slow
-            query_log dnstap traces etcd state_dir
+        let sections = compare!(
+            earlier.process => workers user watch busy_poll drain_delay;
+            earlier => forwarder keys certificates cache admin supervisor xdp;
+            earlier.taps => slow query_log dnstap traces;
+            earlier => etcd;
+            earlier.process => state_dir;
         );
         changes.extend(sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("{name} changed")));
         changes

@@ -1,19 +1,18 @@
-//! Access of clients to the forwarder or an authority, and their limits.
+//! Access of clients to the forwarder or an authority, their cookies, and their limits.
 
-use super::limits::secs;
+use super::limits::{self, Limits, ms, secs};
 use super::listen::ListenConfig;
-use super::readers::{boolean, integer, seconds, word};
+use super::readers::{boolean, duration, file, integer, seconds, size, word};
 use super::section::{ConfigNode, ConfigSection};
-use super::words;
-use crate::limit::{AccessRules, Prefix, RateRules, WaitRules};
+use super::{CookieConfig, words};
+use crate::limit::{AccessRules, ConnectionRules, Prefix, RateRules, WaitRules};
 
 pub(super) fn read_access(section: &mut ConfigSection<'_>, usual: &[&str]) -> AccessRules {
-    let usual = AccessRules::of(usual);
-    AccessRules {
-        allow: section.read("allow", usual.allow, read_prefixes),
-        deny: section.read("deny", usual.deny, read_prefixes),
-        on_denied: section.read("on_denied", usual.on_denied, word),
-    }
+    read_keys!(section, AccessRules::of(usual) => AccessRules {
+        allow: read_prefixes,
+        deny: read_prefixes,
+        on_denied: word,
+    })
 }
 
 pub(super) fn read_prefixes(node: &ConfigNode<'_>) -> Option<Vec<Prefix>> {
@@ -21,14 +20,39 @@ pub(super) fn read_prefixes(node: &ConfigNode<'_>) -> Option<Vec<Prefix>> {
     Some(items.iter().filter_map(|item| item.parsed(words::prefix)).collect())
 }
 
-pub(super) fn read_waiting(section: &mut ConfigSection<'_>) -> WaitRules {
-    let usual = WaitRules::default();
-    WaitRules {
-        // Zero would disable the forwarder.
-        waiting: section.read("waiting", usual.waiting, integer(1..=100_000)),
-        // Fewer would refuse clients on any slow day; each takes some 400 bytes.
-        in_flight: section.read("in_flight", usual.in_flight, integer(100..=10_000_000)),
+pub(super) fn read_cookies(section: &mut ConfigSection<'_>) -> CookieConfig {
+    CookieConfig {
+        enabled: section.read("cookies", CookieConfig::default().enabled, boolean),
+        secrets_file: section.optional("cookie_secrets_file", file),
     }
+}
+
+pub(super) fn read_waiting(section: &mut ConfigSection<'_>) -> WaitRules {
+    read_keys!(section, WaitRules::default() => WaitRules {
+        // Zero would disable the forwarder.
+        waiting: integer(1..=100_000),
+        // Fewer would refuse clients on any slow day; each takes some 400 bytes.
+        in_flight: integer(100..=10_000_000),
+    })
+}
+
+pub(super) fn read_connections(section: &mut ConfigSection<'_>) -> ConnectionRules {
+    read_keys!(section, ConnectionRules::default() => ConnectionRules {
+        // 0 is as many as there is room for. A process rarely has more descriptors.
+        max: integer(0..=1_000_000),
+        per_client: integer(0..=1_000_000),
+        // Zero would answer none; each has a slot in a channel.
+        in_flight: integer(1..=10_000),
+        // Less than a round trip would close every connection.
+        first_query: duration(ms(100)..=secs(60)),
+        idle: duration(limits::CONNECTION_IDLE),
+        // Shorter, every other query would meet a closing connection.
+        lifetime: duration(secs(1)..=secs(7 * 86_400)),
+        unsent: size(limits::CACHE_SIZE),
+        // Handshakes per second of one client; 0 is no limit.
+        handshakes: integer(0..=1_000_000),
+        early_data: boolean,
+    })
 }
 
 pub(super) fn read_rate_limit(section: &mut ConfigSection<'_>, listen: &[ListenConfig]) -> Option<RateRules> {
@@ -41,138 +65,21 @@ pub fn usual_rate_limit(listen: &[ListenConfig]) -> Option<RateRules> {
     is_reached.then(RateRules::default)
 }
 
+/// Responses per second to one client; 0 is no limit. The counters hold ten thousand at most.
+const RATE: Limits<u16> = Limits { min: 0, max: 10_000 };
+
 fn read_rates(section: &mut ConfigSection<'_>) -> RateRules {
-    let usual = RateRules::default();
-    // Responses per second to one client; 0 is no limit. The counters hold ten thousand at most.
-    let mut rate = |key, usual| section.read(key, usual, integer(0..=10_000));
-    RateRules {
-        answers: rate("answers", usual.answers),
-        referrals: rate("referrals", usual.referrals),
-        nxdomains: rate("nxdomains", usual.nxdomains),
-        errors: rate("errors", usual.errors),
-        total: rate("total", usual.total),
-        window: section.read("window", usual.window, seconds(secs(1)..=secs(3600))),
+    read_keys!(section, RateRules::default() => RateRules {
+        answers: integer(RATE),
+        referrals: integer(RATE),
+        nxdomains: integer(RATE),
+        errors: integer(RATE),
+        total: integer(RATE),
+        window: seconds(secs(1)..=secs(3600)),
         // One in so many responses over the rate has TC=1; 0 is none. BIND and NSD allow up to 10, too.
-        slip: section.read("slip", usual.slip, integer(0..=10)),
-        ipv4_prefix: section.read("ipv4_prefix", usual.ipv4_prefix, integer(1..=32)),
-        ipv6_prefix: section.read("ipv6_prefix", usual.ipv6_prefix, integer(1..=128)),
-        loopback: section.read("loopback", usual.loopback, boolean),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::time::Duration;
-
-    use super::super::tests::check;
-    use super::super::{AuthorityConfig, Config, ForwarderConfig};
-    use super::*;
-    use crate::limit::OnDenied;
-
-    fn forwarder(lines: &str) -> ForwarderConfig {
-        let text = format!("[pools.p]\nbackends = [\"198.51.100.1:53\"]\n[forwarder]\n{lines}\n");
-        let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}"));
-        config.forwarder.expect("there is one")
-    }
-
-    fn authority(listen: &str, lines: &str) -> AuthorityConfig {
-        let text = format!("[authorities.a]\nlisten = [\"{listen}\"]\nzones = [\"a\"]\n{lines}\n");
-        let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}"));
-        config.authorities.into_iter().next().expect("there is one")
-    }
-
-    #[test]
-    fn who_is_answered_is_read() {
-        assert_eq!(forwarder("").access, AccessRules::of(&AccessRules::LOCAL));
-        assert_eq!(authority("127.0.0.1:53", "").access, AccessRules::of(&AccessRules::EVERYBODY));
-        let read = forwarder("allow = [\"192.0.2.0/24\", \"::1\"]\ndeny = []\non_denied = \"drop\"").access;
-        assert_eq!(read, AccessRules { on_denied: OnDenied::Drop, ..AccessRules::of(&["192.0.2.0/24", "::1"]) });
-        assert_eq!(forwarder("allow = []").access.allow, []);
-        let read = authority("127.0.0.1:53", "deny = [\"192.0.2.1\"]").access;
-        assert_eq!((read.allow.len(), read.deny.len()), (2, 1));
-    }
-
-    #[test]
-    fn who_is_answered_is_checked() {
-        let rest = "[pools.p]\nbackends = [\"192.0.2.1:53\"]\n";
-        for (line, expected) in [
-            (
-                "allow = [\"192.0.2.1/24\"]",
-                "2:10: forwarder.allow[0]: invalid value \"192.0.2.1/24\": expected an address or a prefix \
-                 (bits are set behind the prefix: write the first address of the network)",
-            ),
-            (
-                "deny = [\"key:k\"]",
-                "2:9: forwarder.deny[0]: invalid value \"key:k\": expected an address or a prefix \
-                 (neither an IP address nor a prefix such as 192.0.2.0/24)",
-            ),
-            (
-                "deny = \"::1\"",
-                "2:8: forwarder.deny: expected an array such as [\"192.0.2.0/24\", \"2001:db8::/32\"], not a string",
-            ),
-            (
-                "on_denied = \"reject\"",
-                "2:13: forwarder.on_denied: invalid value \"reject\": expected one of refused, drop",
-            ),
-        ] {
-            check(&format!("[forwarder]\n{line}\n{rest}"), &[expected]);
-        }
-    }
-
-    #[test]
-    fn what_may_wait_is_read_and_checked() {
-        assert_eq!(forwarder("").limits, WaitRules { waiting: 1_000, in_flight: 100_000 });
-        let read = forwarder("limits = { waiting = 5, in_flight = 100 }").limits;
-        assert_eq!(read, WaitRules { waiting: 5, in_flight: 100 });
-        let rest = "[pools.p]\nbackends = [\"192.0.2.1:53\"]\n";
-        for (line, expected) in [
-            ("waiting = 0", "2:11: forwarder.limits.waiting: invalid value 0: expected an integer from 1 to 100000"),
-            (
-                "in_flight = 99",
-                "2:13: forwarder.limits.in_flight: invalid value 99: expected an integer from 100 to 10000000",
-            ),
-            ("wating = 1", "2:1: forwarder.limits: unknown key \"wating\", did you mean \"waiting\"?"),
-        ] {
-            check(&format!("[forwarder.limits]\n{line}\n{rest}"), &[expected]);
-        }
-    }
-
-    #[test]
-    fn rate_limits_are_read() {
-        let all = "rate_limit = { answers = 5, referrals = 6, nxdomains = 7, errors = 0, total = 8, window = \"9s\", \
-                   slip = 1, ipv4_prefix = 32, ipv6_prefix = 64, loopback = true }";
-        let rules = RateRules {
-            answers: 5,
-            referrals: 6,
-            nxdomains: 7,
-            errors: 0,
-            total: 8,
-            window: Duration::from_secs(9),
-            slip: 1,
-            ipv4_prefix: 32,
-            ipv6_prefix: 64,
-            loopback: true,
-        };
-        assert_eq!(authority("127.0.0.1:53", all).rate_limit, Some(rules));
-        assert_eq!(forwarder(all).rate_limit, Some(rules));
-        assert_eq!(forwarder("rate_limit = {}").rate_limit, Some(RateRules::default()));
-        check(
-            "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a\"]\nrate_limit = { slip = 11 }",
-            &["4:23: authorities.a.rate_limit.slip: invalid value 11: expected an integer from 0 to 10"],
-        );
-    }
-
-    #[test]
-    fn rates_are_limited_where_others_can_ask() {
-        for (listen, expected) in [
-            ("127.0.0.1:53", None),
-            ("[::1]:53", None),
-            ("0.0.0.0:53", Some(RateRules::default())),
-            ("192.0.2.1:53", Some(RateRules::default())),
-        ] {
-            assert_eq!(authority(listen, "").rate_limit, expected, "{listen}");
-            assert_eq!(forwarder(&format!("listen = [\"{listen}\"]")).rate_limit, expected, "{listen}");
-        }
-    }
+        slip: integer(0..=10),
+        ipv4_prefix: integer(1..=32),
+        ipv6_prefix: integer(1..=128),
+        loopback: boolean,
+    })
 }

@@ -8,17 +8,17 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::description::Shape;
-use super::dnstap::DnstapConfig;
 use super::limits::{self, ms, secs};
 use super::problem::Problem;
 use super::readers::{boolean, duration, integer, text};
 use super::references::References;
 use super::section::{ConfigNode, ConfigSection, Notes, quoted_if_needed};
-use super::slow::SlowConfig;
 use super::supervisor::SupervisorConfig;
-use super::traces::{self, TracesConfig};
+use super::taps::{self, SlowConfig};
 use super::words::{self, Expectation};
-use super::{Config, Problems, User, admin, authority, cache, discover, forwarder, keys, listen, pool, query_log, xdp};
+use super::{
+    Config, Problems, ProcessConfig, User, admin, authority, cache, discover, forwarder, keys, listen, pool, xdp,
+};
 
 pub(super) fn parse(
     text: &str,
@@ -82,8 +82,8 @@ fn note_syntax(notes: &Notes<'_>, text: &str, mut errors: Vec<toml::de::Error>) 
 }
 
 fn read(document: &mut ConfigSection<'_>, find_user: &dyn Fn(&str) -> Option<User>) -> Config {
-    let usual = Config::default();
-    let mut config = Config {
+    let usual = ProcessConfig::default();
+    let process = ProcessConfig {
         workers: NonZeroUsize::new(document.read("workers", 0, integer(limits::WORKERS))),
         user: document.optional("user", text(|name| read_user(name, find_user))),
         watch: document.read("watch", usual.watch, boolean),
@@ -94,8 +94,8 @@ fn read(document: &mut ConfigSection<'_>, find_user: &dyn Fn(&str) -> Option<Use
         state_dir: document
             .optional("state_dir", text(|text| words::non_empty(text, "the name of a folder")))
             .map(|state_dir| document.folder().join(state_dir)),
-        ..usual
     };
+    let mut config = Config { process, ..Config::default() };
     let forwarder = document.take("forwarder");
     let pool_defaults = document.below("defaults", pool::read_defaults).unwrap_or_default();
     let pools = named(document, "pools");
@@ -108,10 +108,7 @@ fn read(document: &mut ConfigSection<'_>, find_user: &dyn Fn(&str) -> Option<Use
     let admin = document.section("admin");
     config.supervisor = document.below("supervisor", SupervisorConfig::read_keys);
     config.xdp = xdp::read(document);
-    config.slow = document.below("slow", SlowConfig::read_keys);
-    config.query_log = document.below("query_log", query_log::read);
-    config.dnstap = document.below("dnstap", DnstapConfig::read_keys);
-    config.traces = document.below("traces", TracesConfig::read_keys);
+    config.taps = taps::read(document);
     config.etcd = document.below("etcd", discover::read_etcd);
 
     let mut references = References::default();
@@ -130,9 +127,9 @@ fn read(document: &mut ConfigSection<'_>, find_user: &dyn Fn(&str) -> Option<Use
         config.authorities.extend(node.section().map(|section| section.whole(read)));
     }
     config.admin = admin.map(|section| section.whole(|section| admin::read(section, &mut references)));
-    config.slow = config.slow.or_else(|| config.admin.is_some().then(SlowConfig::default));
-    if config.traces.is_some() {
-        traces::check_source(&document.spot_of("traces"), config.slow, config.forwarder.is_some());
+    config.taps.slow = config.taps.slow.or_else(|| config.admin.is_some().then(SlowConfig::default));
+    if config.taps.traces.is_some() {
+        taps::check_source(&document.spot_of("traces"), config.taps.slow, config.forwarder.is_some());
     }
     references.check(&config.certificates, &config.keys, config.etcd.as_ref());
     document.need_any(
@@ -229,7 +226,10 @@ mod tests {
                 format!("user = \"{name}\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]\n");
             Config::parse_among(&text, "c.toml", Path::new(""), &users).map_err(|problems| problems.to_string())
         };
-        assert_eq!(read("nobody").expect("a config").user, Some(User { name: "nobody".to_owned(), uid: 1, gid: 7 }));
+        assert_eq!(
+            read("nobody").expect("a config").process.user,
+            Some(User { name: "nobody".to_owned(), uid: 1, gid: 7 })
+        );
         for (name, expected) in [
             ("nobdy", "c.toml:1:8: user: invalid value \"nobdy\": expected the name of a user of this host"),
             ("root", "c.toml:1:8: user: invalid value \"root\": expected a user without root's rights"),

@@ -2,13 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::clients::{read_access, read_rate_limit, read_waiting};
+use super::clients::{read_access, read_connections, read_cookies, read_rate_limit, read_waiting};
 use super::readers::{integer, text};
 use super::references::References;
 use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
-use super::suggest::nearest;
-use super::{ForwarderConfig, PoolIndex, Route, words};
-use super::{connections, cookies, listen};
+use super::{ForwarderConfig, PoolIndex, Route, listen, words};
 use crate::address::ListenAddress;
 use crate::limit::AccessRules;
 use crate::wire::Name;
@@ -32,8 +30,8 @@ pub(super) fn read<'d>(
             Some(node) => node.section().map(|routes| read_routes(&routes, pools)).unwrap_or_default(),
             None => default_routes(&section.spot, pools),
         },
-        connections: section.below("connections", connections::read).unwrap_or_default(),
-        cookies: cookies::read(section),
+        connections: section.below("connections", read_connections).unwrap_or_default(),
+        cookies: read_cookies(section),
         access: read_access(section, &AccessRules::LOCAL),
         limits: section.below("limits", read_waiting).unwrap_or_default(),
         rate_limit: read_rate_limit(section, &listen),
@@ -72,7 +70,7 @@ fn read_routes(section: &ConfigSection<'_>, pools: &[&str]) -> Vec<Route> {
 fn read_pool(node: &ConfigNode<'_>, pool: &str, pools: &[&str]) -> Option<PoolIndex> {
     let index = pools.iter().position(|&known| known == pool).map(PoolIndex);
     if index.is_none() {
-        let remedy = match nearest(pool, pools.iter().copied()) {
+        let remedy = match words::nearest(pool, pools.iter().copied()) {
             Some(known) => format!("did you mean {known:?}?"),
             None if pools.is_empty() => format!("add [pools.{pool}]"),
             None => format!("expected one of {}", pools.join(", ")),

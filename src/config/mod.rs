@@ -6,7 +6,6 @@
 #[macro_use]
 mod readers;
 
-mod addresses;
 mod admin;
 mod authority;
 mod backend;
@@ -14,11 +13,8 @@ mod cache;
 mod catalog;
 mod changes;
 mod clients;
-mod connections;
-mod cookies;
 pub mod description;
 mod discover;
-mod dnstap;
 mod document;
 mod forwarder;
 mod keys;
@@ -27,17 +23,14 @@ mod listen;
 mod pool;
 mod primary;
 mod problem;
-mod query_log;
 pub mod reference;
 mod references;
 pub mod schema;
 mod section;
-mod slow;
-mod suggest;
 mod supervisor;
+mod taps;
 #[cfg(test)]
 mod tests;
-mod traces;
 mod transfer;
 pub mod words;
 mod xdp;
@@ -54,19 +47,18 @@ pub use clients::usual_rate_limit;
 pub use discover::{
     DiscoverConfig, DnsTarget, EtcdConfig, HttpEndpoint, RegisterConfig, TlsName, etcd_key, http_endpoint,
 };
-pub use dnstap::{DnstapConfig, DnstapTarget, TappedMessages};
 pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use listen::{CertificateConfig, ListenConfig, listen_address};
 pub use primary::PrimaryConfig;
 pub use problem::{Problem, Problems};
-pub use query_log::{Always, ClientDetail, LogFormat, LogTarget, NameDetail, QueryLogConfig};
-pub use slow::{SlowConfig, SlowThreshold};
-pub use suggest::nearest;
 pub use supervisor::SupervisorConfig;
-pub use traces::{OtlpTarget, TracesConfig};
-pub use transfer::{SecondaryConfig, SharedZone, Sharing};
-pub use words::{Expectation, KeyWord};
+pub use taps::{
+    Always, ClientDetail, DnstapConfig, DnstapTarget, LogFormat, LogTarget, NameDetail, OtlpTarget, QueryLogConfig,
+    SlowConfig, SlowThreshold, TappedMessages, TapsConfig, TracesConfig,
+};
+pub use transfer::{AuthorityZones, SecondaryConfig, SharedZone, Sharing};
+pub use words::{Expectation, KeyWord, nearest};
 pub use xdp::{XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 
 use crate::limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
@@ -78,19 +70,8 @@ use crate::zone::{Identity, Miss};
 /// The configuration of `hedgerow serve`, without bad addresses, zero deadlines or empty pools.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
-    /// Data-plane threads. `None`: one per CPU.
-    pub workers: Option<NonZeroUsize>,
-    /// The user to switch to once all sockets are bound.
-    pub user: Option<User>,
-    /// True if changed config files are reloaded automatically. By default, an edited file applies only after
-    /// an explicit reload.
-    pub watch: bool,
-    /// The time that a worker polls after work. By default zero, so that an idle worker leaves its core to
-    /// other processes.
-    pub busy_poll: Duration,
-    /// The time between the end of readiness and the end of service at shutdown. By default zero, because
-    /// most installations have no readiness check.
-    pub drain_delay: Duration,
+    /// The process and its threads.
+    pub process: ProcessConfig,
     /// The forwarder, if configured.
     pub forwarder: Option<ForwarderConfig>,
     /// Pools in file order; routes refer to this order.
@@ -109,16 +90,28 @@ pub struct Config {
     pub supervisor: Option<SupervisorConfig>,
     /// The interfaces served by AF_XDP, if any.
     pub xdp: Option<XdpConfig>,
-    /// The recording of slow races, if configured.
-    pub slow: Option<SlowConfig>,
-    /// The query log, if configured.
-    pub query_log: Option<QueryLogConfig>,
-    /// The dnstap output, if configured.
-    pub dnstap: Option<DnstapConfig>,
-    /// The export of slow races as traces, if configured.
-    pub traces: Option<TracesConfig>,
+    /// The observers of queries.
+    pub taps: TapsConfig,
     /// The registry of members and orders, if configured.
     pub etcd: Option<EtcdConfig>,
+}
+
+/// The top-level keys: the process and its threads.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProcessConfig {
+    /// Data-plane threads. `None`: one per CPU.
+    pub workers: Option<NonZeroUsize>,
+    /// The user to switch to once all sockets are bound.
+    pub user: Option<User>,
+    /// True if changed config files are reloaded automatically. By default, an edited file applies only after
+    /// an explicit reload.
+    pub watch: bool,
+    /// The time that a worker polls after work. By default zero, so that an idle worker leaves its core to
+    /// other processes.
+    pub busy_poll: Duration,
+    /// The time between the end of readiness and the end of service at shutdown. By default zero, because
+    /// most installations have no readiness check.
+    pub drain_delay: Duration,
     /// The folder for the last known members, already resolved against the folder of the config file.
     pub state_dir: Option<PathBuf>,
 }
@@ -126,7 +119,7 @@ pub struct Config {
 impl Config {
     /// The threshold of slow races; `None` if they are neither kept nor logged.
     pub fn slow_threshold(&self) -> SlowThreshold {
-        match (&self.slow, &self.query_log) {
+        match (&self.taps.slow, &self.taps.query_log) {
             (Some(slow), _) => slow.threshold,
             (None, Some(_)) => SlowConfig::default().threshold,
             (None, None) => SlowThreshold::Off,
@@ -135,7 +128,7 @@ impl Config {
 
     /// The zones that authorities transfer from other servers.
     pub fn secondaries(&self) -> impl Iterator<Item = &SecondaryConfig> {
-        self.authorities.iter().flat_map(|authority| &authority.secondaries)
+        self.authorities.iter().flat_map(|authority| &authority.zones.secondaries)
     }
 
     /// Parses a config file. `file` is its name in messages; paths in it are relative to `folder`.
@@ -252,22 +245,14 @@ pub struct PoolConfig {
     pub rules: PoolRules,
     /// The question of probes.
     pub probe: ProbeConfig,
-    /// True if all backends have the same data.
-    pub replicas: bool,
-    /// The share of questions for which replies of replicas are compared.
-    pub compare: f64,
-    /// The interval at which all active replicas are asked a recent question.
-    pub audit: Option<Duration>,
-    /// The time after which a replica with an older zone version counts as behind.
-    pub max_lag: Duration,
+    /// The backends as replicas of the same data.
+    pub replicas: ReplicaConfig,
     /// True if replies are cached.
     pub cache: bool,
     /// Pending queries per backend; above, the next backend is used.
     pub max_in_flight: u32,
-    /// The case of names in queries to backends.
-    pub case: Case,
-    /// True if queries carry DNS cookies for backends that support them.
-    pub cookies: bool,
+    /// The protection of queries against spoofed replies.
+    pub spoofing: SpoofingConfig,
     /// True if AD of backends is trusted; backends may override it. `None`: their transport decides.
     pub trust_ad: Option<bool>,
     /// The connections to stream backends.
@@ -283,24 +268,58 @@ impl Default for PoolConfig {
             serves: None,
             rules: PoolRules::default(),
             probe: ProbeConfig::default(),
+            replicas: ReplicaConfig::default(),
+            // A configured cache applies to all pools.
+            cache: true,
+            // A second's queries of a busy server.
+            max_in_flight: 10_000,
+            spoofing: SpoofingConfig::default(),
+            trust_ad: None,
+            connections: ConnectionPoolRules::default(),
+        }
+    }
+}
+
+/// `pools.*.replicas` and the keys about replicas.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplicaConfig {
+    /// True if all backends have the same data.
+    pub enabled: bool,
+    /// The share of questions for which replies of replicas are compared.
+    pub compare: f64,
+    /// The interval at which all active replicas are asked a recent question.
+    pub audit: Option<Duration>,
+    /// The time after which a replica with an older zone version counts as behind.
+    pub max_lag: Duration,
+}
+
+impl Default for ReplicaConfig {
+    fn default() -> Self {
+        Self {
             // Servers may split the names, so one may have a name that another denies.
-            replicas: false,
+            enabled: false,
             // Each comparison takes time.
             compare: 0.0,
             audit: None,
             // Longer than a NOTIFY and a transfer take, shorter than an hourly refresh.
             max_lag: Duration::from_secs(10),
-            // A configured cache applies to all pools.
-            cache: true,
-            // A second's queries of a busy server.
-            max_in_flight: 10_000,
-            // A few servers change the case of the question, or do not answer.
-            case: Case::Keep,
-            // An attacker cannot guess the 64 random bits that a reply must repeat.
-            cookies: true,
-            trust_ad: None,
-            connections: ConnectionPoolRules::default(),
         }
+    }
+}
+
+/// The random parts of a query, which its reply must repeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoofingConfig {
+    /// The case of names in queries to backends.
+    pub case: Case,
+    /// True if queries carry DNS cookies for backends that support them.
+    pub cookies: bool,
+}
+
+impl Default for SpoofingConfig {
+    /// A few servers change the case of the question, or do not answer. A cookie has 64 random bits.
+    fn default() -> Self {
+        Self { case: Case::Keep, cookies: true }
     }
 }
 
@@ -338,18 +357,8 @@ pub struct AuthorityConfig {
     pub listen: Vec<ListenConfig>,
     /// The access rules for clients.
     pub access: AccessRules,
-    /// The zone files.
-    pub zones: Vec<ZoneSource>,
-    /// The zones in files that other servers may transfer.
-    pub shared: Vec<SharedZone>,
-    /// Zones transferred from other servers. There is at least one zone of either kind.
-    pub secondaries: Vec<SecondaryConfig>,
-    /// The secondaries that are catalogs of further zones.
-    pub catalogs: Vec<CatalogConfig>,
-    /// The catalogs that this authority produces.
-    pub produced: Vec<ProducedCatalog>,
-    /// The folder for zones that catalogs list, already resolved against the folder of the config file.
-    pub members_folder: PathBuf,
+    /// The zones of all kinds; at least one.
+    pub zones: AuthorityZones,
     /// The response to names without data.
     pub miss: Miss,
     /// The TTL of table records.

@@ -1,14 +1,12 @@
 //! `[pools.*]`: backends and the rules of races.
 
-use std::time::Duration;
-
 use super::backend::{self, BACKENDS_EXAMPLE, BackendConfig};
 use super::limits::{self, Limits, ms, secs};
 use super::readers::{boolean, duration, integer, number, some, text, word};
 use super::references::References;
 use super::section::ConfigSection;
 use super::words::{self, or_off};
-use super::{PoolConfig, ProbeConfig, discover};
+use super::{PoolConfig, ProbeConfig, ReplicaConfig, SpoofingConfig, discover};
 use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::{HealthRules, Hedge, PoolRules, Serves};
 
@@ -93,17 +91,15 @@ fn read_keys(section: &mut ConfigSection<'_>, usual: &PoolConfig, backends: &[Ba
         hedge: hedge.unwrap_or(usual.rules.hedge),
         health,
     };
-    let replicas = section.read("replicas", usual.replicas, boolean);
     PoolConfig {
         rules,
         probe,
-        replicas,
-        max_lag: section.read("max_lag", usual.max_lag, duration(ms(100)..=secs(86_400))),
-        compare: read_compare(section, replicas, usual.compare),
-        audit: read_audit(section, replicas, usual.audit),
+        replicas: read_replicas(section, &usual.replicas),
         cache: read_cache(section, usual.cache, backends),
-        case: section.read("case", usual.case, word),
-        cookies: section.read("cookies", usual.cookies, boolean),
+        spoofing: read_keys!(section, usual.spoofing.clone() => SpoofingConfig {
+            case: word,
+            cookies: boolean,
+        }),
         trust_ad: section.optional("trust_ad", boolean).or(usual.trust_ad),
         // Zero would disable a backend; more than the maximum do not fit in memory.
         max_in_flight: section.read("max_in_flight", usual.max_in_flight, integer(1..=10_000_000)),
@@ -125,22 +121,20 @@ fn read_cache(section: &mut ConfigSection<'_>, usual: bool, backends: &[BackendC
     cache.unwrap_or(usual) && !names_clients
 }
 
-fn read_compare(section: &mut ConfigSection<'_>, are_replicas: bool, usual: f64) -> f64 {
-    let compare = section.read("compare", usual, number(limits::SHARE));
-    if compare > 0.0 && !are_replicas {
-        section.spot_of("compare").note(NO_REPLICAS);
-    }
-    compare
-}
-
-fn read_audit(section: &mut ConfigSection<'_>, are_replicas: bool, usual: Option<Duration>) -> Option<Duration> {
+fn read_replicas(section: &mut ConfigSection<'_>, usual: &ReplicaConfig) -> ReplicaConfig {
     // Shorter is load, longer finds nothing.
-    let limits = Limits { min: ms(100), max: secs(3600) };
-    let audit = section.read("audit", usual, text(|text| or_off(text, |text| limits.parse(text))));
-    if audit.is_some() && !are_replicas {
-        section.spot_of("audit").note(NO_REPLICAS);
+    let every = Limits { min: ms(100), max: secs(3600) };
+    let replicas = ReplicaConfig {
+        enabled: section.read("replicas", usual.enabled, boolean),
+        max_lag: section.read("max_lag", usual.max_lag, duration(ms(100)..=secs(86_400))),
+        compare: section.read("compare", usual.compare, number(limits::SHARE)),
+        audit: section.read("audit", usual.audit, text(|text| or_off(text, |text| every.parse(text)))),
+    };
+    let needs_replicas = [("compare", replicas.compare > 0.0), ("audit", replicas.audit.is_some())];
+    for (key, _) in needs_replicas.into_iter().filter(|(_, is_on)| *is_on && !replicas.enabled) {
+        section.spot_of(key).note(NO_REPLICAS);
     }
-    audit
+    replicas
 }
 
 const NO_REPLICAS: &str = "compare is for backends with the same data, write replicas = true if theirs is the same";
@@ -164,30 +158,30 @@ fn read_hedge(section: &mut ConfigSection<'_>, usual: Hedge) -> Hedge {
 }
 
 fn read_connections(section: &mut ConfigSection<'_>, usual: ConnectionPoolRules) -> ConnectionPoolRules {
-    ConnectionPoolRules {
+    read_keys!(section, usual => ConnectionPoolRules {
         // More only reduce the queries lost with a connection.
-        max: section.read("max", usual.max, integer(1..=16)),
+        max: integer(1..=16),
         // Half of the 65,536 message IDs stay free.
-        pipeline: section.read("pipeline", usual.pipeline, integer(1..=10_000)),
-        warm: section.read("warm", usual.warm, boolean),
-        idle: section.read("idle", usual.idle, duration(limits::CONNECTION_IDLE)),
+        pipeline: integer(1..=10_000),
+        warm: boolean,
+        idle: duration(limits::CONNECTION_IDLE),
         // Three round trips take less than a second everywhere on earth.
-        connect_timeout: section.read("connect_timeout", usual.connect_timeout, duration(ms(10)..=secs(60))),
-        padding: section.read("padding", usual.padding, boolean),
-        early_data: section.read("early_data", usual.early_data, boolean),
-    }
+        connect_timeout: duration(ms(10)..=secs(60)),
+        padding: boolean,
+        early_data: boolean,
+    })
 }
 
 fn read_health(section: &mut ConfigSection<'_>, usual: &PoolConfig) -> (HealthRules, ProbeConfig) {
     let PoolConfig { rules: PoolRules { health, .. }, probe, .. } = usual;
-    let rules = HealthRules {
-        interval: section.read("interval", health.interval, duration(limits::PROBE_INTERVAL)),
-        every_queries: section.read("every_queries", health.every_queries, integer(0..=u32::MAX)),
-        timeout: section.read("timeout", health.timeout, duration(ms(1)..=secs(60))),
-        fall: section.read("fall", health.fall, integer(1..=100)),
-        rise: section.read("rise", health.rise, integer(1..=100)),
-        expect: section.read("expect", health.expect, word),
-    };
+    let rules = read_keys!(section, *health => HealthRules {
+        interval: duration(limits::PROBE_INTERVAL),
+        every_queries: integer(0..=u32::MAX),
+        timeout: duration(ms(1)..=secs(60)),
+        fall: integer(1..=100),
+        rise: integer(1..=100),
+        expect: word,
+    });
     let read_probe = |section: &mut ConfigSection<'_>| ProbeConfig {
         name: section.read("name", probe.name.clone(), text(words::domain_name)),
         rtype: section.read("type", probe.rtype, text(words::record_type)),
@@ -244,7 +238,7 @@ mod tests {
             health: HealthRules { fall: 7, rise: 5, ..same.health },
             ..same
         };
-        assert_eq!((pool.rules, pool.replicas, pool.compare), (expected, true, 0.5));
+        assert_eq!((pool.rules, pool.replicas.enabled, pool.replicas.compare), (expected, true, 0.5));
         let pool = first_pool(&format!("{defaults}[pools.ts]\nserves = \"split\"\non_timeout = \"drop\""));
         assert_eq!(pool.serves, Some(Serves::Split));
         assert_eq!(pool.rules.dispatch, Dispatch::Race);

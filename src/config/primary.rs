@@ -87,7 +87,7 @@ mod tests {
              certificate = \"main\" }, \"tcp://192.0.2.1\"",
         );
         let config = Config::parse(&text, "c.toml", Path::new("/etc")).unwrap_or_else(|problems| panic!("{problems}"));
-        let primaries = &config.authorities[0].secondaries[0].primaries;
+        let primaries = &config.authorities[0].zones.secondaries[0].primaries;
         let written: Vec<_> = primaries.iter().map(ToString::to_string).collect();
         assert_eq!(written, ["192.0.2.1:53", "tls://192.0.2.1:853", "tls://192.0.2.2:8853", "tcp://192.0.2.1:53"]);
         assert_eq!(primaries[1].trust.identity.name.as_deref(), Some("ns1.example"));

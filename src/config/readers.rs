@@ -34,6 +34,15 @@ macro_rules! config_section {
     };
 }
 
+/// Reads the keys of a section into a struct that is defined elsewhere, from `key: reader` lines. Values that
+/// are missing are those of `$usual`.
+macro_rules! read_keys {
+    ($section:expr, $usual:expr => $name:ident { $($key:ident: $reader:expr,)+ }) => {{
+        let usual = $usual;
+        $name { $($key: $section.read(stringify!($key), usual.$key, $reader),)+ }
+    }};
+}
+
 pub(super) fn boolean(node: &ConfigNode<'_>) -> Option<bool> {
     node.boolean()
 }

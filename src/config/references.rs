@@ -7,7 +7,7 @@ use super::discover::EtcdConfig;
 use super::keys::KeyConfig;
 use super::listen::{CertificateConfig, ListenConfig, ListenReferences};
 use super::section::{DocumentSpot, note_repeats};
-use super::suggest::nearest;
+use super::words::nearest;
 use crate::wire::Name;
 
 #[derive(Default)]

@@ -17,8 +17,7 @@ use toml::de::{DeTable, DeValue};
 use super::description::{ANY_KEY, Fact, ValueKind, Variant};
 use super::limits::Limits;
 use super::problem::Problem;
-use super::suggest::nearest;
-use super::words::Expectation;
+use super::words::{Expectation, nearest};
 
 pub(super) struct Notes<'d> {
     file: &'d str,

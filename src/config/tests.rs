@@ -1,6 +1,15 @@
 //! Tests of whole files: results, complete problem lists, and no panic on any text. Tests beside each reader
 //! cover its keys, with [`check`].
 
+mod clients;
+mod connections;
+mod cookies;
+mod dnstap;
+mod query_log;
+mod slow;
+mod suggest;
+mod traces;
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
@@ -183,12 +192,12 @@ fn the_reference_shows_xdp_commented_out() {
 
 #[test]
 fn the_reference_shows_the_query_log_commented_out() {
-    assert_eq!(parse(REFERENCE).query_log, None);
+    assert_eq!(parse(REFERENCE).taps.query_log, None);
     let (rest, section) = REFERENCE.split_once("# [query_log]\n").expect("the section");
     let section = section.split("\n\n").next().expect("its text");
     let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
-    let shown = parse(&format!("{rest}[query_log]\n{}", lines.join("\n"))).query_log;
-    assert_eq!(shown, parse(&format!("{rest}[query_log]\n")).query_log);
+    let shown = parse(&format!("{rest}[query_log]\n{}", lines.join("\n"))).taps.query_log;
+    assert_eq!(shown, parse(&format!("{rest}[query_log]\n")).taps.query_log);
     for key in ["to", "format", "sample", "always", "client", "names", "rotate", "keep", "buffer"] {
         assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
     }
@@ -196,12 +205,12 @@ fn the_reference_shows_the_query_log_commented_out() {
 
 #[test]
 fn the_reference_shows_dnstap_commented_out() {
-    assert_eq!(parse(REFERENCE).dnstap, None);
+    assert_eq!(parse(REFERENCE).taps.dnstap, None);
     let (rest, section) = REFERENCE.split_once("# [dnstap]\n").expect("the section");
     let section = section.split("\n\n").next().expect("its text");
     let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").unwrap_or("#")).collect();
-    let shown = parse(&format!("{rest}[dnstap]\n{}", lines.join("\n"))).dnstap.expect("dnstap");
-    let usual = parse(&format!("{rest}[dnstap]\nto = 'unix:/run/dnstap.sock'\nidentity = 'ls1'\n")).dnstap;
+    let shown = parse(&format!("{rest}[dnstap]\n{}", lines.join("\n"))).taps.dnstap.expect("dnstap");
+    let usual = parse(&format!("{rest}[dnstap]\nto = 'unix:/run/dnstap.sock'\nidentity = 'ls1'\n")).taps.dnstap;
     assert_eq!(Some(shown), usual);
     for key in ["to", "messages", "identity", "sample", "client", "names", "buffer"] {
         assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
@@ -210,11 +219,11 @@ fn the_reference_shows_dnstap_commented_out() {
 
 #[test]
 fn the_reference_shows_traces_commented_out() {
-    assert_eq!(parse(REFERENCE).traces, None);
+    assert_eq!(parse(REFERENCE).taps.traces, None);
     let (rest, section) = REFERENCE.split_once("# [traces]\n").expect("the section");
     let section = section.split("\n\n").next().expect("its text");
     let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
-    let shown = parse(&format!("{rest}[traces]\n{}\n[slow]", lines.join("\n"))).traces.expect("traces");
+    let shown = parse(&format!("{rest}[traces]\n{}\n[slow]", lines.join("\n"))).taps.traces.expect("traces");
     assert_eq!((shown.otlp.path.as_str(), shown.names), ("/v1/traces", TracesConfig::default().names));
     for key in ["otlp", "names"] {
         assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
@@ -247,15 +256,17 @@ fn the_reference_shows_how_zones_are_transferred() {
         "keys.replica.secret_file = \"k\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\n{}\n]",
         zones.join("\n")
     ));
-    let [secondary, catalog] = &config.authorities[0].secondaries[..] else { panic!("a secondary, and a catalog") };
-    let [rules] = &config.authorities[0].catalogs[..] else { panic!("one catalog of others") };
+    let [secondary, catalog] = &config.authorities[0].zones.secondaries[..] else {
+        panic!("a secondary, and a catalog")
+    };
+    let [rules] = &config.authorities[0].zones.catalogs[..] else { panic!("one catalog of others") };
     assert_eq!((&rules.rules.catalog, rules.rules.allow.len(), rules.groups.len()), (&catalog.zone, 1, 1));
-    let [produced] = &config.authorities[0].produced[..] else { panic!("one catalog of our own") };
+    let [produced] = &config.authorities[0].zones.produced[..] else { panic!("one catalog of our own") };
     assert_eq!(produced.file.file_name().and_then(|name| name.to_str()), Some("catalog.example.org.zone"));
     let example = "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [{ zone = \"example.com\", primaries = [\"192.0.2.1:53\"] }]";
-    let usual = &parse(example).authorities[0].secondaries[0];
+    let usual = &parse(example).authorities[0].zones.secondaries[0];
     assert_eq!((&secondary.file, secondary.max_size), (&usual.file, usual.max_size));
-    let [shared] = &config.authorities[0].shared[..] else { panic!("one zone of a file") };
+    let [shared] = &config.authorities[0].zones.shared[..] else { panic!("one zone of a file") };
     assert_eq!((shared.zone.to_string().as_str(), shared.sharing.also_notify.len()), ("example.org.", 1));
     assert!(shared.sharing.group.is_some() && !shared.sharing.is_unlisted);
 }
@@ -313,8 +324,8 @@ fn every_key_is_read() {
         id = "one"
         "#,
     );
-    assert_eq!((config.workers, config.busy_poll), (NonZeroUsize::new(2), Duration::from_micros(20)));
-    assert_eq!(config.drain_delay, Duration::from_secs(15));
+    assert_eq!((config.process.workers, config.process.busy_poll), (NonZeroUsize::new(2), Duration::from_micros(20)));
+    assert_eq!(config.process.drain_delay, Duration::from_secs(15));
     let forwarder = config.forwarder.expect("a forwarder");
     assert_eq!(forwarder.listen.len(), 3);
     assert_eq!(forwarder.edns_udp_size, 1400);
@@ -343,14 +354,15 @@ fn every_key_is_read() {
     assert_eq!(rules.health.every_queries, 1000);
     assert_eq!((rules.health.fall, rules.health.rise), (3, 4));
     assert_eq!(pool.probe.name.to_string(), "example.org.");
-    assert_eq!((pool.case, config.pools[1].case), (Case::Random, Case::Keep));
-    assert_eq!((pool.cookies, config.pools[1].cookies), (false, true));
+    assert_eq!((pool.spoofing.case, config.pools[1].spoofing.case), (Case::Random, Case::Keep));
+    assert_eq!((pool.spoofing.cookies, config.pools[1].spoofing.cookies), (false, true));
 
     let authority = &config.authorities[0];
-    let files: Vec<_> = authority.zones.iter().map(|zone| zone.file.as_path()).collect();
+    let files: Vec<_> = authority.zones.files.iter().map(|zone| zone.file.as_path()).collect();
     let a = Path::new("/etc/hedgerow/a.txt");
     assert_eq!(files, [a, Path::new("/srv/b.txt"), a]);
-    let origins: Vec<_> = authority.zones.iter().map(|zone| zone.origin.as_ref().map(ToString::to_string)).collect();
+    let origins: Vec<_> =
+        authority.zones.files.iter().map(|zone| zone.origin.as_ref().map(ToString::to_string)).collect();
     assert_eq!(origins, [None, None, Some("a.example.".to_owned())]);
     assert_eq!(authority.identity, Identity { id: IdentityText::new(b"one"), ..Identity::default() });
     assert_eq!((authority.miss, authority.ttl), (Miss::Refused, Duration::from_secs(3600)));

@@ -9,7 +9,7 @@ use super::primary::{PrimaryConfig, read_primaries};
 use super::readers::{distinct, text};
 use super::references::References;
 use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
-use super::words;
+use super::{ZoneSource, words};
 use crate::transfer::AccessList;
 use crate::wire::Name;
 
@@ -59,12 +59,26 @@ impl SecondaryConfig {
     pub const MAX_SIZE: usize = 1 << 30;
 }
 
+/// `authorities.*.zones`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AuthorityZones {
+    /// The zone files.
+    pub files: Vec<ZoneSource>,
+    /// The zones in files that other servers may transfer.
+    pub shared: Vec<SharedZone>,
+    /// Zones transferred from other servers.
+    pub secondaries: Vec<SecondaryConfig>,
+    /// The secondaries that are catalogs of further zones.
+    pub catalogs: Vec<CatalogConfig>,
+    /// The catalogs that this authority produces.
+    pub produced: Vec<ProducedCatalog>,
+    /// The folder for zones that catalogs list, already resolved against the folder of the config file.
+    pub members_folder: PathBuf,
+}
+
 #[derive(Default)]
 pub(super) struct Transfers<'d> {
-    pub(super) shared: Vec<SharedZone>,
-    pub(super) secondaries: Vec<SecondaryConfig>,
-    pub(super) catalogs: Vec<CatalogConfig>,
-    pub(super) produced: Vec<ProducedCatalog>,
+    pub(super) zones: AuthorityZones,
     pub(super) spots_of_catalogs: Vec<(Name, DocumentSpot<'d>)>,
     spots: Vec<DocumentSpot<'d>>,
 }
@@ -82,7 +96,7 @@ impl<'d> Transfers<'d> {
             return;
         }
         match origin {
-            Some(origin) => self.shared.push(SharedZone { zone: origin.clone(), sharing }),
+            Some(origin) => self.zones.shared.push(SharedZone { zone: origin.clone(), sharing }),
             None => section.spot.note("what is transferred is a zone with a name, write origin = \"example.org\""),
         }
     }
@@ -114,23 +128,23 @@ impl<'d> Transfers<'d> {
     ) {
         references.written_files.push((secondary.file.clone(), spot.clone()));
         self.spots.push(spot);
-        self.secondaries.push(secondary);
+        self.zones.secondaries.push(secondary);
     }
 
     pub(super) fn note_repeats<'a>(&self, origins: impl Iterator<Item = &'a Name>) {
-        let zones = self.secondaries.iter().zip(&self.spots);
+        let zones = self.zones.secondaries.iter().zip(&self.spots);
         note_repeats(zones.map(|(secondary, spot)| (&secondary.zone, spot.clone())), |zone| {
             format!("{zone} is transferred")
         });
         let origins: HashSet<_> = origins.collect();
         note_repeats(self.spots_of_catalogs.iter().cloned(), |zone| format!("{zone} is a catalog"));
-        let secondaries: HashSet<_> = self.secondaries.iter().map(|secondary| &secondary.zone).collect();
+        let secondaries: HashSet<_> = self.zones.secondaries.iter().map(|secondary| &secondary.zone).collect();
         for (zone, spot) in &self.spots_of_catalogs {
             if origins.contains(zone) || secondaries.contains(zone) {
                 spot.note(format!("{zone} has an entry of its own, expected one of them"));
             }
         }
-        for (secondary, spot) in self.secondaries.iter().zip(&self.spots) {
+        for (secondary, spot) in self.zones.secondaries.iter().zip(&self.spots) {
             if origins.contains(&secondary.zone) {
                 spot.note(format!("{} has a file of its own, expected either primaries or that file", secondary.zone));
             }
@@ -210,7 +224,7 @@ mod tests {
             max_size: 1 << 30,
             sharing: Sharing { tsig: Some("k".parse().expect("a name")), ..Sharing::default() },
         };
-        assert_eq!((authority.secondaries, authority.zones.len()), (vec![expected], 0));
+        assert_eq!((authority.zones.secondaries, authority.zones.files.len()), (vec![expected], 0));
     }
 
     #[test]
@@ -230,7 +244,7 @@ mod tests {
             "zones = [{ file = \"a\", origin = \"A.example\", transfer_to = [\"192.0.2.0/24 key:K\"], \
              also_notify = [\"192.0.2.1:53\"] }, \"b\"]",
         );
-        let [shared] = &authority.shared[..] else { panic!("one zone is shared") };
+        let [shared] = &authority.zones.shared[..] else { panic!("one zone is shared") };
         assert_eq!(shared.zone.to_string(), "a.example.");
         assert_eq!(shared.sharing.also_notify.len(), 1);
         assert_eq!(shared.sharing.transfer_to.keys().count(), 1);

@@ -1,16 +1,13 @@
 //! The words of the config file and of the command line, with their values.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Case;
-pub use super::addresses::{backend, backend_address, listen_address, member_address, pin};
 use super::limits::{self, Limits, ms, secs};
-use super::query_log::{ClientDetail, LogFormat, NameDetail};
-use super::slow::SlowThreshold;
-use super::suggest::nearest;
-use crate::address::Verify;
+use super::taps::{ClientDetail, LogFormat, NameDetail, SlowThreshold};
+use crate::address::{self, BackendAddress, BackendUrl, BadAddress, Pin, Verify};
 use crate::limit::{OnDenied, Prefix};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Expect, Grace, HedgeDelay, Serves, Silence};
@@ -142,6 +139,37 @@ pub(super) fn or_off<T>(
         "off" => Ok(None),
         _ => parse(text).map(Some).map_err(|other| Expectation::one_of(text, ["off"].into_iter(), Some(other))),
     }
+}
+
+/// Reads an address to listen on: IP and port, where port 0 lets the system choose.
+pub fn listen_address(text: &str) -> Result<SocketAddr, Expectation> {
+    let expected = |what: String| Expectation::new(what).matching(ADDRESS);
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Err(expected(format!("an address with its port, such as \"{}\"", SocketAddr::new(ip, 53))));
+    }
+    address::read_socket(text, None).map_err(|bad| expected(bad.to_string()))
+}
+
+/// Reads the address of a backend: IP and port, such as one can send to.
+pub fn backend_address(text: &str) -> Result<SocketAddr, Expectation> {
+    let socket = listen_address(text)?;
+    address::check_reachable(socket).map_err(|bad| Expectation::new(bad.to_string()))?;
+    Ok(socket)
+}
+
+/// Reads a backend or a primary: an address, optionally with a scheme and the name in its certificate.
+pub fn backend(text: &str) -> Result<BackendUrl, Expectation> {
+    text.parse().map_err(|bad: BadAddress| Expectation::new(bad.to_string()).matching(URL))
+}
+
+/// Reads a backend that joins at run time: an address, optionally with a scheme.
+pub fn member_address(text: &str) -> Result<BackendAddress, Expectation> {
+    text.parse().map_err(|bad: BadAddress| Expectation::new(bad.to_string()).matching(URL))
+}
+
+/// Reads the pin of a public key.
+pub fn pin(text: &str) -> Result<Pin, Expectation> {
+    text.parse().map_err(|bad: BadAddress| Expectation::new(bad.to_string()).matching(PIN))
 }
 
 /// Reads one entry of `allow` or `deny`.
@@ -281,11 +309,37 @@ pub(super) const DURATION: &str = "^ *([0-9]+(\\.[0-9]+)? *(nanos|nsec|ns|usec|u
 
 pub(super) const SIZE: &str = "^[0-9]+ *(KiB|MiB|GiB|TiB)$";
 
+const ADDRESS: &str = "^([0-9.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]):[0-9]+$";
+
+const URL: &str =
+    "^([A-Za-z0-9]+://)?([0-9.]+|[0-9A-Fa-f:.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\])(:[0-9]+)?(/[^#]*)?(#.+)?$";
+
+const PIN: &str = "^sha256/[A-Za-z0-9+/]{43}=$";
+
 const PREFIX: &str = "^[0-9A-Fa-f:.]+(/[0-9]+)?$";
 
 const RECORD_TYPE: &str = "^[A-Za-z0-9-]+$";
 
 pub(super) const NOT_EMPTY: &str = ".";
+
+/// The word closest to `typed`, if close enough. Ignores case; the first of equally close words wins.
+pub fn nearest<'w>(typed: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+    let folded = typed.to_lowercase();
+    // Swapped neighbors count as one slip, because they are the most common.
+    let distance = |word: &str| strsim::osa_distance(&folded, &word.to_lowercase());
+    let (slips, word) = known.into_iter().map(|word| (distance(word), word)).min_by_key(|&(slips, _)| slips)?;
+    (slips <= allowed(word)).then_some(word)
+}
+
+/// The number of slips allowed: two in a short word make another word.
+fn allowed(word: &str) -> usize {
+    match word.chars().count() {
+        0..=2 => 0,
+        3..=5 => 1,
+        6..=8 => 2,
+        _ => 3,
+    }
+}
 
 #[cfg(test)]
 mod tests {

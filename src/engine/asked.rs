@@ -60,7 +60,7 @@ impl Pool {
                 state: backend.state().label().to_owned(),
                 p50_ms: part(0.5),
                 p99_ms: part(0.99),
-                in_flight: backend.counted().map(|worker| worker.in_flight.get()).sum(),
+                in_flight: backend.counted().map(|worker| worker.pending.in_flight.get()).sum(),
                 why,
             };
             (Arc::clone(backend), candidate)

@@ -39,7 +39,7 @@ impl<C: ClientHandle> Engine<C> {
                     let asked = entry.query_slots().filter_map(|(attempt, _)| entry.race.attempt(attempt));
                     asked.filter(move |attempt| is_asked(&entry, attempt))
                 });
-                let (counted, waited_for) = (pool.counters(index).waited_for.get(), waited_for.count());
+                let (counted, waited_for) = (pool.counters(index).pending.waited_for.get(), waited_for.count());
                 if counted != waited_for as u64 {
                     return Err(format!("{slot:?} {index:?}: {counted} are waited for, and {waited_for} are"));
                 }

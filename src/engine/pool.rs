@@ -113,7 +113,7 @@ impl Pool {
             waited_for: 0,
             turns: turns(&shared),
             behind: behind(&shared),
-            reports: shared.config.replicas.then(|| VersionReports::new(now)),
+            reports: shared.config.replicas.enabled.then(|| VersionReports::new(now)),
             epoch,
             sure,
             me: usize::from(me.0),
@@ -258,11 +258,12 @@ impl Pool {
     /// that check at the same time may both take the last place. Each worker has a guaranteed share, which it
     /// uses without reading the counts of other workers.
     pub(super) fn has_place(&self, backend: BackendIndex) -> bool {
-        if self.counters(backend).waited_for.get() < self.sure {
+        if self.counters(backend).pending.waited_for.get() < self.sure {
             return true;
         }
         let backend = self.backend(backend);
-        let taken = (0..backend.workers()).map(|worker| backend.counted_by(worker).map_or(0, |w| w.waited_for.get()));
+        let taken =
+            (0..backend.workers()).map(|worker| backend.counted_by(worker).map_or(0, |w| w.pending.waited_for.get()));
         taken.map(|waited_for| waited_for.max(self.sure)).sum::<u64>()
             < u64::from(self.plan.shared.config.max_in_flight)
     }
@@ -272,8 +273,8 @@ impl Pool {
         self.out += 1;
         self.waited_for += 1;
         let counters = self.counters(backend);
-        counters.in_flight.increment();
-        counters.waited_for.increment();
+        counters.pending.in_flight.increment();
+        counters.pending.waited_for.increment();
     }
 
     pub(super) fn lost(&mut self, backend: BackendIndex, now: Instant) {
@@ -283,7 +284,7 @@ impl Pool {
 
     pub(super) fn is_waited_for_no_more(&mut self, backend: BackendIndex) {
         self.waited_for = self.waited_for.saturating_sub(1);
-        self.counters(backend).waited_for.subtract(1);
+        self.counters(backend).pending.waited_for.subtract(1);
     }
 
     pub(super) fn is_not_waited_for(&self) -> bool {
@@ -300,7 +301,7 @@ impl Pool {
         latency::ended(load, latency, end, is_charged, now);
         self.out = self.out.saturating_sub(1);
         let counters = self.counters(backend);
-        counters.in_flight.subtract(1);
+        counters.pending.in_flight.subtract(1);
         match end {
             AttemptEnd::Reply(took) => counters.latency.record(took),
             AttemptEnd::Failure(took) => {
@@ -443,7 +444,7 @@ fn sure(most: u64, workers: u64) -> u64 {
 const MANY: u64 = 1000;
 
 fn behind(shared: &SharedPool) -> Vec<BackendIndex> {
-    if !shared.config.replicas {
+    if !shared.config.replicas.enabled {
         return Vec::new();
     }
     let behind = shared.backends.iter().filter(|backend| backend.is_behind() && backend.takes_queries());
@@ -451,7 +452,7 @@ fn behind(shared: &SharedPool) -> Vec<BackendIndex> {
 }
 
 fn known_cookies(shared: &SharedPool, backend: &SharedBackend) -> Option<CookiePair> {
-    shared.config.cookies.then(|| backend.cookies.pair()).flatten()
+    shared.config.spoofing.cookies.then(|| backend.cookies.pair()).flatten()
 }
 
 fn turns(shared: &SharedPool) -> PoolTurns {

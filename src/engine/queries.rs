@@ -273,7 +273,7 @@ impl<I: Io> Tick<'_, I> {
         let rng = &mut self.engine.rng;
         let candidates = pool.candidates(self.io, question.qname(), &worker.shared.hasher, rng, self.now);
         let race = Race::start(&pool.race_context(waiter.is_some()), &candidates, self.now);
-        if pool.plan.shared.config.audit.is_some() && signed.is_none() {
+        if pool.plan.shared.config.replicas.audit.is_some() && signed.is_none() {
             pool.plan.shared.state.compared.note_recent(octets, flags);
         }
         let plan = pool.plan.number;

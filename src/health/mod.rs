@@ -111,7 +111,7 @@ impl HealthProber {
             state: Arc::clone(&pool.state),
             rules: pool.rules().health,
             probe: pool.config.probe.clone(),
-            cookies: pool.config.cookies,
+            cookies: pool.config.spoofing.cookies,
             stands_for_all: pool.is_crowd(),
             places: Arc::clone(&self.places),
             backend: Arc::clone(backend),
@@ -430,7 +430,7 @@ impl Subject {
         Arc::ptr_eq(&self.backend, backend)
             && self.rules == pool.rules().health
             && self.probe == pool.config.probe
-            && self.cookies == pool.config.cookies
+            && self.cookies == pool.config.spoofing.cookies
             && self.stands_for_all == pool.is_crowd()
     }
 }

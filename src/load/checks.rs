@@ -176,7 +176,7 @@ fn may_show(listener: &ListenConfig, named: &NamedCertificate) -> bool {
 
 /// Returns a warning if other programs share the configured user.
 pub(super) fn shared_user(config: &Config) -> Vec<String> {
-    let shared = config.user.iter().filter(|user| user.uid == SHARED_USER);
+    let shared = config.process.user.iter().filter(|user| user.uid == SHARED_USER);
     let warning = |user: &User| {
         format!(
             "user: other programs run as {}, too, and could change everything by the admin socket; \

@@ -37,24 +37,24 @@ impl ConfigFiles {
     /// Returns the files of a config that was read from `file` or from the command line.
     pub fn of(config: &Config, file: Option<&Path>) -> Self {
         let authorities = || config.authorities.iter();
-        let zones = authorities().flat_map(|authority| &authority.zones).map(|zone| &zone.file);
-        let secondaries = authorities().flat_map(|authority| &authority.secondaries).map(|zone| &zone.file);
+        let zones = authorities().flat_map(|authority| &authority.zones.files).map(|zone| &zone.file);
+        let secondaries = authorities().flat_map(|authority| &authority.zones.secondaries).map(|zone| &zone.file);
         // The path only stands for the folder; catalogs determine the files in it.
-        let members = authorities().filter(|authority| !authority.catalogs.is_empty());
-        let members: Vec<_> = members.map(|authority| authority.members_folder.join("members")).collect();
-        let produced = authorities().flat_map(|authority| &authority.produced).map(|catalog| &catalog.file);
+        let members = authorities().filter(|authority| !authority.zones.catalogs.is_empty());
+        let members: Vec<_> = members.map(|authority| authority.zones.members_folder.join("members")).collect();
+        let produced = authorities().flat_map(|authority| &authority.zones.produced).map(|catalog| &catalog.file);
         let token = config.admin.as_ref().and_then(|admin| admin.token_file.as_ref());
         let keys = config.keys.iter().filter_map(|key| match key {
             KeyConfig::InFile { file, .. } => Some(file),
             KeyConfig::Given(_) => None,
         });
-        let dnstap = config.dnstap.as_ref().and_then(|dnstap| match &dnstap.to {
+        let dnstap = config.taps.dnstap.as_ref().and_then(|dnstap| match &dnstap.to {
             DnstapTarget::File(file) => Some(file),
             DnstapTarget::Unix(_) | DnstapTarget::Tcp(_) => None,
         });
         let cookies = config.cookie_secrets_files().into_iter().map(Path::to_owned);
         let cache = config.cache.as_ref().and_then(|cache| cache.persist.as_ref());
-        let log = config.query_log.as_ref().and_then(|log| match &log.to {
+        let log = config.taps.query_log.as_ref().and_then(|log| match &log.to {
             LogTarget::File(file) => Some(file),
             // Landlock does not restrict connections to sockets.
             LogTarget::Stderr | LogTarget::Unix(_) => None,
@@ -64,7 +64,7 @@ impl ConfigFiles {
         let certificates = config.certificates.iter().flat_map(|certificate| [&certificate.chain, &certificate.key]);
         let etcd = config.etcd.iter().flat_map(|etcd| etcd.password_file.iter().chain(&etcd.ca_file));
         let looked_at = config.pools.iter().filter_map(|pool| pool.discover.as_ref()?.file.as_ref());
-        let saved_members = config.state_dir.as_ref().map(|folder| folder.join(SAVED_MEMBERS));
+        let saved_members = config.process.state_dir.as_ref().map(|folder| folder.join(SAVED_MEMBERS));
         Self {
             read: file
                 .map(Path::to_owned)
@@ -232,18 +232,18 @@ fn folders_of(files: &[PathBuf]) -> Vec<PathBuf> {
 
 /// Returns the files of a config whose folders do not exist, a line each with key and remedy.
 pub(super) fn missing_folders(config: &Config) -> Vec<String> {
-    let log = config.query_log.as_ref().and_then(|log| match &log.to {
+    let log = config.taps.query_log.as_ref().and_then(|log| match &log.to {
         LogTarget::File(file) => Some(("query_log.to", file)),
         LogTarget::Stderr | LogTarget::Unix(_) => None,
     });
-    let dnstap = config.dnstap.as_ref().and_then(|dnstap| match &dnstap.to {
+    let dnstap = config.taps.dnstap.as_ref().and_then(|dnstap| match &dnstap.to {
         DnstapTarget::File(file) => Some(("dnstap.to", file)),
         DnstapTarget::Unix(_) | DnstapTarget::Tcp(_) => None,
     });
     let cache = config.cache.as_ref().and_then(|cache| Some(("cache.persist", cache.persist.as_ref()?)));
     // Other errors may concern only the user of this command, not the user that the server runs as.
     let missing = [log, dnstap, cache].into_iter().flatten().filter(|(_, file)| is_missing(folder_of(file)));
-    let owner = config.user.as_ref().map(|user| format!("-o {} ", user.name)).unwrap_or_default();
+    let owner = config.process.user.as_ref().map(|user| format!("-o {} ", user.name)).unwrap_or_default();
     let line = |(key, file): (&str, &PathBuf)| {
         let (file, folder) = (file.display(), folder_of(file).display());
         format!("{key}: {file}: the folder {folder} does not exist; make it with install -d {owner}{folder}")

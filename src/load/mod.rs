@@ -248,7 +248,7 @@ impl ConfigReader {
         confinement.check(&ConfigFiles::of(&config, Some(&text.file))).map_err(LoadError::Unusable)?;
         let setup = load_files_to_serve(config, Some(&text.file), &mut self.loader);
         let setup = setup.map_err(|error| text.with_places(error))?;
-        self.user.clone_from(&setup.config.user);
+        self.user.clone_from(&setup.config.process.user);
         Ok(Setup { source: Some(text), ..setup })
     }
 }

@@ -24,7 +24,7 @@ fn the_first_place_that_has_a_file_is_taken() {
     let text = ConfigText::read_first(&places).expect("the second");
     assert_eq!(text.file, places[1]);
     let config = text.parse(&|_| None).expect("it is right");
-    assert_eq!(config.authorities[0].zones[0].file, folder.path().join("a.txt"));
+    assert_eq!(config.authorities[0].zones.files[0].file, folder.path().join("a.txt"));
 }
 
 #[test]

@@ -20,8 +20,8 @@ fn judged(config: &Config) -> Vec<(String, &ServerTrust)> {
         .map(|(pool, backend)| (format!("pools.{}.backends: {}", pool.name, backend.name), &backend.trust));
     let mut judged: Vec<_> = backends.collect();
     for authority in &config.authorities {
-        let of_zones = authority.secondaries.iter().flat_map(|secondary| &secondary.primaries);
-        let of_catalogs = authority.catalogs.iter().flat_map(|catalog| {
+        let of_zones = authority.zones.secondaries.iter().flat_map(|secondary| &secondary.primaries);
+        let of_catalogs = authority.zones.catalogs.iter().flat_map(|catalog| {
             let members = catalog.groups.iter().map(|(_, members)| members).chain([&catalog.members]);
             members.flat_map(|members| &members.primaries)
         });

@@ -193,8 +193,8 @@ fn zone_db(
             }
         }
     }
-    let secondaries = authority.secondaries.iter().map(|secondary| (&secondary.zone, &secondary.file));
-    let produced = authority.produced.iter().map(|catalog| (&catalog.zone, &catalog.file));
+    let secondaries = authority.zones.secondaries.iter().map(|secondary| (&secondary.zone, &secondary.file));
+    let produced = authority.zones.produced.iter().map(|catalog| (&catalog.zone, &catalog.file));
     for (zone, file) in secondaries.chain(produced) {
         if let Some(first) = files.get(zone) {
             problems.push(loaded_twice(zone, file, first));
@@ -208,7 +208,7 @@ fn loaded_twice(zone: &Name, file: &Path, first: &Path) -> String {
 }
 
 fn keys_of(authority: &AuthorityConfig) -> impl Iterator<Item = Key> {
-    authority.zones.iter().map(|zone| (zone.file.clone(), zone.origin.clone()))
+    authority.zones.files.iter().map(|zone| (zone.file.clone(), zone.origin.clone()))
 }
 
 fn distinct_keys(config: &Config) -> Vec<Key> {

@@ -24,8 +24,8 @@ impl Snapshot {
         subtract_all(&mut grown.pools, &earlier.pools, |pool| pool.name.clone(), PoolSnapshot::subtract);
         grown.reload.succeeded.subtract(&earlier.reload.succeeded);
         grown.reload.failed.subtract(&earlier.reload.failed);
-        grown.tasks_lost.subtract(&earlier.tasks_lost);
-        grown.worker_replacements.subtract(&earlier.worker_replacements);
+        grown.run.tasks_lost.subtract(&earlier.run.tasks_lost);
+        grown.run.worker_replacements.subtract(&earlier.run.worker_replacements);
         let name = |certificate: &CertificateSnapshot| certificate.name.clone();
         subtract_all(&mut grown.certificates, &earlier.certificates, name, |now, before| {
             now.loads.subtract(&before.loads);

@@ -254,6 +254,16 @@ labels! {
 }
 
 counters! {
+    /// The attempts at a backend that have no reply yet.
+    pub struct PendingCounts, counted in PendingCounters {
+        /// All, including those of finished races.
+        pub in_flight: Gauge,
+        /// Those whose race is in progress.
+        pub waited_for: Gauge,
+    }
+}
+
+counters! {
     /// The attempts at a backend, without probes.
     pub struct BackendCounts, counted in BackendCounters {
         /// Attempts by [`ATTEMPT_KINDS`].
@@ -262,10 +272,8 @@ counters! {
         pub again: [u64; Cause::ALL.len()],
         /// Attempts whose reply went to the client, by [`ATTEMPT_KINDS`].
         pub wins: [u64; ATTEMPT_KINDS.len()],
-        /// Attempts without a reply yet, including those of finished races.
-        pub in_flight: Gauge,
-        /// Attempts without a reply yet whose race is in progress.
-        pub waited_for: Gauge,
+        /// Attempts without a reply yet.
+        pub pending: PendingCounts,
         /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
         pub errors: u64,
         /// ICMP errors on the sockets.

@@ -276,19 +276,19 @@ const SERVER: &[Family] = &[
         to.each("result", [("ok", server.reload.succeeded), ("failed", server.reload.failed)]);
     }),
     server(Counter, "hedgerow_tasks_lost", "Tasks that panicked or ended early", |server, to| {
-        to.value(server.tasks_lost);
+        to.value(server.run.tasks_lost);
     }),
     server(Counter, "hedgerow_worker_replacements", "Workers replaced after the loss of a task", |server, to| {
-        to.value(server.worker_replacements);
+        to.value(server.run.worker_replacements);
     }),
     server(
         Gauge,
         "hedgerow_expired_zones",
         "Secondary zones that have expired, answered with SERVFAIL",
-        |server, to| to.value(server.expired_zones.len()),
+        |server, to| to.value(server.authorities.expired_zones.len()),
     ),
     server(Gauge, "hedgerow_zones", "Zones, by authority and state", |server, to| {
-        for ZonesSnapshot { authority, primary, served, absent, expired } in &server.zones {
+        for ZonesSnapshot { authority, primary, served, absent, expired } in &server.authorities.zones {
             let states = [("primary", *primary), ("served", *served), ("absent", *absent), ("expired", *expired)];
             to.with("authority", authority, |to| to.each("state", states));
         }
@@ -382,7 +382,10 @@ const DISCOVERY: &[Family] = &[
         to.each("change", zip(MembershipChange::ALL.map(MembershipChange::label), of.changes));
     }),
     server(Gauge, "hedgerow_registered", "Whether an authority is listed in etcd", |server, to| {
-        to.each("authority", server.registered.iter().map(|(authority, is)| (&**authority, u64::from(*is))));
+        to.each(
+            "authority",
+            server.authorities.registered.iter().map(|(authority, is)| (&**authority, u64::from(*is))),
+        );
     }),
 ];
 
@@ -414,7 +417,7 @@ fn connections(backend: &BackendSnapshot) -> impl Iterator<Item = &BackendConnec
 }
 
 fn catalogs(server: &Snapshot, to: &mut SampleWriter<'_>, write: fn(&CatalogSnapshot, &mut SampleWriter<'_>)) {
-    for catalog in &server.catalogs {
+    for catalog in &server.authorities.catalogs {
         to.with("authority", &catalog.authority, |to| to.with("catalog", &catalog.catalog, |to| write(catalog, to)));
     }
 }

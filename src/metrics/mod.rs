@@ -24,7 +24,8 @@ pub use connections::{
 };
 pub use counters::{
     BackendCounters, BackendCounts, Cause, CookieKind, Counters, CountersSummary, DIVERGENCES, DropReason, FetchResult,
-    HEDGE, PoolCounters, PoolCounts, RCODES, ResponseSource, ServerCounts, Tap, TapFate, Want, is_failure,
+    HEDGE, PendingCounts, PoolCounters, PoolCounts, RCODES, ResponseSource, ServerCounts, Tap, TapFate, Want,
+    is_failure,
 };
 pub use discovery::{BackendOrder, MemberOrigin, MembershipChange, OrderWord, SourceSnapshot, SourceState};
 pub use frames::FrameSnapshot;
@@ -32,7 +33,7 @@ pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, time_of_bucket};
 pub use limited::{Limit, LimitCounters};
 pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
 pub use snapshot::{
-    BackendSnapshot, BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone, LastReload, PoolSnapshot,
-    ReloadSnapshot, Snapshot, ZonesSnapshot,
+    AuthoritiesSnapshot, BackendSnapshot, BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone,
+    LastReload, PoolSnapshot, ReloadSnapshot, RunSnapshot, Snapshot, ZonesSnapshot,
 };
 pub use usage::Usage;

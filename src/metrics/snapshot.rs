@@ -16,10 +16,9 @@ use crate::address::BackendAddress;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Snapshot {
-    /// The time since the start.
-    pub uptime: Duration,
-    /// Data-plane threads.
-    pub workers: usize,
+    /// The process and its threads.
+    #[serde(flatten)]
+    pub run: RunSnapshot,
     /// The sums of the workers' counters.
     pub counts: ServerCounts,
     /// The number of times that each limit of each listener applied.
@@ -30,31 +29,49 @@ pub struct Snapshot {
     pub pools: Vec<PoolSnapshot>,
     /// The state and results of reloads.
     pub reload: ReloadSnapshot,
-    /// Tasks that panicked or ended early.
-    pub tasks_lost: u64,
-    /// Workers replaced after the loss of a task.
-    pub worker_replacements: u64,
     /// The processes of this hedgerow.
     pub processes: ProcessesSnapshot,
     /// The verdict: 0 OK, 1 watch, 2 trouble; `None` if there is no verdict.
     pub verdict: Option<u64>,
+    /// The authorities and their zones.
+    pub authorities: AuthoritiesSnapshot,
+    /// Pools with more backends have no series per backend; `None` means no limit.
+    pub backend_series: Option<u16>,
+    /// The certificates of encrypted listeners.
+    pub certificates: Vec<CertificateSnapshot>,
+    /// Frames by interface.
+    #[serde(rename = "xdp")]
+    pub frames: Vec<FrameSnapshot>,
+}
+
+/// The process that serves, and its threads.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunSnapshot {
+    /// The time since the start.
+    pub uptime: Duration,
+    /// Data-plane threads.
+    pub workers: usize,
+    /// Tasks that panicked or ended early.
+    pub tasks_lost: u64,
+    /// Workers replaced after the loss of a task.
+    pub worker_replacements: u64,
+}
+
+/// The authorities and their zones.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuthoritiesSnapshot {
+    /// The number of zones of each authority.
+    pub zones: Vec<ZonesSnapshot>,
+    /// The catalogs of other servers.
+    pub catalogs: Vec<CatalogSnapshot>,
     /// Expired zones of other servers.
     pub expired_zones: Vec<ExpiredZone>,
     /// Zones of other servers that have not arrived within a minute.
     pub absent_zones: Vec<ExpiredZone>,
     /// Authorities that register in etcd, and true if registered.
     pub registered: Vec<(String, bool)>,
-    /// Pools with more backends have no series per backend; `None` means no limit.
-    pub backend_series: Option<u16>,
-    /// The number of zones of each authority.
-    pub zones: Vec<ZonesSnapshot>,
-    /// The catalogs of other servers.
-    pub catalogs: Vec<CatalogSnapshot>,
-    /// The certificates of encrypted listeners.
-    pub certificates: Vec<CertificateSnapshot>,
-    /// Frames by interface.
-    #[serde(rename = "xdp")]
-    pub frames: Vec<FrameSnapshot>,
 }
 
 /// The numbers of zones of an authority.

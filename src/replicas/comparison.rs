@@ -100,7 +100,7 @@ impl Comparisons {
 }
 
 fn is_compared(pool: &SharedPool) -> bool {
-    pool.config.compare > 0.0 || pool.config.audit.is_some()
+    pool.config.replicas.compare > 0.0 || pool.config.replicas.audit.is_some()
 }
 
 struct PoolComparison {
@@ -145,7 +145,7 @@ impl PoolComparison {
         for suspect in pool.state.compared.take_suspects() {
             divergences.suspect(suspect.question.as_octets(), Some(member(suspect.backend)), now);
         }
-        let Some(every) = pool.config.audit else { return };
+        let Some(every) = pool.config.replicas.audit else { return };
         if now >= *next_audit {
             *next_audit = now + every;
             if let Some(recent) = pool.state.compared.take_recent() {

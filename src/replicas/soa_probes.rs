@@ -42,7 +42,7 @@ impl SoaProbes {
     /// Sets the pools. Pools that stay keep their data.
     pub fn set_state(&mut self, state: &ForwarderState) {
         let mut earlier = std::mem::take(&mut self.watches);
-        for pool in state.pools.iter().filter(|pool| pool.config.replicas) {
+        for pool in state.pools.iter().filter(|pool| pool.config.replicas.enabled) {
             let place = Arc::as_ptr(&pool.state);
             let watch = match earlier.remove(&place) {
                 Some(watch) => {
@@ -73,7 +73,7 @@ impl SoaProbes {
 pub fn show<'p>(pools: impl Iterator<Item = &'p Arc<SharedPool>>) -> shown::Serials {
     let mut all = shown::Serials::default();
     for pool in pools {
-        match pool.config.replicas {
+        match pool.config.replicas.enabled {
             true => all.zones.extend(show_pool(pool)),
             false => all.no_replicas.push(pool.config.name.clone()),
         }
@@ -141,7 +141,7 @@ impl SoaProber {
 
     /// Finds the members that are behind, and reports changes to the workers and the log.
     fn note_behind(&self, pool: &SharedPool, now: Instant) {
-        let behind = pool.state.serials.behind(pool.config.max_lag, now);
+        let behind = pool.state.serials.behind(pool.config.replicas.max_lag, now);
         for backend in &pool.backends {
             let is_behind = behind.contains(&backend.index);
             if !backend.set_behind(is_behind) {

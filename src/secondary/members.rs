@@ -46,9 +46,9 @@ impl SavedMember {
 /// Restores the catalog members that an earlier process had for an authority.
 pub fn restore(config: &AuthorityConfig) -> Consumer {
     let mut consumer = Consumer::default();
-    for catalog in &config.catalogs {
+    for catalog in &config.zones.catalogs {
         let name = &catalog.rules.catalog;
-        let file = listing_file(&config.members_folder, name);
+        let file = listing_file(&config.zones.members_folder, name);
         match load(&file) {
             Ok(listed) => consumer.restore(name, listed),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -62,18 +62,18 @@ pub fn restore(config: &AuthorityConfig) -> Consumer {
 
 /// Returns the saved catalog members, as the current config defines them.
 pub(super) fn saved_members(config: &AuthorityConfig) -> Vec<SecondaryConfig> {
-    if config.catalogs.is_empty() {
+    if config.zones.catalogs.is_empty() {
         return Vec::new();
     }
     let mut consumer = restore(config);
-    let reserved = config.secondaries.iter().map(|secondary| secondary.zone.clone()).collect();
+    let reserved = config.zones.secondaries.iter().map(|secondary| secondary.zone.clone()).collect();
     consumer.set_rules(rules(config), ReservedNames { zones: reserved, tables: None });
     secondaries(config, &consumer).collect()
 }
 
 /// Returns the configured rules of catalogs.
 pub fn rules(config: &AuthorityConfig) -> Vec<CatalogRules> {
-    config.catalogs.iter().map(|catalog| catalog.rules.clone()).collect()
+    config.zones.catalogs.iter().map(|catalog| catalog.rules.clone()).collect()
 }
 
 /// Returns the zones that catalogs list.
@@ -83,8 +83,8 @@ pub fn secondaries(config: &AuthorityConfig, consumer: &Consumer) -> impl Iterat
 
 /// Returns the config of a member zone; `None` if the config has no such catalog.
 pub fn member(config: &AuthorityConfig, zone: &Name, catalog: &Name, member: &CatalogEntry) -> Option<SecondaryConfig> {
-    let catalog = config.catalogs.iter().find(|known| known.rules.catalog == *catalog)?;
-    let file = member_file(&config.members_folder, zone, &member.label);
+    let catalog = config.zones.catalogs.iter().find(|known| known.rules.catalog == *catalog)?;
+    let file = member_file(&config.zones.members_folder, zone, &member.label);
     Some(catalog.secondary(zone, &member.groups, file))
 }
 
@@ -177,12 +177,13 @@ pub fn remove(files: &[PathBuf]) {
 
 /// Removes files of deleted zones that a process left when it died, unless they are new.
 pub fn sweep(config: &AuthorityConfig, consumer: &Consumer) {
-    let is_known = |catalog: &Name| load(&listing_file(&config.members_folder, catalog)).is_ok();
-    if config.catalogs.is_empty() || !config.catalogs.iter().all(|catalog| is_known(&catalog.rules.catalog)) {
+    let is_known = |catalog: &Name| load(&listing_file(&config.zones.members_folder, catalog)).is_ok();
+    if config.zones.catalogs.is_empty() || !config.zones.catalogs.iter().all(|catalog| is_known(&catalog.rules.catalog))
+    {
         return;
     }
     let kept: HashSet<_> = secondaries(config, consumer).map(|secondary| secondary.file).collect();
-    let Ok(entries) = fs::read_dir(&config.members_folder) else { return };
+    let Ok(entries) = fs::read_dir(&config.zones.members_folder) else { return };
     let is_old = |file: &Path| {
         let changed = fs::metadata(file).and_then(|metadata| metadata.modified());
         changed.is_ok_and(|changed| SystemTime::now().duration_since(changed).is_ok_and(|age| age > NEW))
@@ -235,20 +236,20 @@ mod tests {
         let mut saves = OrderedSaves::default();
         let (a, b) = (name("a.example"), member("\u{1}x"));
         let listing = |zone: &Name, member: &CatalogEntry| {
-            save_listing(&config.members_folder, &name("cat"), [(zone, member)].into_iter())
+            save_listing(&config.zones.members_folder, &name("cat"), [(zone, member)].into_iter())
         };
         let (before, after) = (listing(&name("gone.example"), &member("g")), listing(&a, &b));
         let first = saves.next(before);
         saves.next(after)();
         // The first save was delayed, and has old content.
         first();
-        let file = member_file(&config.members_folder, &a, &b.label);
+        let file = member_file(&config.zones.members_folder, &a, &b.label);
         let known = saved_members(&config);
         assert_eq!(known.iter().map(|zone| (&zone.zone, &zone.file)).collect::<Vec<_>>(), [(&a, &file)]);
         let mut consumer = restore(&config);
         consumer.set_rules(rules(&config), ReservedNames::default());
         assert_eq!(consumer.members()[&a].member, b);
-        fs::write(listing_file(&config.members_folder, &name("cat")), "[{").expect("ours");
+        fs::write(listing_file(&config.zones.members_folder, &name("cat")), "[{").expect("ours");
         assert!(saved_members(&config).is_empty());
     }
 
@@ -257,9 +258,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let config = config(folder.path());
         let (a, label) = (name("a.example"), member("x"));
-        let files = ["x", "y", "z"].map(|label| member_file(&config.members_folder, &a, label.as_bytes()));
+        let files = ["x", "y", "z"].map(|label| member_file(&config.zones.members_folder, &a, label.as_bytes()));
         let there = || files.clone().map(|file| file.exists());
-        fs::create_dir_all(&config.members_folder).expect("ours");
+        fs::create_dir_all(&config.zones.members_folder).expect("ours");
         let long_ago = SystemTime::now() - Duration::from_secs(5_000);
         for file in &files {
             fs::write(file, "").expect("ours");
@@ -274,7 +275,7 @@ mod tests {
         };
         sweep(&config, &restored());
         assert_eq!(there(), [true; 3], "the zones that exist are not known");
-        save_listing(&config.members_folder, &name("cat"), [(&a, &label)].into_iter())();
+        save_listing(&config.zones.members_folder, &name("cat"), [(&a, &label)].into_iter())();
         sweep(&config, &restored());
         assert_eq!(there(), [true, false, true], "the last one is new");
     }

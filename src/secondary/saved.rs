@@ -190,7 +190,7 @@ mod tests {
             file.display()
         );
         let config = Config::parse(&text, "config.toml", Path::new(".")).expect("a config");
-        config.authorities[0].secondaries[0].clone()
+        config.authorities[0].zones.secondaries[0].clone()
     }
 
     #[test]

@@ -284,8 +284,8 @@ impl Server {
         self.pools.add_to(&mut snapshot);
         self.zones.add_to(&mut snapshot);
         self.process.add_to(&mut snapshot);
-        snapshot.workers = self.links.workers.count();
-        snapshot.worker_replacements = self.workers.replaced();
+        snapshot.run.workers = self.links.workers.count();
+        snapshot.run.worker_replacements = self.workers.replaced();
         snapshot.frames = self.interfaces.snapshot();
         snapshot
     }
@@ -308,7 +308,7 @@ impl Server {
         self.observe.add_counted(counted);
         self.process.add_counted(counted);
         self.pools.add_counted(counted);
-        self.workers.add_replaced(counted.worker_replacements);
+        self.workers.add_replaced(counted.run.worker_replacements);
         self.interfaces.add_counted(&counted.frames);
         self.end_hold(true);
     }

@@ -225,7 +225,7 @@ impl Workers {
             let _ = channel.send(WorkerCommand::Frames(command));
         }
         let config = &process.started_with;
-        let busy_poll = BusyPoll::new(config.busy_poll);
+        let busy_poll = BusyPoll::new(config.process.busy_poll);
         let (id, counters) = (WorkerId(number as u16), Arc::clone(counters));
         let (taps, is_gro_off) = (observe.taps.set().clone(), config.has_interfaces());
         let parts = WorkerParts { id, commands, counters, busy_poll, taps, is_gro_off };

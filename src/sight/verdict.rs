@@ -240,11 +240,11 @@ fn overload(facts: &Facts<'_>) -> Vec<String> {
 }
 
 fn zone_expired(facts: &Facts<'_>) -> Vec<String> {
-    of_zones(&facts.snapshot.expired_zones, "expired: no primary has confirmed the data in time")
+    of_zones(&facts.snapshot.authorities.expired_zones, "expired: no primary has confirmed the data in time")
 }
 
 fn zone_absent(facts: &Facts<'_>) -> Vec<String> {
-    of_zones(&facts.snapshot.absent_zones, "no data: no transfer has succeeded")
+    of_zones(&facts.snapshot.authorities.absent_zones, "no data: no transfer has succeeded")
 }
 
 fn of_zones(zones: &[ExpiredZone], fate: &str) -> Vec<String> {

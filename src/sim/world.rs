@@ -19,7 +19,7 @@ use super::prober::{ProberTask, SimulatedProber};
 use super::spells::Unfolding;
 use crate::address::{BackendAddress, Scheme};
 use crate::cache::Cache;
-use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex};
+use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, SpoofingConfig};
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::engine::{self, Engine, HashedQuestion, LookupReason, Seeds, Tick, ValidQuery};
@@ -452,7 +452,7 @@ fn configs(scenario: &Scenario, rules: &[PoolRules]) -> Vec<PoolConfig> {
             name: format!("pool{place}"),
             backends: backends.collect(),
             rules: rules.clone(),
-            cookies: false,
+            spoofing: SpoofingConfig { cookies: false, ..SpoofingConfig::default() },
             ..PoolConfig::default()
         }
     };

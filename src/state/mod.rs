@@ -116,8 +116,8 @@ impl ForwarderState {
         for pool in &self.pools {
             pool.state.counters[worker].in_flight.clear();
             for counters in pool.backends.iter().filter_map(|backend| backend.counted_by(worker)) {
-                counters.in_flight.clear();
-                counters.waited_for.clear();
+                counters.pending.in_flight.clear();
+                counters.pending.waited_for.clear();
                 if let Some(connections) = counters.connections.get() {
                     connections.open.clear();
                 }

@@ -163,7 +163,8 @@ impl SharedPool {
 
     /// Returns true if a member takes queries and is not behind.
     pub fn is_anybody_ahead(&self) -> bool {
-        self.config.replicas && self.backends.iter().any(|backend| backend.takes_queries() && !backend.is_behind())
+        self.config.replicas.enabled
+            && self.backends.iter().any(|backend| backend.takes_queries() && !backend.is_behind())
     }
 
     /// Returns true if the pool is large enough for a crowd.
@@ -194,7 +195,7 @@ impl SharedPool {
     /// Returns true if replies to a question with this hash are compared, by all workers alike.
     #[inline]
     pub fn compares(&self, hash: u64) -> bool {
-        let share = self.config.compare;
+        let share = self.config.replicas.compare;
         share > 0.0 && ((hash >> 11) as f64) < share * 2_f64.powi(53)
     }
 
@@ -282,7 +283,7 @@ fn machines(config: &PoolConfig, members: &[Weighted]) -> Box<[u16]> {
 
 fn crowd(config: &PoolConfig, members: &[Weighted]) -> Crowd {
     let is_ahead = |(backend, _): &Weighted| backend.takes_queries() && !backend.is_behind();
-    let is_anybody_ahead = config.replicas && members.iter().any(is_ahead);
+    let is_anybody_ahead = config.replicas.enabled && members.iter().any(is_ahead);
     let known = members.iter().map(|(backend, weight)| {
         (backend.index, *weight, hash_identity(backend.address), backend.takes_turns(is_anybody_ahead))
     });
@@ -305,7 +306,7 @@ pub fn hash_identity(address: BackendAddress) -> u64 {
 pub(super) fn cache_identity(config: &PoolConfig) -> PoolId {
     // Records with AD from a backend that is no longer trusted must not be reused.
     let trust_ad = |own: Option<bool>| own.map_or("", |is_trusted| if is_trusted { " with AD" } else { " without AD" });
-    if config.replicas {
+    if config.replicas.enabled {
         let trust_ad = trust_ad(config.trust_ad);
         return PoolId::of(&format!("{}\n{:?}\nreplicas{trust_ad}", config.name, config.rules.accept));
     }

@@ -158,7 +158,7 @@ impl MemberProcess {
             }
         };
         // A process keeps its user, even if the config has changed since.
-        let user = given_up.user.or_else(|| setup.config.user.clone());
+        let user = given_up.user.or_else(|| setup.config.process.user.clone());
         let has_interfaces = setup.config.has_interfaces();
         let given_up = GivenUp { user, confinement: Some(confinement.clone()), has_interfaces };
         if matches!(self.part, ProcessPart::First | ProcessPart::Newcomer { .. }) {

@@ -59,7 +59,7 @@ impl Supervisor {
     pub(super) fn first(config: &Config, sockets: Vec<ListeningSocket>) -> io::Result<Self> {
         let signals = take_signals()?;
         let has_interfaces = config.has_interfaces();
-        let to_give_up = GivenUp { user: config.user.clone(), confinement: None, has_interfaces };
+        let to_give_up = GivenUp { user: config.process.user.clone(), confinement: None, has_interfaces };
         let config = config.supervisor.clone().unwrap_or_default();
         let (serve, supervise) = (Lock::new("hedgerow-serve")?, Lock::new("hedgerow-supervise")?);
         supervise.take(LockPart::Whole)?;

@@ -33,7 +33,7 @@ use crate::sight::slow::SlowRaces;
 use crate::wire::QuestionHasher;
 
 #[derive(Clone, Debug, PartialEq)]
-struct TapsConfig {
+struct OpenTapsConfig {
     query_log: Option<QueryLogConfig>,
     dnstap: Option<DnstapConfig>,
     slow: Option<usize>,
@@ -42,16 +42,16 @@ struct TapsConfig {
     names: Option<Side>,
 }
 
-impl TapsConfig {
+impl OpenTapsConfig {
     fn of(config: &Config) -> Self {
-        let slow = config.slow.map(|slow| slow.keep);
+        let slow = config.taps.slow.map(|slow| slow.keep);
         let are_counted = config.admin.as_ref().is_some_and(|admin| admin.names);
         let side = if config.forwarder.is_some() { Side::Forwarder } else { Side::Authority };
         let names = are_counted.then_some(side);
         let backends = config.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| (&pool.name, backend)));
         let backends =
             backends.map(|(pool, backend)| ((pool.clone(), backend.name.clone()), backend.address.socket)).collect();
-        let (query_log, dnstap, traces) = (config.query_log.clone(), config.dnstap.clone(), config.traces.clone());
+        let crate::config::TapsConfig { query_log, dnstap, traces, .. } = config.taps.clone();
         Self { query_log, dnstap, slow, traces, backends, names }
     }
 
@@ -62,7 +62,7 @@ impl TapsConfig {
 
 /// The taps of a config, with all that may not be available.
 pub struct PreparedTaps {
-    config: TapsConfig,
+    config: OpenTapsConfig,
     /// The writer thread, if these are the first taps.
     writer: Option<TapWriter>,
 }
@@ -121,7 +121,7 @@ impl Taps {
     /// # Errors
     /// If the operating system provides no thread.
     pub fn prepare(&self, config: &Config) -> io::Result<PreparedTaps> {
-        let config = TapsConfig::of(config);
+        let config = OpenTapsConfig::of(config);
         let is_needed = self.writer.is_none() && !config.is_empty();
         Ok(PreparedTaps { writer: is_needed.then(|| self.start()).transpose()?, config })
     }

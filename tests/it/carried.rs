@@ -78,7 +78,7 @@ fn a_successor_behaves_as_the_server_before_it() {
                 .pools
                 .iter()
                 .flat_map(|pool| &pool.backends)
-                .all(|b| b.counts.in_flight.0 == 0)
+                .all(|b| b.counts.pending.in_flight.0 == 0)
                 .then_some(())
         });
     };
@@ -172,7 +172,9 @@ fn every_counter_goes_on_to_the_unit_over_both_messages() {
             set(&mut certificate.loads);
             set(&mut certificate.refusals);
         }
-        [&mut all.counts.explained, &mut all.tasks_lost, &mut all.worker_replacements].into_iter().for_each(&mut set);
+        [&mut all.counts.explained, &mut all.run.tasks_lost, &mut all.run.worker_replacements]
+            .into_iter()
+            .for_each(&mut set);
         [&mut all.reload.succeeded, &mut all.reload.failed].into_iter().for_each(&mut set);
         let cache = &mut all.cache.as_mut().expect("the config has a cache").stats;
         [&mut cache.hits, &mut cache.stale_hits, &mut cache.failure_hits, &mut cache.misses]

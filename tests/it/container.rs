@@ -180,7 +180,7 @@ fn the_config_of_the_manifest_is_right() {
         value.and_then(|value| value.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {key}"))
     };
     let timeout = config.pools.iter().map(|pool| pool.rules.timeout.as_secs()).max().expect("a pool");
-    assert!(number("terminationGracePeriodSeconds") > config.drain_delay.as_secs() + timeout + 1);
+    assert!(number("terminationGracePeriodSeconds") > config.process.drain_delay.as_secs() + timeout + 1);
     let admin = config.admin.expect("probes ask it").listen;
     assert!(manifest.contains(&format!("name: admin, containerPort: {}", admin.port())));
     for path in ["/readyz", "/healthz"] {

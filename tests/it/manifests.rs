@@ -84,7 +84,7 @@ fn the_ts_of_the_fleet_has_a_config_and_a_zone_that_are_right() {
     let output = check(&config, &[("example.zone", zone)]);
     assert!(output.status.success(), "{}", text_of(&output));
     let config = Config::parse(&config, "config.toml", Path::new("/etc/hedgerow")).expect("it was right");
-    ends_in_time("hedgerow-ts", config.drain_delay.as_secs());
+    ends_in_time("hedgerow-ts", config.process.drain_delay.as_secs());
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn the_ls_of_the_fleet_has_a_config_that_is_right() {
     let output = check(&config, &[]);
     assert!(output.status.success(), "{}", text_of(&output));
     let config = Config::parse(&config, "config.toml", Path::new("/etc/hedgerow")).expect("it was right");
-    ends_in_time("hedgerow-ls", config.drain_delay.as_secs());
+    ends_in_time("hedgerow-ls", config.process.drain_delay.as_secs());
 }
 
 /// A pod has time to end in: the sleep of preStop, `drain_delay`, the default timeout of a pool, and a

@@ -17,13 +17,8 @@ const MAX_FILES: usize = 3;
 
 /// Structs with more fields.
 const LARGE_STRUCTS: &[&str] = &[
-    "src/config/mod.rs AuthorityConfig",
-    "src/config/mod.rs Config",
-    "src/config/mod.rs PoolConfig",
     "src/engine/entry.rs RaceEntry",
     "src/engine/pool.rs Pool",
-    "src/metrics/counters.rs BackendCounts",
-    "src/metrics/snapshot.rs Snapshot",
     "src/policy/race.rs Race",
     "src/policy/rules.rs PoolRules",
     "src/sight/slow/mod.rs SlowRace",

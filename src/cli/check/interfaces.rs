@@ -21,7 +21,7 @@ pub(super) fn look(config: &Config) -> Findings {
         match find(config, &wanted.name) {
             Ok(InterfaceSearch::Interface(found)) => {
                 sockets += served(wanted, &found.facts).len();
-                let verdict = judge(wanted, &found, config.workers.map(usize::from));
+                let verdict = judge(wanted, &found, config.process.workers.map(usize::from));
                 findings.lines.extend(verdict.lines.into_iter().map(|line| format!("xdp: {line}")));
                 findings.warnings.extend(verdict.odd.into_iter().map(|odd| format!("{key}: {odd}")));
                 findings.forbid(xdp, verdict.impossible.into_iter().map(|why| format!("{key}: {why}")));

@@ -297,7 +297,8 @@ fn lost_attempts_go_elsewhere_and_charge_nobody() {
     let figures = |backend: &crate::state::SharedBackend| {
         let counters = backend.counters(0);
         let [lost, errors, in_flight, waited_for] =
-            [&counters.lost_attempts, &counters.errors, &counters.in_flight, &counters.waited_for].map(|of| of.get());
+            [&counters.lost_attempts, &counters.errors, &counters.pending.in_flight, &counters.pending.waited_for]
+                .map(|of| of.get());
         (lost, errors, in_flight, waited_for)
     };
     assert_eq!((figures(first), figures(second)), ((3, 0, 0, 0), (0, 0, 3, 3)));
@@ -316,7 +317,12 @@ fn rejected_attempts_go_elsewhere_as_failures() {
     let figures = |table: &Table| {
         let backends = table.backends();
         let counters = backends[0].counters(0);
-        (counters.errors.get(), counters.lost_attempts.get(), counters.in_flight.get(), counters.waited_for.get())
+        (
+            counters.errors.get(),
+            counters.lost_attempts.get(),
+            counters.pending.in_flight.get(),
+            counters.pending.waited_for.get(),
+        )
     };
     assert_eq!(figures(&table), (1, 0, 0, 0));
     // No backend is left: the client gets its response at once.
@@ -360,7 +366,7 @@ fn what_waited_on_a_connection_after_its_race_is_only_forgotten() {
     assert_eq!(table.sent_count(), 2);
     let slow = table.backends().into_iter().find(|backend| backend.counters(0).wins[0].get() == 0);
     let counters = slow.as_ref().expect("one of two has not won").counters(0);
-    assert_eq!((counters.lost_attempts.get(), counters.in_flight.get(), counters.errors.get()), (0, 0, 0));
+    assert_eq!((counters.lost_attempts.get(), counters.pending.in_flight.get(), counters.errors.get()), (0, 0, 0));
     assert_eq!(table.reported(0), reported);
     table.audit();
 }
@@ -447,7 +453,7 @@ fn what_comes_by_stream_is_from_the_backend() {
         let reply = answer(&table.sent(0).query);
         table.receive(0, &reply);
         assert_eq!((table.sent_count(), table.sent(1).set), (2, table.set_of(1)));
-        assert_eq!(table.backends()[0].counters(0).in_flight.get(), 0);
+        assert_eq!(table.backends()[0].counters(0).pending.in_flight.get(), 0);
         table.receive(1, &answer(&table.sent(1).query));
         assert!(table.reported(0)[3] & 15 != 0, "no reply is pending any more");
         table.audit();

@@ -26,7 +26,7 @@ impl Pool {
 
     /// Returns true if a backend is asked with a randomized case (DNS 0x20).
     pub(in crate::engine) fn is_case_random(&self, backend: BackendIndex, now: Instant) -> bool {
-        self.plan.shared.config.case == Case::Random && !self.backend(backend).is_case_lost(now)
+        self.plan.shared.config.spoofing.case == Case::Random && !self.backend(backend).is_case_lost(now)
     }
 
     pub(in crate::engine) fn gives(&self, lacking: ReplyProof, backend: BackendIndex, now: Instant) -> bool {

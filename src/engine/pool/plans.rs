@@ -59,7 +59,7 @@ impl Pool {
         }
         self.sure = sure(shared.config.max_in_flight.into(), shared.backends.first().map_or(1, |b| b.workers()) as u64);
         self.make_room(now);
-        if shared.config.cookies != before.config.cookies {
+        if shared.config.spoofing.cookies != before.config.spoofing.cookies {
             self.renew_all_cookies(&shared, now);
         }
         if shared.edition.number == before.edition.number + 1 {
@@ -81,8 +81,8 @@ impl Pool {
         self.leaving.iter().for_each(|index| self.members[index.get()].takes_queries = false);
         self.turns = turns(&shared);
         self.behind = behind(&shared);
-        if shared.config.replicas != self.reports.is_some() {
-            self.reports = shared.config.replicas.then(|| VersionReports::new(now));
+        if shared.config.replicas.enabled != self.reports.is_some() {
+            self.reports = shared.config.replicas.enabled.then(|| VersionReports::new(now));
         }
         self.forget_left(io, now);
     }
@@ -148,7 +148,7 @@ impl Pool {
         }
         self.out = self.out.saturating_sub(load.in_flight().into());
         if let Some(counters) = backend.counted_by(self.me) {
-            counters.in_flight.subtract(load.in_flight().into());
+            counters.pending.in_flight.subtract(load.in_flight().into());
         }
     }
 

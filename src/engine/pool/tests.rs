@@ -262,7 +262,7 @@ impl Scene {
             }
             assert_eq!(known_load.in_flight(), load.in_flight(), "{life:?}");
             assert!((known_load.cost(now) - load.cost(now)).abs() < 1e-12, "{life:?}");
-            let counted = backend.counted_by(0).map_or(0, |counters| counters.in_flight.get());
+            let counted = backend.counted_by(0).map_or(0, |counters| counters.pending.in_flight.get());
             assert_eq!(counted, u64::from(load.in_flight()), "{life:?}");
         }
     }

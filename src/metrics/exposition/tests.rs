@@ -5,14 +5,15 @@ use std::time::SystemTime;
 use super::super::aggregate::{Aggregate, Gauge};
 use super::super::backend_connections::BackendConnectionCounts;
 use super::super::connections::{CertificateSnapshot, ConnectionCounts};
-use super::super::counters::{BackendCounts, PoolCounts, ServerCounts};
+use super::super::counters::{BackendCounts, PendingCounts, PoolCounts, ServerCounts};
 use super::super::discovery::{MemberOrigin, SourceSnapshot, SourceState};
 use super::super::frames::FrameSnapshot;
 use super::super::histogram::Histogram;
 use super::super::limited::Limit;
 use super::super::processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot};
 use super::super::snapshot::{
-    BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone, LastReload, ReloadSnapshot, ZonesSnapshot,
+    AuthoritiesSnapshot, BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone, LastReload,
+    ReloadSnapshot, RunSnapshot, ZonesSnapshot,
 };
 use super::*;
 use crate::wire::Transport;
@@ -73,8 +74,7 @@ fn sample() -> Snapshot {
             attempts: [10, 11, 12],
             again: numbered(160),
             wins: [14, 15, 16],
-            in_flight: Gauge(1),
-            waited_for: Gauge(1),
+            pending: PendingCounts { in_flight: Gauge(1), waited_for: Gauge(1) },
             errors: 17,
             unreachable: 40,
             timeouts: 18,
@@ -128,9 +128,7 @@ fn sample() -> Snapshot {
         ..PoolSnapshot::default()
     };
     Snapshot {
-        absent_zones: Vec::new(),
-        uptime: Duration::from_secs(1),
-        workers: 2,
+        run: RunSnapshot { uptime: Duration::from_secs(1), workers: 2, tasks_lost: 45, worker_replacements: 46 },
         counts: counts(),
         frames: vec![FrameSnapshot {
             interface: "eth0".to_owned(),
@@ -175,21 +173,28 @@ fn sample() -> Snapshot {
             is_next_waiting: false,
             last: Some(LastReload { at: SystemTime::UNIX_EPOCH, error: Some("wrong".to_owned()) }),
         },
-        tasks_lost: 45,
-        worker_replacements: 46,
         processes: processes(),
         verdict: Some(2),
-        expired_zones: vec![ExpiredZone { authority: "ts1".to_owned(), zone: "example.org.".to_owned() }],
-        registered: vec![("ts1".to_owned(), true)],
         backend_series: None,
-        zones: vec![ZonesSnapshot { authority: "ts1".to_owned(), primary: 61, served: 62, absent: 63, expired: 64 }],
-        catalogs: vec![CatalogSnapshot {
-            authority: "ts1".to_owned(),
-            catalog: "cat.example.".to_owned(),
-            members: 65,
-            state: "broken".to_owned(),
-            reason: Some("it has no version".to_owned()),
-        }],
+        authorities: AuthoritiesSnapshot {
+            absent_zones: Vec::new(),
+            expired_zones: vec![ExpiredZone { authority: "ts1".to_owned(), zone: "example.org.".to_owned() }],
+            registered: vec![("ts1".to_owned(), true)],
+            zones: vec![ZonesSnapshot {
+                authority: "ts1".to_owned(),
+                primary: 61,
+                served: 62,
+                absent: 63,
+                expired: 64,
+            }],
+            catalogs: vec![CatalogSnapshot {
+                authority: "ts1".to_owned(),
+                catalog: "cat.example.".to_owned(),
+                members: 65,
+                state: "broken".to_owned(),
+                reason: Some("it has no version".to_owned()),
+            }],
+        },
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admin::LiveSubscriber;
 use crate::admin::status::Status;
 use crate::config::Config;
-use crate::metrics::{Aggregate, Counters, CountersSummary, Snapshot};
+use crate::metrics::{Aggregate, Counters, CountersSummary, RunSnapshot, Snapshot};
 use crate::net::tasks::{LostTask, Tasks};
 use crate::sight::live::{Verdict, VerdictState};
 use crate::sight::{Event, Sight};
@@ -111,8 +111,7 @@ impl ServerObservers {
     /// Returns the part of a snapshot that the observers determine.
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
-            uptime: self.started.elapsed(),
-            tasks_lost: self.tasks_lost,
+            run: RunSnapshot { uptime: self.started.elapsed(), tasks_lost: self.tasks_lost, ..RunSnapshot::default() },
             verdict: self.sight.as_ref().map(Sight::verdict_number),
             backend_series: self.backend_series,
             counts: self.summary.counts(),
@@ -160,7 +159,7 @@ impl ServerObservers {
     /// Adds the counters of a previous process.
     pub(super) fn add_counted(&mut self, counted: &Snapshot) {
         counted.counts.carry(&self.carried);
-        self.tasks_lost += counted.tasks_lost;
+        self.tasks_lost += counted.run.tasks_lost;
         if let Some(sight) = &mut self.sight {
             sight.carry(counted);
         }

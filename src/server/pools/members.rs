@@ -136,7 +136,7 @@ impl Membership {
         }
         let specs = self.pools.iter().flat_map(|pool| pool.specs.clone()).collect();
         self.discoverer.set_sources(specs, access, config.forwarder.is_some());
-        self.saving.set_folder(config.state_dir.clone());
+        self.saving.set_folder(config.process.state_dir.clone());
         self.is_due = true;
     }
 

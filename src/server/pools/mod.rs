@@ -112,7 +112,7 @@ impl ServerPools {
             crowds: interval(CROWDS),
             links,
         };
-        let saved = known.members.clone().or_else(|| read_saved(config.state_dir.as_ref()?));
+        let saved = known.members.clone().or_else(|| read_saved(config.process.state_dir.as_ref()?));
         this.membership.set_config(config, etcd, saved.as_ref());
         this.membership.restore_members(&this.configs);
         config.pools = this.membership.with_members(&this.configs.running());

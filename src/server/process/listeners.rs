@@ -153,7 +153,7 @@ impl Listeners {
         let (workers, tls, quic) = (worker_count(config), Arc::new(TlsServer::new()?), Arc::new(QuicServer::new()?));
         let nothing = Self { workers, sections: Vec::new(), admin: None, leaving: Vec::new(), tls, quic };
         let mut inherited = InheritedSockets(inherited);
-        let owner = privileges::owner(config.user.as_ref());
+        let owner = privileges::owner(config.process.user.as_ref());
         let listeners = nothing.open_beside(config, owner, &mut inherited, false)?;
         Ok((listeners, inherited.0))
     }
@@ -553,7 +553,7 @@ fn socket_name(section: &str, place: usize) -> String {
 
 /// Returns the number of data-plane threads.
 pub fn worker_count(config: &Config) -> usize {
-    config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+    config.process.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
 }
 
 /// Raises the soft limit of open descriptors to the hard limit.

@@ -103,7 +103,7 @@ impl ServerProcess {
         listeners.certificates().set(std::mem::take(&mut setup.certificates), SystemTime::now());
         listeners.set_rules(config);
         let mut watching = Watching::new(setup.watch.take());
-        watching.set_on(config.watch);
+        watching.set_on(config.process.watch);
         let files = std::mem::take(&mut setup.certificate_files);
         let certificates = CertificateLooks::new(files, &config.certificates, Arc::clone(&setup.roots), now);
         let doors = listeners.admin.as_ref().map(Doors::new).transpose()?;
@@ -123,7 +123,7 @@ impl ServerProcess {
             own_secret: OwnSecret::new(now)?,
             admin: AdminTasks::start(doors, shares.admin, settings, requests, &links),
             processes: ProcessList { known: None, started_at: SystemTime::now() },
-            draining: DrainState { delay: config.drain_delay, ..DrainState::default() },
+            draining: DrainState { delay: config.process.drain_delay, ..DrainState::default() },
             links,
         })
     }
@@ -154,8 +154,8 @@ impl ServerProcess {
         self.certificates.set(&config.certificates, Arc::clone(&setup.roots), now);
         self.source = setup.source.take();
         let notices = self.needs_restart(config);
-        self.draining.delay = config.drain_delay;
-        self.watching.set_on(config.watch);
+        self.draining.delay = config.process.drain_delay;
+        self.watching.set_on(config.process.watch);
         self.listening.connections.reload(config, now);
         self.admin.set(admin_settings(config, setup.token.take()));
         if let Some(doors) = doors {
@@ -170,9 +170,9 @@ impl ServerProcess {
     fn needs_restart(&mut self, new: &Config) -> Vec<String> {
         let (running, is_supervised) = (&self.started_with, self.processes.known.is_some());
         let settings = [
-            ("workers", running.workers != new.workers, is_supervised),
-            ("user", running.user != new.user, false),
-            ("busy_poll", running.busy_poll != new.busy_poll, is_supervised),
+            ("workers", running.process.workers != new.process.workers, is_supervised),
+            ("user", running.process.user != new.process.user, false),
+            ("busy_poll", running.process.busy_poll != new.process.busy_poll, is_supervised),
             ("xdp", running.xdp != new.xdp, is_supervised),
         ];
         let changed = settings.iter().filter(|(_, has_changed, _)| *has_changed);

@@ -37,7 +37,7 @@ pub(in crate::server) fn owner(user: Option<&User>) -> SocketOwner {
 /// If the process cannot change to the configured user.
 pub fn confine(setup: &Setup, socket: Option<&Path>) -> Result<Confinement, StartError> {
     let Some(files) = &setup.files else { return Ok(Confinement::default()) };
-    let user = setup.config.user.as_ref();
+    let user = setup.config.process.user.as_ref();
     let socket = socket.map(|path| folder_of(path).to_owned());
     // A reload may move the socket there.
     let sockets: Vec<_> = socket.into_iter().chain(usual_folders(owner(user).uid)).collect();
@@ -46,7 +46,7 @@ pub fn confine(setup: &Setup, socket: Option<&Path>) -> Result<Confinement, Star
 
 /// Warns if the process stays root. The first process of a process tree calls it.
 pub fn warn_of_root(config: &Config) {
-    if config.user.is_none() && geteuid().is_root() {
+    if config.process.user.is_none() && geteuid().is_root() {
         tracing::warn!(
             "running as root, with all its rights; set user = \"NAME\" (a dedicated user is best), \
              or have systemd start it with DynamicUser=yes"

@@ -88,7 +88,7 @@ impl PreparedAuthority {
             None => restored(config, &zone_db),
         };
         let load = |catalog: &ProducedCatalog| Some((catalog.zone.clone(), load_zone(&catalog.file, &catalog.zone)?));
-        let produced = config.produced.iter().filter_map(load).collect();
+        let produced = config.zones.produced.iter().filter_map(load).collect();
         let (access, keys) = (Arc::new(Access::new(&config.access)), Arc::clone(keys));
         let state = AuthorityState { zone_db, keys, transfers: HashMap::new(), access, rate: None, cookies: None };
         let config = Arc::new(config.clone());
@@ -99,7 +99,7 @@ impl PreparedAuthority {
     }
 
     fn compare(&mut self, running: Option<&AuthorityState>) {
-        for shared in &self.config.shared {
+        for shared in &self.config.zones.shared {
             let Some(zone) = self.state.zone_db.zone(&shared.zone) else { continue };
             let known = running.and_then(|state| Some((state.zone_db.zone(&shared.zone)?, state)));
             let (journal, change) = match known {
@@ -130,9 +130,9 @@ impl PreparedAuthority {
 
     /// Returns the secondary zones that the running authority with this config does not have.
     pub(super) fn new_secondaries(&self, running: Option<&AuthorityConfig>) -> Vec<SecondaryConfig> {
-        let known = running.into_iter().flat_map(|config| &config.secondaries);
+        let known = running.into_iter().flat_map(|config| &config.zones.secondaries);
         let known: HashSet<_> = known.map(|known| (&known.zone, &known.file)).collect();
-        let new = self.config.secondaries.iter().filter(|zone| !known.contains(&(&zone.zone, &zone.file)));
+        let new = self.config.zones.secondaries.iter().filter(|zone| !known.contains(&(&zone.zone, &zone.file)));
         new.cloned().chain(members::secondaries(&self.config, &self.consumer)).collect()
     }
 
@@ -177,8 +177,8 @@ impl ServedAuthority {
 
     /// Returns the secondary zones of the config.
     pub(super) fn configured(&self) -> impl Iterator<Item = SecondaryZone> {
-        self.config.secondaries.iter().map(|secondary| {
-            let is_catalog = self.config.catalogs.iter().any(|catalog| catalog.rules.catalog == secondary.zone);
+        self.config.zones.secondaries.iter().map(|secondary| {
+            let is_catalog = self.config.zones.catalogs.iter().any(|catalog| catalog.rules.catalog == secondary.zone);
             let kind = if is_catalog { ZoneKind::Catalog } else { ZoneKind::Configured };
             self.secondary_zone(Arc::new(secondary.clone()), kind)
         })
@@ -234,7 +234,7 @@ impl ServedAuthority {
         let earlier_rules = mem::replace(&mut self.config, config).rate_limit;
         let mut changes = self.set_catalogs(&state.zone_db);
         let members = members::secondaries(&self.config, &self.consumer);
-        let secondaries: Vec<_> = self.config.secondaries.iter().cloned().chain(members).map(Arc::new).collect();
+        let secondaries: Vec<_> = self.config.zones.secondaries.iter().cloned().chain(members).map(Arc::new).collect();
         for config in &secondaries {
             // Only a copy from a primary continues; a file of that name is not an earlier version of it.
             let known = self.state.known(&config.zone, true);
@@ -243,7 +243,7 @@ impl ServedAuthority {
             let (zone, journal, size) = known.unwrap_or_else(none);
             state.set_zone(zone, transfers_of(config, journal, size));
         }
-        for catalog in &self.config.produced {
+        for catalog in &self.config.zones.produced {
             let known = self.state.known(&catalog.zone, false);
             let known = known.map(|(zone, known)| (zone, known.journal.clone()));
             if let Some((zone, journal)) = known.or_else(|| Some((produced.get(&catalog.zone)?, empty_journal()))) {

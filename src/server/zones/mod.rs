@@ -278,14 +278,14 @@ impl ServerZones {
     pub(super) fn add_to(&self, snapshot: &mut Snapshot) {
         let now = Instant::now();
         for served in &self.authorities {
-            snapshot.expired_zones.extend(served.place(served.failures.expired()));
-            snapshot.absent_zones.extend(served.place(served.failures.absent(now)));
-            snapshot.zones.push(served.count_zones());
+            snapshot.authorities.expired_zones.extend(served.place(served.failures.expired()));
+            snapshot.authorities.absent_zones.extend(served.place(served.failures.absent(now)));
+            snapshot.authorities.zones.push(served.count_zones());
         }
-        snapshot.expired_zones.sort_unstable();
-        snapshot.absent_zones.sort_unstable();
-        snapshot.catalogs = self.catalogs().collect();
-        snapshot.registered = self.registrations.registered();
+        snapshot.authorities.expired_zones.sort_unstable();
+        snapshot.authorities.absent_zones.sort_unstable();
+        snapshot.authorities.catalogs = self.catalogs().collect();
+        snapshot.authorities.registered = self.registrations.registered();
     }
 
     /// Adds the first zones to the status, unserved ones before others.

@@ -61,7 +61,7 @@ impl History {
             wins: latest.wins,
             errors: latest.errors,
             timeouts: latest.timeouts,
-            in_flight: backend.counts.in_flight.0,
+            in_flight: backend.counts.pending.in_flight.0,
             p50_ms: kept.and_then(|kept| kept.p50.millis()),
             p99_ms: kept.and_then(|kept| kept.p99.millis()),
         }

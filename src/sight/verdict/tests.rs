@@ -250,7 +250,7 @@ fn a_zone_that_has_expired_is_trouble() {
     let expired = |zones: &[&str]| {
         with(|case| {
             let zone = |zone: &&str| ExpiredZone { authority: "ts1".to_owned(), zone: (*zone).to_owned() };
-            case.snapshot.expired_zones = zones.iter().map(zone).collect();
+            case.snapshot.authorities.expired_zones = zones.iter().map(zone).collect();
         })
     };
     expired(&[]).check_well();
@@ -264,7 +264,7 @@ fn a_zone_that_has_expired_is_trouble() {
 fn a_zone_that_has_never_come_is_trouble() {
     let zone = ExpiredZone { authority: "ts1".to_owned(), zone: "a.example.".to_owned() };
     let text = "zone a.example. of authority ts1 has no data: no transfer has succeeded";
-    with(|case| case.snapshot.absent_zones = vec![zone]).check(Trouble, "zone-absent", text);
+    with(|case| case.snapshot.authorities.absent_zones = vec![zone]).check(Trouble, "zone-absent", text);
 }
 
 #[test]

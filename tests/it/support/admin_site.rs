@@ -22,8 +22,8 @@ use hedgerow::admin::{
 use hedgerow::config::AdminSocket;
 use hedgerow::metrics::{
     Aggregate, BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, Gauge, Histogram, HistogramSnapshot,
-    MemberOrigin, PoolCounts, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, ResponseSource, Role, ServerCounts,
-    Snapshot, SupervisorSnapshot,
+    MemberOrigin, PendingCounts, PoolCounts, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, ResponseSource, Role,
+    RunSnapshot, ServerCounts, Snapshot, SupervisorSnapshot,
 };
 use hedgerow::sight::Sight;
 use hedgerow::sight::divergence::Divergences;
@@ -341,7 +341,7 @@ fn snapshot() -> Snapshot {
         counts: BackendCounts {
             attempts: [10, 2, 1],
             wins: [9, 1, 0],
-            in_flight: Gauge(1),
+            pending: PendingCounts { in_flight: Gauge(1), ..PendingCounts::default() },
             errors: 3,
             timeouts: 4,
             latency: latency.clone(),
@@ -371,8 +371,7 @@ fn snapshot() -> Snapshot {
     counts.queries[Transport::Udp as usize] = 13;
     counts.responses[ResponseSource::Backend as usize][0] = 13;
     Snapshot {
-        uptime: Duration::from_secs(3_600),
-        workers: 2,
+        run: RunSnapshot { uptime: Duration::from_secs(3_600), workers: 2, ..RunSnapshot::default() },
         counts,
         pools: vec![pool],
         processes: processes(),

@@ -56,7 +56,7 @@ impl ServedAuthority {
         let changes = self.consumer.set_rules(members::rules(&self.config), reserved(&self.config, loaded));
         log_notes(self.name(), &changes.notes);
         let mut disk = self.saves(&changes);
-        let folder = &self.config.members_folder;
+        let folder = &self.config.zones.members_folder;
         let left = earlier.iter().filter(|name| !self.has_catalog(name));
         let left: Vec<_> = left.map(|name| members::listing_file(folder, name)).collect();
         if !left.is_empty() {
@@ -67,7 +67,7 @@ impl ServedAuthority {
     }
 
     fn has_catalog(&self, name: &Name) -> bool {
-        self.config.catalogs.iter().any(|catalog| catalog.rules.catalog == *name)
+        self.config.zones.catalogs.iter().any(|catalog| catalog.rules.catalog == *name)
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = SecondaryZone> {
@@ -109,12 +109,12 @@ impl ServedAuthority {
 
     /// Makes a new version of our own catalogs if their lists have changed.
     pub(super) fn produce(&mut self, changes: &mut AuthorityChanges) {
-        if self.config.produced.is_empty() {
+        if self.config.zones.produced.is_empty() {
             return;
         }
         let (listed, config) = (self.listed(), Arc::clone(&self.config));
         let mut state = AuthorityState::clone(&self.state);
-        for ProducedCatalog { zone: catalog, file, sharing } in &config.produced {
+        for ProducedCatalog { zone: catalog, file, sharing } in &config.zones.produced {
             let earlier = state.zone_db.zone(catalog).cloned();
             let now = Serial(unix_now_serial());
             let Some(zone) = produce(catalog, listed.iter().cloned(), earlier.as_deref(), now) else { continue };
@@ -141,7 +141,7 @@ impl ServedAuthority {
 
     /// Returns the zones for our own catalogs: all that may be transferred, except catalogs.
     fn listed(&self) -> Vec<ListedZone> {
-        let files = self.config.shared.iter().map(|shared| (&shared.zone, &shared.sharing));
+        let files = self.config.zones.shared.iter().map(|shared| (&shared.zone, &shared.sharing));
         let others = self.secondaries.iter().map(|(zone, config)| (zone, &config.sharing));
         let others = others.filter(|(zone, _)| !self.has_catalog(zone));
         let is_listed = |sharing: &Sharing| !sharing.transfer_to.is_empty() && !sharing.is_unlisted;
@@ -189,9 +189,9 @@ impl ServedAuthority {
         if changes.is_empty() {
             return disk;
         }
-        let folder = &self.config.members_folder;
+        let folder = &self.config.zones.members_folder;
         // All of them, because for a zone that moves by `coo` only the new catalog is reported.
-        for catalog in self.config.catalogs.iter().map(|catalog| &catalog.rules.catalog) {
+        for catalog in self.config.zones.catalogs.iter().map(|catalog| &catalog.rules.catalog) {
             let owned = self.consumer.owned_by(catalog).map(|(zone, owned)| (zone, &owned.member));
             let save = members::save_listing(folder, catalog, owned);
             disk.push(Box::new(self.saves.entry(catalog.clone()).or_default().next(save)));
@@ -234,8 +234,8 @@ pub(super) fn transfers_of(config: &SecondaryConfig, journal: Journal, size: usi
 
 pub(super) fn reserved(config: &AuthorityConfig, loaded: &ZoneDb) -> ReservedNames {
     let files = loaded.zones().iter().map(|zone| zone.apex().clone());
-    let secondaries = config.secondaries.iter().map(|secondary| secondary.zone.clone());
-    let zones = files.chain(secondaries).chain(config.produced.iter().map(|catalog| catalog.zone.clone()));
+    let secondaries = config.zones.secondaries.iter().map(|secondary| secondary.zone.clone());
+    let zones = files.chain(secondaries).chain(config.zones.produced.iter().map(|catalog| catalog.zone.clone()));
     ReservedNames { zones: zones.collect(), tables: Some(Arc::clone(loaded.tables())) }
 }
 
