@@ -1,10 +1,14 @@
 //! `pools.*.backends`: address, transport, label, weight, and what authenticates the backend.
 
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
 use super::readers::{boolean, distinct, file, integer, label, text, word};
 use super::references::References;
 use super::section::{ConfigNode, ConfigSection, note_repeats};
+use super::transfer::PRIMARIES_EXAMPLE;
 use super::{limits, words};
 use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, ServerTrust, Verify};
 
@@ -120,7 +124,7 @@ fn read_proxy_protocol(section: &mut ConfigSection<'_>, url: Option<&BackendUrl>
     is_set
 }
 
-pub(super) fn read_trust<'d>(
+fn read_trust<'d>(
     section: &mut ConfigSection<'d>,
     url: Option<&BackendUrl>,
     references: &mut References<'d>,
@@ -153,6 +157,60 @@ pub(super) fn read_trust<'d>(
 }
 
 const PINS_EXAMPLE: &str = "[\"sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]";
+
+/// One entry of `primaries`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrimaryConfig {
+    /// The address and transport: UDP and TCP, TCP alone, or TLS (RFC 9103).
+    pub address: BackendAddress,
+    /// The identity that an encrypted primary must prove.
+    pub trust: ServerTrust,
+}
+
+impl PrimaryConfig {
+    /// The IP address of the primary.
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip()
+    }
+}
+
+impl From<SocketAddr> for PrimaryConfig {
+    fn from(socket: SocketAddr) -> Self {
+        Self { address: socket.into(), trust: ServerTrust::default() }
+    }
+}
+
+impl fmt::Display for PrimaryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+pub(super) fn read_primaries<'d>(node: &ConfigNode<'d>, references: &mut References<'d>) -> Vec<PrimaryConfig> {
+    let items = node.items(PRIMARIES_EXAMPLE);
+    distinct(items, |item| read_primary(item, references), |primary| format!("{primary} is named"))
+}
+
+fn read_primary<'d>(item: &ConfigNode<'d>, references: &mut References<'d>) -> Option<PrimaryConfig> {
+    let (url, spot, mut trust) = match item.table() {
+        None => (item.parsed(words::backend), item.spot.clone(), ServerTrust::default()),
+        Some(section) => section.whole(|section| {
+            let url = section.required("address", "\"tls://192.0.2.1#ns1.example\"", text(words::backend));
+            let trust = read_trust(section, url.as_ref(), references);
+            (url, section.spot_of("address"), trust)
+        }),
+    };
+    let url = url?;
+    if !matches!(url.address.scheme, Scheme::Plain | Scheme::Tcp | Scheme::Tls) {
+        spot.note(format!(
+            "{} cannot be transferred from, expected tls:// (RFC 9103), tcp:// or no scheme",
+            url.address
+        ));
+        return None;
+    }
+    trust.identity.name = url.name;
+    Some(PrimaryConfig { address: url.address, trust })
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::primary::{PrimaryConfig, read_primaries};
+use super::backend::{PrimaryConfig, read_primaries};
 use super::readers::{boolean, integer, text};
 use super::references::References;
 use super::section::{ConfigNode, ConfigSection};

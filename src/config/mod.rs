@@ -21,7 +21,6 @@ mod keys;
 pub mod limits;
 mod listen;
 mod pool;
-mod primary;
 mod problem;
 pub mod reference;
 mod references;
@@ -40,7 +39,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use admin::{AdminConfig, AdminSocket};
-pub use backend::BackendConfig;
+pub use backend::{BackendConfig, PrimaryConfig};
 pub use catalog::{CatalogConfig, MemberConfig, ProducedCatalog};
 pub use changes::counted;
 pub use clients::usual_rate_limit;
@@ -50,7 +49,6 @@ pub use discover::{
 pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use listen::{CertificateConfig, ListenConfig, listen_address};
-pub use primary::PrimaryConfig;
 pub use problem::{Problem, Problems};
 pub use supervisor::SupervisorConfig;
 pub use taps::{

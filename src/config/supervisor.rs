@@ -21,8 +21,6 @@ config_section! {
     }
 }
 
-impl SupervisorConfig {}
-
 fn read_watchdog(text: &str) -> Result<Option<Duration>, Expectation> {
     match duration(text)? {
         Duration::ZERO => Ok(None),

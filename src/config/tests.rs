@@ -5,6 +5,7 @@ mod clients;
 mod connections;
 mod cookies;
 mod dnstap;
+mod primaries;
 mod query_log;
 mod slow;
 mod suggest;

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::backend::{PrimaryConfig, read_primaries};
 use super::catalog::{CatalogConfig, ProducedCatalog, read_listing};
-use super::primary::{PrimaryConfig, read_primaries};
 use super::readers::{distinct, text};
 use super::references::References;
 use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};

@@ -1,10 +1,12 @@
 //! Metrics of client connections, handshakes, HTTP responses and certificates.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
 use super::aggregate::{Aggregate, Counter, Gauge};
+use super::histogram::HistogramSnapshot;
 use crate::wire::Transport;
 
 labels! {
@@ -137,6 +139,119 @@ pub struct CertificateSnapshot {
     pub refusals: u64,
 }
 
+counters! {
+    /// The stream connections to one backend.
+    pub struct BackendConnectionCounts, counted in BackendConnectionCounters {
+        /// The open connections.
+        pub open: Gauge,
+        /// Connection attempts by [`ConnectionKind`].
+        pub made: [u64; ConnectionKind::ALL.len()],
+        /// Connections that ended with pending queries, by [`LostCause`].
+        pub lost: [u64; LostCause::ALL.len()],
+        /// The time from the first segment to the open connection.
+        pub handshakes: HistogramSnapshot,
+    }
+}
+
+labels! {
+    /// The result of a connect.
+    pub enum ConnectionKind {
+        /// Open, after a full handshake.
+        Full = "full",
+        /// Open, resumed from an earlier connection.
+        Resumed = "resumed",
+        /// Open, with queries in the first flight.
+        Early = "early",
+        /// The connect failed.
+        Failed = "failed",
+    }
+}
+
+labels! {
+    /// The reason why a connection ended with pending queries.
+    pub enum LostCause {
+        /// The backend closed it.
+        Closed = "closed",
+        /// The backend or a middlebox reset it.
+        Reset = "reset",
+        /// The backend announced the end.
+        Goaway = "goaway",
+        /// No data was acknowledged.
+        Stalled = "stalled",
+        /// The ping went unanswered.
+        Timeout = "timeout",
+        /// A violation of TLS.
+        Tls = "tls",
+        /// A response that no query asked for.
+        Protocol = "protocol",
+    }
+}
+
+impl BackendConnectionCounters {
+    /// Counts the result of a connect.
+    pub fn made(&self, kind: ConnectionKind) {
+        self.made[kind as usize].increment();
+    }
+
+    /// Counts a lost connection.
+    pub fn lost(&self, cause: LostCause) {
+        self.lost[cause as usize].increment();
+    }
+}
+
+labels! {
+    /// A limit that applied.
+    #[derive(Serialize, Deserialize)]
+    pub enum Limit {
+        /// `limits.waiting`: SERVFAIL, because the client has too many pending queries.
+        Waiting = "waiting",
+        /// `limits.in_flight`: SERVFAIL, because all clients together have too many pending queries.
+        InFlight = "in_flight",
+        /// `rate_limit`, or too much at once for one client: the response was truncated (TC) or dropped.
+        Rate = "rate",
+        /// `connections.max` or `per_client`: a connection was refused, or closed to make room.
+        Connections = "connections",
+        /// `connections.unsent`: a connection was closed because its client left too much unread.
+        Unsent = "unsent",
+        /// `notify_from`: a NOTIFY was refused.
+        Notify = "notify",
+    }
+}
+
+/// The counters of one listener.
+#[derive(Debug)]
+pub struct LimitCounters {
+    listener: String,
+    counts: [AtomicU64; Limit::ALL.len()],
+}
+
+impl LimitCounters {
+    /// Creates the counters of a listener.
+    pub fn new(listener: &str) -> Self {
+        Self { listener: listener.to_owned(), counts: [const { AtomicU64::new(0) }; Limit::ALL.len()] }
+    }
+
+    /// Returns the listener's section of the config.
+    pub fn listener(&self) -> &str {
+        &self.listener
+    }
+
+    /// Counts one use of a limit.
+    pub fn count(&self, limit: Limit) {
+        self.add(limit, 1);
+    }
+
+    /// Adds several uses of a limit.
+    pub fn add(&self, limit: Limit, times: u64) {
+        self.counts[limit as usize].fetch_add(times, Relaxed);
+    }
+
+    /// Returns each limit with its count.
+    pub fn snapshot(&self) -> impl Iterator<Item = (String, Limit, u64)> {
+        Limit::ALL.into_iter().map(|limit| (self.listener.clone(), limit, self.counts[limit as usize].load(Relaxed)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,5 +285,49 @@ mod tests {
         assert_eq!(reported.handshakes[Transport::Tls as usize][ShakenBy::Resumed as usize], 1);
         one.close_all();
         assert_eq!(sums(&one).open, open_by_tls(0));
+    }
+}
+
+#[cfg(test)]
+mod backend_tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_another_process_counted_is_added_but_for_what_it_had_open() {
+        let counters = BackendConnectionCounters::default();
+        counters.open.add(2);
+        counters.made(ConnectionKind::Resumed);
+        counters.lost(LostCause::Stalled);
+        counters.handshakes.record(Duration::from_millis(3));
+        let mut before = BackendConnectionCounts::default();
+        before.collect(&counters);
+        assert_eq!((before.open, before.made, before.lost[LostCause::Stalled as usize]), (Gauge(2), [0, 1, 0, 0], 1));
+        let other = BackendConnectionCounters::default();
+        before.carry(&other);
+        other.made(ConnectionKind::Full);
+        let mut sum = BackendConnectionCounts::default();
+        sum.collect(&other);
+        assert_eq!((sum.open, sum.made), (Gauge(0), [1, 1, 0, 0]));
+        sum.subtract(&before);
+        assert_eq!((sum.made, sum.lost), ([1, 0, 0, 0], [0; 7]));
+        assert_eq!(sum.handshakes, HistogramSnapshot::default());
+    }
+}
+
+#[cfg(test)]
+mod limit_tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_is_counted_by_itself() {
+        for (number, limit) in Limit::ALL.into_iter().enumerate() {
+            let limited = LimitCounters::new("ts1");
+            limited.count(limit);
+            limited.count(limit);
+            let counted: Vec<_> = limited.snapshot().filter(|(_, _, count)| *count > 0).collect();
+            assert_eq!((counted, limit as usize), (vec![("ts1".to_owned(), limit, 2)], number));
+        }
     }
 }

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::aggregate::{Aggregate, Gauge};
-use super::backend_connections::BackendConnectionCounts;
-use super::connections::ConnectionCounts;
+use super::connections::{BackendConnectionCounts, ConnectionCounts};
 use super::histogram::HistogramSnapshot;
 use crate::wire::{Cookie, CookieState, ExtendedError, MalformedCookie, Rcode, Transport};
 

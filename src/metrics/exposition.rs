@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::families::{FAMILIES, Family, FamilyKind, Reader};
 use super::histogram::HistogramSnapshot;
+use super::processes::Usage;
 use super::snapshot::{BackendSnapshot, PoolSnapshot, Snapshot};
-use super::usage::Usage;
 
 /// The text format of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

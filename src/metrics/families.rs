@@ -7,19 +7,19 @@ use std::time::UNIX_EPOCH;
 
 use FamilyKind::{Counter, CounterBesideGauge, Gauge, Histogram};
 
-use super::backend_connections::{BackendConnectionCounts, ConnectionKind, LostCause};
-use super::connections::{CertificateSnapshot, ConnectionFate, HttpStatus, ShakenBy};
+use super::connections::{
+    BackendConnectionCounts, CertificateSnapshot, ConnectionFate, ConnectionKind, HttpStatus, LostCause, ShakenBy,
+};
 use super::counters::{
     ATTEMPT_KINDS, Cause, CookieKind, DIVERGENCES, DropReason, FetchResult, ResponseSource, ServerCounts, Tap, TapFate,
     Want,
 };
 use super::discovery::{MembershipChange, SourceSnapshot, SourceState};
 use super::exposition::SampleWriter;
-use super::processes::{Role, Takeover};
+use super::processes::{Role, Takeover, Usage};
 use super::snapshot::{
     BackendSnapshot, BackendState, CacheSnapshot, CatalogSnapshot, PoolSnapshot, Snapshot, ZonesSnapshot,
 };
-use super::usage::Usage;
 use crate::wire::{Rcode, Transport};
 
 /// The metrics with one name.

@@ -3,7 +3,6 @@
 #[macro_use]
 mod aggregate;
 
-mod backend_connections;
 mod carried;
 mod connections;
 pub mod counters;
@@ -12,15 +11,13 @@ pub mod exposition;
 mod families;
 mod frames;
 pub mod histogram;
-mod limited;
 pub mod processes;
 pub mod snapshot;
-mod usage;
 
 pub use aggregate::{Aggregate, Counter, Gauge};
-pub use backend_connections::{BackendConnectionCounters, BackendConnectionCounts, ConnectionKind, LostCause};
 pub use connections::{
-    CertificateSnapshot, ConnectionCounters, ConnectionCounts, ConnectionFate, HttpStatus, ShakenBy,
+    BackendConnectionCounters, BackendConnectionCounts, CertificateSnapshot, ConnectionCounters, ConnectionCounts,
+    ConnectionFate, ConnectionKind, HttpStatus, Limit, LimitCounters, LostCause, ShakenBy,
 };
 pub use counters::{
     BackendCounters, BackendCounts, Cause, CookieKind, Counters, CountersSummary, DIVERGENCES, DropReason, FetchResult,
@@ -30,10 +27,8 @@ pub use counters::{
 pub use discovery::{BackendOrder, MemberOrigin, MembershipChange, OrderWord, SourceSnapshot, SourceState};
 pub use frames::FrameSnapshot;
 pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, time_of_bucket};
-pub use limited::{Limit, LimitCounters};
-pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
+pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover, Usage};
 pub use snapshot::{
     AuthoritiesSnapshot, BackendSnapshot, BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone,
     LastReload, PoolSnapshot, ReloadSnapshot, RunSnapshot, Snapshot, ZonesSnapshot,
 };
-pub use usage::Usage;

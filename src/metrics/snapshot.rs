@@ -4,11 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::connections::CertificateSnapshot;
+use super::connections::{CertificateSnapshot, Limit};
 use super::counters::{BackendCounts, PoolCounts, ServerCounts};
 use super::discovery::{BackendOrder, MemberOrigin, SourceSnapshot};
 use super::frames::FrameSnapshot;
-use super::limited::Limit;
 use super::processes::ProcessesSnapshot;
 use crate::address::BackendAddress;
 

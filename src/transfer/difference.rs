@@ -14,10 +14,9 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::records::{Records, Soa, compare};
-use super::serial::Serial;
+use super::records::{Serial, Soa, compare};
 use crate::wire::RecordType;
-use crate::zone::Record;
+use crate::zone::{Record, Records};
 
 /// The step from one version of a zone to a later one. Each side starts with its SOA record.
 #[derive(Clone, Debug, PartialEq, Eq)]

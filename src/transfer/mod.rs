@@ -20,16 +20,15 @@ mod records;
 #[path = "tests/sample.rs"]
 mod sample;
 mod secondary;
-mod serial;
 pub mod tsig;
 mod writer;
 
+pub use crate::zone::Records;
 pub use acl::AccessList;
 pub use difference::{Difference, Inexact, Journal};
 pub use notify::{Notify, NotifyAttempts, NotifyStep, Targets, is_notify_response, read_notify, write_notify};
 pub use offer::{TransferOffer, TransferQuery, read_soa_reply, read_transfer_query, write_transfer_query};
 pub use reader::{TransferError, TransferKind, TransferProgress, TransferReader, TransferResult};
-pub use records::{Records, Soa};
+pub use records::{Serial, Soa};
 pub use secondary::{Secondary, SecondaryStep, SecondaryVersion, ZoneService};
-pub use serial::Serial;
 pub use writer::{MESSAGE_LIMIT, TransferWriter, differences, whole, write_datagram};

@@ -2,8 +2,7 @@
 
 use super::difference::{Difference, Journal};
 use super::reader::TransferKind;
-use super::records::Soa;
-use super::serial::Serial;
+use super::records::{Serial, Soa};
 use crate::wire::{
     Header, Message, Name, Opcode, Question, Rcode, RecordClass, Section, rewrite_header, write_plain_query,
 };

@@ -2,11 +2,10 @@
 //! section 4). A [`TransferReader`] checks the messages of one response. The zone store checks the zone.
 
 use super::difference::{Difference, Inexact};
-use super::records::{Records, Soa};
-use super::serial::Serial;
+use super::records::{Serial, Soa};
 use super::tsig::{ClientChain, TsigFailure};
 use crate::wire::{Message, Name, Rcode, RecordClass, RecordType, Section, SectionRecord};
-use crate::zone::Record;
+use crate::zone::{Record, Records};
 
 /// The kind of a transfer query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

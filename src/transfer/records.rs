@@ -1,93 +1,31 @@
-//! Packed storage for many records, and the view of their SOA.
+//! The order of records, the view of their SOA, and its serial number (RFC 1982).
 
 use std::cmp::Ordering;
+use std::fmt;
 
-use super::serial::Serial;
 use crate::wire::{Message, Name, Rcode, RecordType, Section, SectionRecord, eq_ignore_case, suffixes};
 use crate::zone::Record;
 
-/// Any number of records, in the order of insertion.
-#[derive(Clone, Debug, Default)]
-pub struct Records {
-    octets: Vec<u8>,
-    entries: Vec<RecordAt>,
-}
+/// A serial number. There is no total order, so there is no `Ord`: only [`Serial::is_newer_than`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Serial(pub u32);
 
-#[derive(Clone, Copy, Debug)]
-struct RecordAt {
-    start: usize,
-    owner_len: u8,
-    rdata_len: u16,
-    rtype: RecordType,
-    ttl: u32,
-}
-
-impl Records {
-    /// Makes an empty list.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Appends a record. Ignores an owner or RDATA longer than the wire form allows.
-    pub fn push(&mut self, record: Record<'_>) {
-        let (Ok(owner_len), Ok(rdata_len)) = (u8::try_from(record.owner.len()), u16::try_from(record.rdata.len()))
-        else {
-            debug_assert!(false, "a record that no message can hold");
-            return;
-        };
-        let entry = RecordAt { start: self.octets.len(), owner_len, rdata_len, rtype: record.rtype, ttl: record.ttl };
-        self.octets.extend_from_slice(record.owner);
-        self.octets.extend_from_slice(record.rdata);
-        self.entries.push(entry);
-    }
-
-    /// Returns the records in order.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Record<'_>> + ExactSizeIterator + Clone {
-        self.entries.iter().map(|entry| self.record(entry))
-    }
-
-    /// Returns the first record.
-    pub fn first(&self) -> Option<Record<'_>> {
-        self.entries.first().map(|entry| self.record(entry))
-    }
-
-    /// Returns the approximate bytes of memory that these records would use.
-    pub fn size_of<'a>(records: impl IntoIterator<Item = Record<'a>>) -> usize {
-        let octets = |record: Record<'_>| record.owner.len() + record.rdata.len() + size_of::<RecordAt>();
-        records.into_iter().map(octets).sum()
-    }
-
-    /// Returns the approximate bytes of memory.
-    pub fn size(&self) -> usize {
-        self.octets.len() + self.entries.len() * size_of::<RecordAt>()
-    }
-
-    fn record(&self, entry: &RecordAt) -> Record<'_> {
-        let owner_end = entry.start + usize::from(entry.owner_len);
-        Record {
-            owner: &self.octets[entry.start..owner_end],
-            rtype: entry.rtype,
-            ttl: entry.ttl,
-            rdata: &self.octets[owner_end..owner_end + usize::from(entry.rdata_len)],
-        }
+impl Serial {
+    /// Returns true if this version follows the other one. RFC 1982 section 3.2 leaves the order of two
+    /// serials that differ by 2^31 open. Here neither is newer, so that no two servers each take the other's
+    /// version for the newer one.
+    pub fn is_newer_than(self, other: Self) -> bool {
+        (1..HALF).contains(&self.0.wrapping_sub(other.0))
     }
 }
 
-impl<'a> FromIterator<Record<'a>> for Records {
-    fn from_iter<I: IntoIterator<Item = Record<'a>>>(records: I) -> Self {
-        let mut all = Self::new();
-        records.into_iter().for_each(|record| all.push(record));
-        all
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
-impl PartialEq for Records {
-    fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-impl Eq for Records {}
+const HALF: u32 = 1 << 31;
 
 /// Orders records by owner ignoring case (RFC 4343 section 3), type, RDATA, TTL. RFC 1995 section 2 deletes
 /// and adds whole records, so a record with another TTL is another one.
@@ -184,16 +122,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn what_is_pushed_comes_back(parts in prop::collection::vec((any::<[u8; 3]>(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..40)), 0..20)) {
-            let wanted: Vec<_> = parts
-                .iter()
-                .map(|(owner, ttl, rdata)| Record { owner, rtype: RecordType::A, ttl: *ttl, rdata })
-                .collect();
-            let records: Records = wanted.iter().copied().collect();
-            prop_assert!(records.iter().eq(wanted));
-        }
-
         #[test]
         fn any_octets_are_an_soa_or_not(octets in prop::collection::vec(any::<u8>(), 0..80)) {
             Soa::read(&octets);

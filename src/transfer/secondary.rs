@@ -21,8 +21,7 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
 
-use super::records::Soa;
-use super::serial::Serial;
+use super::records::{Serial, Soa};
 use crate::backoff::Backoff;
 
 /// The version of a zone on a secondary, and its times.

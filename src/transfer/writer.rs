@@ -190,10 +190,10 @@ const POINTER_END: u16 = 0x4000;
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::records::Records;
     use super::super::sample::{ZONE, a, soa, version};
     use super::*;
     use crate::wire::Message;
+    use crate::zone::Records;
 
     fn query() -> Vec<u8> {
         [&Header::new(7).with_counts([1, 0, 0, 0]).to_wire()[..], ZONE, b"\0\xFC\0\x01"].concat()

@@ -109,6 +109,15 @@ impl RecordBounds {
     }
 }
 
+/// Returns the records from this offset to the end of the message, or to the first that is cut short.
+pub(super) fn records(message: &[u8], mut at: usize) -> impl Iterator<Item = RecordBounds> {
+    std::iter::from_fn(move || {
+        let record = RecordBounds::read(message, at)?;
+        at = record.end;
+        Some(record)
+    })
+}
+
 /// Returns the end of the possibly compressed name at `at` if the name is valid.
 pub(super) fn skip_name(message: &[u8], at: usize) -> Option<usize> {
     // Nearly every owner in a reply is a pointer to the question, which is already checked.

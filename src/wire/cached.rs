@@ -3,15 +3,14 @@
 //! A cached message has its name folded, its ID and RD zero, AA clear, RA set, and keeps only the Extended
 //! DNS Errors of its OPT record.
 
-use std::iter;
-
-use super::body::{RecordBounds, read_name};
+use super::body::{RecordBounds, read_name, records};
 use super::codes::{ExtendedError, RecordType};
-use super::edns::{OptRecord, OptionPassing, extended_error_option};
+use super::edns::{OptRecord, OptionPassing, extended_error_option, set_length};
 use super::form::ClientForm;
 use super::header::{Flag, HEADER_LEN, Header, rewrite_header};
 use super::name::fold;
 use super::query::Query;
+use super::question::Question;
 use super::relay::{MAX_MESSAGE, write_response};
 use super::reply::Reply;
 
@@ -82,8 +81,11 @@ pub fn clamp_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
     let mut is_lowered = false;
     let mut before: Option<(RecordBounds, u32)> = None;
     let mut rrset_start = 0;
-    let mut walk = RecordWalk::of(message);
-    while let Some(record) = walk.next(message) {
+    let (start, count) = records_of(message);
+    let mut at = start;
+    for _ in 0..count {
+        let Some(record) = RecordBounds::read(message, at) else { break };
+        at = record.end;
         if record.rtype == RecordType::OPT {
             continue;
         }
@@ -103,7 +105,8 @@ pub fn clamp_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
         before = Some((record, ttl));
     }
     // The walk reads on after it set a TTL, so it ends early if the new TTL has broken a name.
-    let is_whole = walk.at == message.len() && !(is_lowered && RecordWalk::end(message) != message.len());
+    let end = |message: &[u8]| records(message, start).take(count).last().map_or(start, |record| record.end);
+    let is_whole = at == message.len() && !(is_lowered && end(message) != message.len());
     lowest.filter(|_| is_whole)
 }
 
@@ -112,8 +115,8 @@ pub fn clamp_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
 pub fn least_ttl(message: &[u8]) -> Option<u32> {
     let has_answers = Header::read(message).is_some_and(|header| header.ancount() > 0);
     let bounds = TtlBounds { min: 0, max: u32::MAX, max_negative: (!has_answers).then_some(u32::MAX) };
-    let mut walk = RecordWalk::of(message);
-    let records = iter::from_fn(|| walk.next(message)).filter(|record| record.rtype != RecordType::OPT);
+    let (start, count) = records_of(message);
+    let records = records(message, start).take(count).filter(|record| record.rtype != RecordType::OPT);
     records.map(|record| clamped_ttl(message, &record, bounds)).min()
 }
 
@@ -128,8 +131,9 @@ pub fn write_cached(
 ) {
     write_response(cached, form, own_udp_size, limit, out);
     rewrite_header(out, |header| form.adapt(header));
-    let mut walk = RecordWalk::from(cached.answers_start(), out);
-    while let Some(record) = walk.next(out) {
+    let mut at = cached.answers_start();
+    while let Some(record) = RecordBounds::read(out, at) {
+        at = record.end;
         match freshness {
             Freshness::Fresh { .. } | Freshness::Stale { .. } if record.rtype == RecordType::OPT => {}
             Freshness::Failure { .. } => {}
@@ -152,48 +156,19 @@ fn append_error(out: &mut Vec<u8>, error: ExtendedError, form: &ClientForm, limi
     if form.edns.is_none() || out.len() + option.len() > limit {
         return;
     }
-    let mut walk = RecordWalk::of(out);
-    let mut last = None;
-    while let Some(record) = walk.next(out) {
-        last = Some(record);
-    }
+    let (start, count) = records_of(out);
+    let last = records(out, start).take(count).last();
     let Some(opt) = last.filter(|record| record.rtype == RecordType::OPT) else { return };
-    let len = (opt.end - opt.rdata + option.len()) as u16;
-    if let Some(rdlength) = out.get_mut(opt.rdata - 2..opt.rdata) {
-        rdlength.copy_from_slice(&len.to_be_bytes());
-    }
+    set_length(out, opt.rdata, opt.end - opt.rdata + option.len());
     out.extend_from_slice(&option);
 }
 
-struct RecordWalk {
-    at: usize,
-    left: usize,
-}
-
-impl RecordWalk {
-    fn of(message: &[u8]) -> Self {
-        let question = super::question::Question::read(message);
-        Self::from(question.map_or(HEADER_LEN, |question| question.end()), message)
-    }
-
-    fn from(first: usize, message: &[u8]) -> Self {
-        let header = Header::read(message).unwrap_or_default();
-        let counts = [header.ancount(), header.nscount(), header.arcount()];
-        Self { at: first, left: counts.into_iter().map(usize::from).sum() }
-    }
-
-    fn end(message: &[u8]) -> usize {
-        let mut walk = Self::of(message);
-        while walk.next(message).is_some() {}
-        walk.at
-    }
-
-    fn next(&mut self, message: &[u8]) -> Option<RecordBounds> {
-        self.left = self.left.checked_sub(1)?;
-        let record = RecordBounds::read(message, self.at)?;
-        self.at = record.end;
-        Some(record)
-    }
+/// Returns the offset of the first record, and the number of records.
+fn records_of(message: &[u8]) -> (usize, usize) {
+    let header = Header::read(message).unwrap_or_default();
+    let counts = [header.ancount(), header.nscount(), header.arcount()];
+    let start = Question::read(message).map_or(HEADER_LEN, |question| question.end());
+    (start, counts.into_iter().map(usize::from).sum())
 }
 
 fn clamped_ttl(message: &[u8], record: &RecordBounds, bounds: TtlBounds) -> u32 {
@@ -339,8 +314,8 @@ mod tests {
             let mut octets = message(REPLY, [1, ttls.len() as u16, 0, 0], &[QUESTION, &records]);
             let lowest = clamp_ttls(&mut octets, bounds);
             assert_eq!(lowest, expected.iter().min().copied(), "{ttls:?}");
-            let mut walk = RecordWalk::of(&octets);
-            let found: Vec<_> = iter::from_fn(|| walk.next(&octets)).map(|record| ttl_of(&octets, &record)).collect();
+            let kept = super::super::body::records(&octets, RECORDS);
+            let found: Vec<_> = kept.map(|record| ttl_of(&octets, &record)).collect();
             assert_eq!(found, expected, "{ttls:?}");
         };
         check(&[], FREE, &[]);

@@ -1,8 +1,8 @@
 //! The category and name under which response rate limiting (RRL) counts a response.
 
-use super::body::{RecordBounds, labels_of_name};
+use super::body::{labels_of_name, records};
 use super::codes::{Rcode, RecordType};
-use super::header::{HEADER_LEN, Header};
+use super::header::Header;
 use super::name::{labels, suffixes};
 use super::question::Question;
 
@@ -43,7 +43,8 @@ impl<'a> ResponseSubject<'a> {
         if rcode == Rcode::NOERROR && (header.ancount() > 0 || header.is_authoritative() || header.nscount() == 0) {
             return answer;
         }
-        let authority = authority_record(response, header, question.end().max(HEADER_LEN));
+        let authority = records(response, question.end()).nth(header.ancount().into());
+        let authority = authority.filter(|_| header.nscount() > 0);
         let is_referral = rcode == Rcode::NOERROR && authority.is_some_and(|record| record.rtype == RecordType::NS);
         if rcode == Rcode::NOERROR && !is_referral {
             return answer;
@@ -53,14 +54,6 @@ impl<'a> ResponseSubject<'a> {
         let above = labels(question.qname()).count().saturating_sub(depth);
         Self { category, name: suffixes(question.qname()).nth(above).unwrap_or(ROOT) }
     }
-}
-
-fn authority_record(response: &[u8], header: Header, records: usize) -> Option<RecordBounds> {
-    let mut at = records;
-    for _ in 0..header.ancount() {
-        at = RecordBounds::read(response, at)?.end;
-    }
-    RecordBounds::read(response, at).filter(|_| header.nscount() > 0)
 }
 
 const ROOT: &[u8] = &[0];

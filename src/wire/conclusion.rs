@@ -1,6 +1,5 @@
 //! The conclusion of a reply: data, no data, a referral, or a failure.
 
-use super::body::RecordBounds;
 use super::codes::{Rcode, RecordType};
 use super::reply::Reply;
 
@@ -40,17 +39,7 @@ impl Reply<'_> {
         let Some(qtype) = self.question().map(|question| question.qtype()) else {
             return false;
         };
-        let mut at = self.answers_start();
-        while at < self.authority_start() {
-            let Some(record) = RecordBounds::read(self.as_wire(), at) else {
-                return false;
-            };
-            if record.rtype == qtype || qtype == RecordType::ANY {
-                return true;
-            }
-            at = record.end;
-        }
-        false
+        self.answers().any(|record| record.rtype == qtype || qtype == RecordType::ANY)
     }
 }
 

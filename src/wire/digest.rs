@@ -26,15 +26,9 @@ impl ReplyDigest {
         }
         let message = reply.as_wire();
         let mut sum = u64::from(reply.rcode().0);
-        let mut at = reply.answers_start();
-        while at < reply.authority_start()
-            && let Some(record) = RecordBounds::read(message, at)
-        {
-            if record.rtype != RecordType::RRSIG {
-                // A sum does not depend on the order. Unlike XOR, it does not cancel two equal records.
-                sum = sum.wrapping_add(hash_record(message, &record));
-            }
-            at = record.end;
+        for record in reply.answers().filter(|record| record.rtype != RecordType::RRSIG) {
+            // A sum does not depend on the order. Unlike XOR, it does not cancel two equal records.
+            sum = sum.wrapping_add(hash_record(message, &record));
         }
         let folded = (sum ^ sum >> 32) as u32;
         Some(Self(NonZeroU32::new(folded).unwrap_or(NonZeroU32::MIN)))

@@ -159,15 +159,14 @@ impl<'a> OptRecord<'a> {
 
     /// Appends the record and leaves out options with which the message would be longer than `limit` bytes.
     pub(super) fn append_within(&self, limit: usize, out: &mut Vec<u8>) {
-        let length_at = out.len() + OPT_FIXED_LEN - 2;
+        let options_at = out.len() + OPT_FIXED_LEN;
         Self { options: &[], ..*self }.append(out);
         for (code, data) in self.passing_options() {
             if out.len() + usize::from(OPTION_FIXED_LEN) + data.len() <= limit {
                 append_option(code, data, out);
             }
         }
-        let length = (out.len() - length_at - 2) as u16;
-        out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+        set_rest_length(out, options_at);
     }
 
     #[inline]
@@ -233,6 +232,25 @@ impl OptionPassing {
 /// (padding is of one message), RFC 7871 section 7 (client subnet needs to be configured).
 fn is_about_hop(code: OptionCode) -> bool {
     matches!(code, OptionCode::COOKIE | OptionCode::TCP_KEEPALIVE | OptionCode::PADDING | OptionCode::CLIENT_SUBNET)
+}
+
+/// Writes the length of the data that begins at this offset into the two bytes before it.
+pub(super) fn set_length(message: &mut [u8], at: usize, length: usize) {
+    if let Some(octets) = at.checked_sub(2).and_then(|start| message.get_mut(start..at)) {
+        octets.copy_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
+    }
+}
+
+/// Writes the length of the data from this offset to the end of the message into the two bytes before it.
+pub(super) fn set_rest_length(message: &mut [u8], at: usize) {
+    let length = message.len().saturating_sub(at);
+    set_length(message, at, length);
+}
+
+/// An option without data.
+pub(super) fn empty_option(code: OptionCode) -> [u8; 4] {
+    let [c0, c1] = code.0.to_be_bytes();
+    [c0, c1, 0, 0]
 }
 
 pub(super) fn extended_error_option(error: ExtendedError) -> [u8; 6] {

@@ -3,18 +3,18 @@
 //! Records behind an OPT record move when it is removed or changes its length. Compression pointers to names
 //! before it stay valid. Other pointers are expanded.
 
-use super::body::{NamePiece, RecordBounds, skip_name};
+use super::body::{NamePiece, RecordBounds, records, skip_name};
+use super::edns::set_rest_length;
 use super::rdata::{NameRule, RdataForm};
 
 /// Appends the records of a valid `message` from `from` to its end to `out`, which equals `message` before
 /// `fixed`. Stops when `out` is longer than `limit`, because uncompressed names may be much longer.
 pub(super) fn append_records(message: &[u8], from: usize, fixed: usize, limit: usize, out: &mut Vec<u8>) {
-    let mut at = from;
-    while out.len() <= limit
-        && let Some(record) = RecordBounds::read(message, at)
-    {
+    for record in records(message, from) {
+        if out.len() > limit {
+            break;
+        }
         append_record(message, &record, fixed, out);
-        at = record.end;
     }
 }
 
@@ -28,10 +28,7 @@ fn append_record(message: &[u8], record: &RecordBounds, fixed: usize, out: &mut 
         append_octets(message, record.rdata, record.end, out);
     }
     // Only a record that is over any limit, and so is not sent, can be over this one.
-    let rdlength = u16::try_from(out.len() - rdata).unwrap_or(u16::MAX);
-    if let Some(octets) = out.get_mut(rdata - 2..rdata) {
-        octets.copy_from_slice(&rdlength.to_be_bytes());
-    }
+    set_rest_length(out, rdata);
 }
 
 /// Appends RDATA and expands its names if its type allows compression. Returns `None` if the RDATA does not

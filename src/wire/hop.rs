@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use super::codes::OptionCode;
-use super::edns::{Edns, OPT_FIXED_LEN, append_option};
+use super::edns::{Edns, OPT_FIXED_LEN, OptRecord, Options, append_option, empty_option, set_length, set_rest_length};
+use super::header::Header;
+use super::question::Question;
 use super::relay::MAX_MESSAGE;
 use super::reply::read_reply;
 
@@ -79,13 +81,71 @@ pub fn append_hop_options(response: &mut Vec<u8>, keepalive: Option<Duration>, b
         let zeros = vec![0; padded - response.len() - OPTION_LEN];
         append_option(OptionCode::PADDING, &zeros, response);
     }
-    // The length of the RDATA is in the last bytes of the fixed part.
     let end = opt.start + OPT_FIXED_LEN;
-    let rdlength = (response.len() - end) as u16;
-    if let Some(place) = response.get_mut(end - 2..end) {
-        place.copy_from_slice(&rdlength.to_be_bytes());
+    set_rest_length(response, end);
+}
+
+/// Adds the keepalive option to a query to a backend, if an OPT record follows the question. Padding shrinks
+/// so that the length stays the same. A query with too little padding stays unchanged.
+pub fn ask_keepalive(query: &mut Vec<u8>) {
+    let Some(opt_at) = Question::read(query).map(|question| question.end()) else { return };
+    let options_at = opt_at + OPT_FIXED_LEN;
+    let has_opt = Header::read(query).is_some_and(|header| header.arcount() > 0);
+    let Some(options) = query.get(options_at..).filter(|_| has_opt) else { return };
+    // `pad_query` is the last step of writing a query, so padding is the last option.
+    let padding = Options::of(options).last().filter(|(code, _)| *code == OptionCode::PADDING);
+    let padding = padding.map(|(_, data)| data.len());
+    // RFC 7828 section 3.2.1: a client leaves the timeout out.
+    let option = empty_option(OptionCode::TCP_KEEPALIVE);
+    let Some(padding) = padding else {
+        query.extend_from_slice(&option);
+        return set_rest_length(query, options_at);
+    };
+    let Some(left) = padding.checked_sub(option.len()) else { return };
+    let padding_at = query.len() - padding - option.len();
+    query.truncate(query.len() - option.len());
+    query.splice(padding_at..padding_at, option);
+    set_length(query, padding_at + 2 * option.len(), left);
+}
+
+/// Returns the idle timeout of the connection, if this reply states it (RFC 7828 section 3.1).
+pub fn stated_keepalive(reply: &[u8]) -> Option<Duration> {
+    let mut options = read_reply(reply).ok()?.edns()?.iter_options();
+    let (_, data) = options.find(|(code, _)| *code == OptionCode::TCP_KEEPALIVE)?;
+    let &[high, low] = data else { return None };
+    Some(Duration::from_millis(100) * u32::from(u16::from_be_bytes([high, low])))
+}
+
+/// Adds an OPT record to a query to a backend that has none, that is, if `opt_at` is the end of the query.
+pub fn add_opt(query: &mut Vec<u8>, opt_at: usize, own_udp_size: u16) {
+    if opt_at < query.len() {
+        return;
+    }
+    OptRecord::new(own_udp_size, false).append(query);
+    // RFC 1035 section 4.1.1: ARCOUNT. No record of the client is forwarded.
+    if let Some(arcount) = query.get_mut(10..12) {
+        arcount.copy_from_slice(&[0, 1]);
     }
 }
+
+/// Pads a query to a multiple of `block` bytes. Its last record is the OPT at `opt_at`; if `opt_at` is the
+/// end, there is none and the query stays unchanged. Call it last: later additions are not counted.
+pub fn pad_query(query: &mut Vec<u8>, opt_at: usize, block: usize) {
+    let options = opt_at + OPT_FIXED_LEN;
+    if query.len() < options {
+        return;
+    }
+    let unpadded = query.len() + OPTION_LEN;
+    let padding = unpadded.next_multiple_of(block) - unpadded;
+    query.extend_from_slice(&empty_option(OptionCode::PADDING));
+    set_length(query, unpadded, padding);
+    // RFC 7830 section 3: zeros, because other bytes gain nothing.
+    query.resize(unpadded + padding, 0);
+    set_rest_length(query, options);
+}
+
+/// The length of padded queries is a multiple of this (RFC 8467 section 4.1).
+pub const QUERY_BLOCK: usize = 128;
 
 /// The length of an encrypted response with padding is a multiple of this (RFC 8467 section 4.1).
 pub const RESPONSE_BLOCK: usize = 468;
@@ -98,6 +158,12 @@ const VERSION: u8 = 1;
 const PADDING: u8 = 2;
 const KEEPALIVE: u8 = 4;
 
+#[cfg(test)]
+#[path = "tests/keepalive.rs"]
+mod keepalive_tests;
+#[cfg(test)]
+#[path = "tests/padding.rs"]
+mod padding_tests;
 #[cfg(test)]
 mod tests {
     use super::super::sample::{QUESTION, message};

@@ -29,9 +29,7 @@ mod form;
 mod hash;
 mod header;
 mod hop;
-mod keepalive;
 mod name;
-mod padding;
 mod query;
 mod question;
 mod rdata;
@@ -59,10 +57,10 @@ pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, ask_authentic, rewrite_header, set_id};
-pub use hop::{Asks, RESPONSE_BLOCK, append_hop_options};
-pub use keepalive::{ask_keepalive, stated_keepalive};
+pub use hop::{
+    Asks, QUERY_BLOCK, RESPONSE_BLOCK, add_opt, append_hop_options, ask_keepalive, pad_query, stated_keepalive,
+};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
-pub use padding::{QUERY_BLOCK, add_opt, pad_query};
 pub use query::{
     OwnEdns, Query, QueryRejection, QuestionFlags, QuestionKey, add_cookie, read_query, write_own_query,
     write_plain_query, write_query, write_recursive_query, write_without_opt,

@@ -54,11 +54,7 @@ impl Name {
 
     /// Returns the name without its first label; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
-        let wire = suffixes(self.as_wire()).nth(1)?;
-        let mut name = Self::root();
-        name.octets[..wire.len()].copy_from_slice(wire);
-        name.len = wire.len() as u8;
-        Some(name)
+        Self::from_wire(suffixes(self.as_wire()).nth(1)?).ok()
     }
 
     /// Returns the labels from left to right, without the root.

@@ -3,11 +3,11 @@
 use super::body::MessageBounds;
 use super::codes::{Opcode, OptionCode, Rcode, RecordClass, RecordType};
 use super::cookie::CookiePair;
-use super::edns::{Edns, OPT_FIXED_LEN, OptRecord, OptionPassing};
+use super::edns::{Edns, OPT_FIXED_LEN, OptRecord, OptionPassing, empty_option, set_rest_length};
 use super::form::udp_limit;
 use super::header::{Flag, Header, rewrite_header};
+use super::hop::add_opt;
 use super::name::{Name, fold};
-use super::padding::add_opt;
 use super::question::Question;
 
 /// A completely checked query of a client.
@@ -184,10 +184,7 @@ pub fn add_cookie(query: &mut Vec<u8>, opt_at: usize, cookie: &CookiePair, own_u
         query.truncate(options);
     }
     cookie.append(query);
-    let length = query.len().saturating_sub(options) as u16;
-    if let Some(rdlength) = query.get_mut(options - 2..options) {
-        rdlength.copy_from_slice(&length.to_be_bytes());
-    }
+    set_rest_length(query, options);
 }
 
 /// The key under which queries share a race, as bytes: the folded question, RD, CD and DO.
@@ -279,14 +276,10 @@ pub fn write_own_query(id: u16, question: &[u8], flags: QuestionFlags, edns: Opt
     out.extend_from_slice(&header.to_wire());
     out.extend_from_slice(question);
     if let Some(edns) = edns {
-        let options = if edns.wants_version { &version_asked()[..] } else { &[] };
+        let version = empty_option(OptionCode::ZONEVERSION);
+        let options = if edns.wants_version { &version[..] } else { &[] };
         OptRecord::new(edns.udp_size, flags.dnssec_ok()).with_options(options, OptionPassing::All).append(out);
     }
-}
-
-fn version_asked() -> [u8; 4] {
-    let [c0, c1] = OptionCode::ZONEVERSION.0.to_be_bytes();
-    [c0, c1, 0, 0]
 }
 
 /// Writes a query with RD=1 for a resolver into `out`, with an OPT record if `opt` is set.

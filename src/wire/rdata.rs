@@ -146,74 +146,6 @@ impl RdataForm {
         Self { fields, name_rule, octets, strings, names }
     }
 
-    /// Returns the form of a type; `None` if it is not known.
-    pub const fn of(rtype: RecordType) -> Option<&'static Self> {
-        use Field::*;
-        use NameRule::{AnyCase, AsTheyAre, Compressed, MayComeCompressed};
-        macro_rules! forms {
-            ($($($rtype:ident)|+ => $rule:ident: $($field:expr),*;)*) => {
-                match rtype {
-                    $($(RecordType::$rtype)|+ => const { &Self::new($rule, &[$($field),*]) },)*
-                    _ => return None,
-                }
-            };
-        }
-        Some(forms! {
-            A => AsTheyAre: Ipv4;
-            AAAA => AsTheyAre: Ipv6;
-            NS | MD | MF | CNAME | MB | MG | MR | PTR => Compressed: Name;
-            DNAME => MayComeCompressed: Name;
-            NXT => MayComeCompressed: Name, Opaque;
-            SOA => Compressed: Name, Name, U32, Period, Period, Period, Period;
-            HINFO => AsTheyAre: Text, Text;
-            MINFO => Compressed: Name, Name;
-            RP => MayComeCompressed: Name, Name;
-            TALINK => AsTheyAre: Name, Name;
-            MX => Compressed: U16, Name;
-            AFSDB | RT | KX => MayComeCompressed: U16, Name;
-            LP => AsTheyAre: U16, Name;
-            TXT | SPF | NINFO | AVC | RESINFO | WALLET | CLA => AsTheyAre: Texts;
-            X25 => AsTheyAre: Text;
-            ISDN => AsTheyAre: Text, OptionalText;
-            NSAP => AsTheyAre: Nsap;
-            PX => MayComeCompressed: U16, Name, Name;
-            GPOS => AsTheyAre: Text, Text, Text;
-            LOC => AsTheyAre: Location;
-            EID | NIMLOC => AsTheyAre: Hex;
-            SRV => MayComeCompressed: U16, U16, U16, Name;
-            NAPTR => MayComeCompressed: U16, U16, Text, Text, Text, Name;
-            CERT => AsTheyAre: Code16(CERTIFICATES), U16, Code8(ALGORITHMS), Base64;
-            APL => AsTheyAre: Prefixes;
-            DS | CDS | DLV | TA => AsTheyAre: U16, Code8(ALGORITHMS), U8, Hex;
-            SSHFP => AsTheyAre: U8, U8, Hex;
-            IPSECKEY => AsTheyAre: U8, IpsecGateway, OptionalBase64;
-            SIG => MayComeCompressed: Type, Code8(ALGORITHMS), U8, Period, Time, Time, U16, Name, Base64;
-            RRSIG => AnyCase: Type, Code8(ALGORITHMS), U8, Period, Time, Time, U16, Name, Base64;
-            NSEC => AsTheyAre: Name, Types;
-            // A KEY may be empty (RFC 2535 section 3.1.2).
-            KEY => AsTheyAre: U16, U8, Code8(ALGORITHMS), OptionalBase64;
-            DNSKEY | CDNSKEY | RKEY => AsTheyAre: U16, U8, Code8(ALGORITHMS), Base64;
-            DHCID | OPENPGPKEY | HHIT | BRID => AsTheyAre: Base64;
-            NSEC3 => AsTheyAre: U8, U8, U16, Salt, Hash, Types;
-            NSEC3PARAM => AsTheyAre: U8, U8, U16, Salt;
-            TLSA | SMIMEA => AsTheyAre: U8, U8, U8, Hex;
-            HIP => AsTheyAre: HostIdentity, Names;
-            CSYNC => AsTheyAre: U32, U16, Types;
-            ZONEMD => AsTheyAre: U32, U8, U8, Hex;
-            SVCB | HTTPS => AsTheyAre: U16, Name, Parameters;
-            DSYNC => AsTheyAre: Type, Code8(SCHEMES), U16, Name;
-            NID | L64 => AsTheyAre: U16, Groups { count: 4, octets: 2, separator: ':' };
-            L32 => AsTheyAre: U16, Ipv4;
-            EUI48 => AsTheyAre: Groups { count: 6, octets: 1, separator: '-' };
-            EUI64 => AsTheyAre: Groups { count: 8, octets: 1, separator: '-' };
-            URI => AsTheyAre: U16, U16, Rest;
-            CAA => AsTheyAre: U8, Tag, Rest;
-            DOA => AsTheyAre: U32, U32, U8, Text, DashBase64;
-            AMTRELAY => AsTheyAre: U8, Relay;
-            IPN => AsTheyAre: U64;
-        })
-    }
-
     /// Returns the form of a type whose names hedgerow compresses. One bit decides for most types.
     #[inline]
     pub fn of_compressed(rtype: RecordType) -> Option<&'static Self> {
@@ -244,6 +176,78 @@ impl RdataForm {
         let is_same = |range: std::ops::Range<usize>| a.get(range.clone()) == b.get(range);
         Some(is_same(0..from) && is_same(to..a.len()) && eq_ignore_case(a.get(from..to)?, b.get(from..to)?))
     }
+}
+
+/// Defines the form of each type from `TYPE | TYPE => rule of names: fields;` lines.
+macro_rules! forms {
+    ($($($rtype:ident)|+ => $rule:ident: $($field:expr),*;)*) => {
+        impl RdataForm {
+            /// Returns the form of a type; `None` if it is not known.
+            pub const fn of(rtype: RecordType) -> Option<&'static Self> {
+                use Field::*;
+                use NameRule::{AnyCase, AsTheyAre, Compressed, MayComeCompressed};
+                match rtype {
+                    $($(RecordType::$rtype)|+ => Some(const { &Self::new($rule, &[$($field),*]) }),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+forms! {
+    A => AsTheyAre: Ipv4;
+    AAAA => AsTheyAre: Ipv6;
+    NS | MD | MF | CNAME | MB | MG | MR | PTR => Compressed: Name;
+    DNAME => MayComeCompressed: Name;
+    NXT => MayComeCompressed: Name, Opaque;
+    SOA => Compressed: Name, Name, U32, Period, Period, Period, Period;
+    HINFO => AsTheyAre: Text, Text;
+    MINFO => Compressed: Name, Name;
+    RP => MayComeCompressed: Name, Name;
+    TALINK => AsTheyAre: Name, Name;
+    MX => Compressed: U16, Name;
+    AFSDB | RT | KX => MayComeCompressed: U16, Name;
+    LP => AsTheyAre: U16, Name;
+    TXT | SPF | NINFO | AVC | RESINFO | WALLET | CLA => AsTheyAre: Texts;
+    X25 => AsTheyAre: Text;
+    ISDN => AsTheyAre: Text, OptionalText;
+    NSAP => AsTheyAre: Nsap;
+    PX => MayComeCompressed: U16, Name, Name;
+    GPOS => AsTheyAre: Text, Text, Text;
+    LOC => AsTheyAre: Location;
+    EID | NIMLOC => AsTheyAre: Hex;
+    SRV => MayComeCompressed: U16, U16, U16, Name;
+    NAPTR => MayComeCompressed: U16, U16, Text, Text, Text, Name;
+    CERT => AsTheyAre: Code16(CERTIFICATES), U16, Code8(ALGORITHMS), Base64;
+    APL => AsTheyAre: Prefixes;
+    DS | CDS | DLV | TA => AsTheyAre: U16, Code8(ALGORITHMS), U8, Hex;
+    SSHFP => AsTheyAre: U8, U8, Hex;
+    IPSECKEY => AsTheyAre: U8, IpsecGateway, OptionalBase64;
+    SIG => MayComeCompressed: Type, Code8(ALGORITHMS), U8, Period, Time, Time, U16, Name, Base64;
+    RRSIG => AnyCase: Type, Code8(ALGORITHMS), U8, Period, Time, Time, U16, Name, Base64;
+    NSEC => AsTheyAre: Name, Types;
+    // A KEY may be empty (RFC 2535 section 3.1.2).
+    KEY => AsTheyAre: U16, U8, Code8(ALGORITHMS), OptionalBase64;
+    DNSKEY | CDNSKEY | RKEY => AsTheyAre: U16, U8, Code8(ALGORITHMS), Base64;
+    DHCID | OPENPGPKEY | HHIT | BRID => AsTheyAre: Base64;
+    NSEC3 => AsTheyAre: U8, U8, U16, Salt, Hash, Types;
+    NSEC3PARAM => AsTheyAre: U8, U8, U16, Salt;
+    TLSA | SMIMEA => AsTheyAre: U8, U8, U8, Hex;
+    HIP => AsTheyAre: HostIdentity, Names;
+    CSYNC => AsTheyAre: U32, U16, Types;
+    ZONEMD => AsTheyAre: U32, U8, U8, Hex;
+    SVCB | HTTPS => AsTheyAre: U16, Name, Parameters;
+    DSYNC => AsTheyAre: Type, Code8(SCHEMES), U16, Name;
+    NID | L64 => AsTheyAre: U16, Groups { count: 4, octets: 2, separator: ':' };
+    L32 => AsTheyAre: U16, Ipv4;
+    EUI48 => AsTheyAre: Groups { count: 6, octets: 1, separator: '-' };
+    EUI64 => AsTheyAre: Groups { count: 8, octets: 1, separator: '-' };
+    URI => AsTheyAre: U16, U16, Rest;
+    CAA => AsTheyAre: U8, Tag, Rest;
+    DOA => AsTheyAre: U32, U32, U8, Text, DashBase64;
+    AMTRELAY => AsTheyAre: U8, Relay;
+    IPN => AsTheyAre: U64;
 }
 
 /// Returns true if two RDATA of one type are equal, ignoring the case of names where it does not count.

@@ -4,7 +4,7 @@
 //! parts in order of their value to the client: EDE, then optional additional records, then, with TC, all
 //! records.
 
-use super::body::{RecordBounds, read_name};
+use super::body::{read_name, records};
 use super::codes::Rcode;
 use super::edns::{OptRecord, OptionPassing};
 use super::expand;
@@ -141,21 +141,17 @@ fn append_without_opt(reply: &Reply<'_>, limit: usize, out: &mut Vec<u8>) {
 /// remain. RFC 2181 section 9: an RRset that does not fit is removed as a whole, or the client would take the
 /// rest for all of it.
 fn drop_additional(out: &mut Vec<u8>, additional: usize, room: usize) -> u16 {
-    let mut kept = 0;
-    let mut at = additional;
     let mut rrset = None;
     let mut rrset_start = (additional, 0);
-    while let Some(record) = RecordBounds::read(out, at) {
-        let key = Some((read_name(out, at).map(|owner| owner.folded()), record.rtype));
+    for (kept, record) in (0..).zip(records(out, additional)) {
+        let key = Some((read_name(out, record.start).map(|owner| owner.folded()), record.rtype));
         if key != rrset {
             rrset = key;
-            rrset_start = (at, kept);
+            rrset_start = (record.start, kept);
         }
         if record.end > room {
             break;
         }
-        kept += 1;
-        at = record.end;
     }
     let (end, kept) = rrset_start;
     out.truncate(end);

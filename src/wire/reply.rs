@@ -1,6 +1,6 @@
 //! Replies of backends: complete checks, and the kind of a reply.
 
-use super::body::{MessageBounds, OptBounds};
+use super::body::{MessageBounds, OptBounds, RecordBounds, records};
 use super::codes::{ExtendedError, Opcode, OptionCode, Rcode};
 use super::cookie::CookieOption;
 use super::edns::Edns;
@@ -167,6 +167,11 @@ impl<'a> Reply<'a> {
     /// Returns the offset of the additional section.
     pub fn additional_start(&self) -> usize {
         self.body.additional
+    }
+
+    /// The records of the answer section.
+    pub(super) fn answers(&self) -> impl Iterator<Item = RecordBounds> + use<'a> {
+        records(self.message, self.body.answers).take(self.header.ancount().into())
     }
 
     pub(super) fn opt(&self) -> Option<OptBounds<'a>> {

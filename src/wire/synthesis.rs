@@ -1,6 +1,6 @@
 //! Responses without records that hedgerow makes, because no backend replied or the message was rejected.
 
-use super::body::{OptBounds, RecordBounds};
+use super::body::{OptBounds, records};
 use super::codes::{ExtendedError, Opcode, Rcode, RecordType};
 use super::cookie::Cookie;
 use super::edns::{Edns, MAX_ERROR, OptRecord, OptionPassing, extended_error_with_text};
@@ -103,22 +103,16 @@ fn echoed_question(message: &[u8], header: Header) -> Option<Question<'_>> {
 }
 
 /// Finds the single OPT record of a message that need not be valid behind its question.
-fn find_opt(message: &[u8], header: Header, records: usize) -> Option<OptBounds<'_>> {
+fn find_opt(message: &[u8], header: Header, at: usize) -> Option<OptBounds<'_>> {
     let before = usize::from(header.ancount()) + usize::from(header.nscount());
     let all = before + usize::from(header.arcount());
+    let records = records(message, at).take(all).enumerate();
     let mut found = None;
-    let mut at = records;
-    for index in 0..all {
-        let Some(record) = RecordBounds::read(message, at) else {
-            break;
-        };
-        if record.rtype == RecordType::OPT {
-            let opt = OptBounds::read(message, &record)?;
-            if index < before || found.replace(opt).is_some() {
-                return None;
-            }
+    for (index, record) in records.filter(|(_, record)| record.rtype == RecordType::OPT) {
+        let opt = OptBounds::read(message, &record)?;
+        if index < before || found.replace(opt).is_some() {
+            return None;
         }
-        at = record.end;
     }
     found
 }

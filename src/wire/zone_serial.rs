@@ -3,9 +3,9 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::body::{RecordBounds, hash_name, read_name, skip_name};
+use super::body::{hash_name, read_name, records, skip_name};
 use super::codes::{OptionCode, Rcode, RecordType};
-use super::edns::{OPT_FIXED_LEN, Options};
+use super::edns::{OPT_FIXED_LEN, Options, empty_option, set_rest_length};
 use super::header::HEADER_LEN;
 use super::name::{Name, suffixes};
 use super::query::MIN_LIMIT;
@@ -80,19 +80,13 @@ impl<'a> Reply<'a> {
         self.soa_serial(self.authority_start(), self.header().nscount())
     }
 
-    fn soa_serial(&self, mut at: usize, records: u16) -> Option<ReportedSerial<'a>> {
+    fn soa_serial(&self, at: usize, count: u16) -> Option<ReportedSerial<'a>> {
         let message = self.as_wire();
-        for _ in 0..records {
-            let record = RecordBounds::read(message, at)?;
-            if record.rtype == RecordType::SOA {
-                // RFC 1035 section 3.3.13: two names, and the serial number.
-                let serial = skip_name(message, skip_name(message, record.rdata)?)?;
-                let serial = message.get(serial..record.end)?.first_chunk()?;
-                return Some(ReportedSerial { message, zone_at: record.start, serial: u32::from_be_bytes(*serial) });
-            }
-            at = record.end;
-        }
-        None
+        let record = records(message, at).take(count.into()).find(|record| record.rtype == RecordType::SOA)?;
+        // RFC 1035 section 3.3.13: two names, and the serial number.
+        let serial = skip_name(message, skip_name(message, record.rdata)?)?;
+        let serial = message.get(serial..record.end)?.first_chunk()?;
+        Some(ReportedSerial { message, zone_at: record.start, serial: u32::from_be_bytes(*serial) })
     }
 
     /// Returns the version in the ZONEVERSION option, which names the zone by a count of QNAME labels.
@@ -115,17 +109,13 @@ pub fn ask_zone_version(query: &mut Vec<u8>, opt_at: usize, own_udp_size: u16) {
     let options_at = opt_at + OPT_FIXED_LEN;
     let Some(options) = query.get(options_at..) else { return };
     let is_asked = Options::of(options).any(|(code, _)| code == OptionCode::ZONEVERSION);
-    if is_asked || query.len() + OPTION.len() > usize::from(own_udp_size).max(MIN_LIMIT) {
+    let option = empty_option(OptionCode::ZONEVERSION);
+    if is_asked || query.len() + option.len() > usize::from(own_udp_size).max(MIN_LIMIT) {
         return;
     }
-    query.extend_from_slice(&OPTION);
-    let length = (query.len() - options_at) as u16;
-    if let Some(rdlength) = query.get_mut(options_at - 2..options_at) {
-        rdlength.copy_from_slice(&length.to_be_bytes());
-    }
+    query.extend_from_slice(&option);
+    set_rest_length(query, options_at);
 }
-
-const OPTION: [u8; 4] = [0, OptionCode::ZONEVERSION.0 as u8, 0, 0];
 
 /// TYPE: the version is the serial number of the SOA record (RFC 9660 section 2.1.1).
 const SOA_SERIAL: u8 = 0;

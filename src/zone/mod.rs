@@ -31,7 +31,7 @@ pub use load::{
     TableErrors, TablesBuilder, ZoneBuilder, ZoneError, ZoneWarning, is_master_file, master, read_table,
 };
 pub use rdata::rdata_to_text;
-pub use store::record::{FilePlace, Record, RecordBatch};
+pub use store::record::{FilePlace, Record, RecordBatch, Records};
 pub use store::seed_hashes;
 pub use tables::{Miss, Tables};
 pub use zone::Zone;

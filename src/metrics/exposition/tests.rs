@@ -3,13 +3,11 @@
 use std::time::SystemTime;
 
 use super::super::aggregate::{Aggregate, Gauge};
-use super::super::backend_connections::BackendConnectionCounts;
-use super::super::connections::{CertificateSnapshot, ConnectionCounts};
+use super::super::connections::{BackendConnectionCounts, CertificateSnapshot, ConnectionCounts, Limit};
 use super::super::counters::{BackendCounts, PendingCounts, PoolCounts, ServerCounts};
 use super::super::discovery::{MemberOrigin, SourceSnapshot, SourceState};
 use super::super::frames::FrameSnapshot;
 use super::super::histogram::Histogram;
-use super::super::limited::Limit;
 use super::super::processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot};
 use super::super::snapshot::{
     AuthoritiesSnapshot, BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone, LastReload,

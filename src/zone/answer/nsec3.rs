@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use data_encoding::BASE32_DNSSEC;
 use sha1::{Digest, Sha1};
 
 use crate::wire::RecordType;
@@ -59,7 +60,9 @@ impl Nsec3Chain {
         for _ in 0..self.iterations {
             digest = Sha1::new().chain_update(digest).chain_update(&self.salt).finalize();
         }
-        base32(&digest.into())
+        let mut label = [0; 32];
+        BASE32_DNSSEC.encode_mut(&digest, &mut label);
+        label
     }
 }
 
@@ -85,20 +88,6 @@ impl<'a> Params<'a> {
         (self.iterations, self.salt) == (other.iterations, other.salt)
     }
 }
-
-/// Encodes a digest in Base32 (RFC 4648 section 7), whose characters sort like the bytes.
-fn base32(digest: &[u8; 20]) -> HashLabel {
-    let mut label = [0; 32];
-    for (text, octets) in label.chunks_mut(8).zip(digest.chunks(5)) {
-        let bits = octets.iter().fold(0_u64, |bits, octet| bits << 8 | u64::from(*octet));
-        for (place, letter) in text.iter_mut().enumerate() {
-            *letter = ALPHABET[(bits >> (35 - 5 * place)) as usize & 31];
-        }
-    }
-    label
-}
-
-const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
 const SHA1: u8 = 1;
 

@@ -6,10 +6,8 @@ mod diagnostics;
 pub(super) mod error;
 pub mod master;
 mod table;
-mod tables;
 
 pub use builder::{DeferredZoneBuilder, ZoneBuilder};
 pub use diagnostics::{Diagnostic, DiagnosticList, Diagnostics, ZoneError, ZoneWarning};
 pub use error::{FileError, FileErrors, FileProblem, LineError};
-pub use table::{TableErrors, is_master_file, read_table};
-pub use tables::TablesBuilder;
+pub use table::{TableErrors, TablesBuilder, is_master_file, read_table};

@@ -1,5 +1,7 @@
 //! Signature times: `YYYYMMDDHHmmSS` in UTC, or seconds since 1970 (RFC 4034 section 3.2).
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use crate::zone::load::master::number;
 
 /// Reads a time. Dates after 2106 wrap around like serial numbers (RFC 4034 section 3.1.5).
@@ -8,52 +10,15 @@ pub(super) fn read(text: &[u8]) -> Option<u32> {
     if text.len() != 14 {
         return number(text).and_then(|seconds| u32::try_from(seconds).ok());
     }
-    let field = |from: usize, to: usize| number(text.get(from..to)?);
-    let (year, month, day) = (field(0, 4)?, field(4, 6)?, field(6, 8)?);
-    let (hour, minute, second) = (field(8, 10)?, field(10, 12)?, field(12, 14)?);
-    let valid = year >= 1970
-        && (1..=12).contains(&month)
-        && (1..=days_of_month(year, month)).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second < 60;
-    if !valid {
-        return None;
-    }
-    let days = (1970..year).map(days_of_year).sum::<u64>()
-        + (1..month).map(|month| days_of_month(year, month)).sum::<u64>()
-        + (day - 1);
-    Some((((days * 24 + hour) * 60 + minute) * 60 + second) as u32)
+    let mut rfc3339 = *b"0000-00-00T00:00:00Z";
+    rfc3339.iter_mut().filter(|place| **place == b'0').zip(text).for_each(|(place, digit)| *place = *digit);
+    // The library takes second 60, a leap second, but seconds since 1970 have none.
+    let rfc3339 = std::str::from_utf8(&rfc3339).ok().filter(|_| !text.ends_with(b"60"))?;
+    let time = humantime::parse_rfc3339(rfc3339).ok()?;
+    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs() as u32)
 }
 
 pub(super) fn text(seconds: u32) -> String {
-    let (mut days, rest) = (u64::from(seconds / 86_400), seconds % 86_400);
-    let mut year = 1970;
-    while days >= days_of_year(year) {
-        days -= days_of_year(year);
-        year += 1;
-    }
-    let mut month = 1;
-    while days >= days_of_month(year, month) {
-        days -= days_of_month(year, month);
-        month += 1;
-    }
-    format!("{year:04}{month:02}{:02}{:02}{:02}{:02}", days + 1, rest / 3600, rest / 60 % 60, rest % 60)
-}
-
-fn days_of_year(year: u64) -> u64 {
-    if is_leap(year) { 366 } else { 365 }
-}
-
-fn days_of_month(year: u64, month: u64) -> u64 {
-    match month {
-        2 if is_leap(year) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-fn is_leap(year: u64) -> bool {
-    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    let time: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds.into());
+    humantime::format_rfc3339_seconds(time).to_string().chars().filter(char::is_ascii_digit).collect()
 }

@@ -29,70 +29,133 @@ pub struct FilePlace {
     pub column: u32,
 }
 
+/// Any number of records, in the order of insertion.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    octets: Vec<u8>,
+    entries: Vec<RecordAt>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RecordAt {
+    start: usize,
+    owner_len: u8,
+    rdata_len: u16,
+    rtype: RecordType,
+    ttl: u32,
+}
+
+impl Records {
+    /// Makes an empty list.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a record. Ignores an owner or RDATA longer than the wire form allows.
+    pub fn push(&mut self, record: Record<'_>) {
+        let (Ok(owner_len), Ok(rdata_len)) = (u8::try_from(record.owner.len()), u16::try_from(record.rdata.len()))
+        else {
+            debug_assert!(false, "a record that no message can hold");
+            return;
+        };
+        let entry = RecordAt { start: self.octets.len(), owner_len, rdata_len, rtype: record.rtype, ttl: record.ttl };
+        self.octets.extend_from_slice(record.owner);
+        self.octets.extend_from_slice(record.rdata);
+        self.entries.push(entry);
+    }
+
+    /// Returns the records in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Record<'_>> + ExactSizeIterator + Clone {
+        self.entries.iter().map(|entry| self.record(entry))
+    }
+
+    /// Returns the first record.
+    pub fn first(&self) -> Option<Record<'_>> {
+        self.entries.first().map(|entry| self.record(entry))
+    }
+
+    /// Removes all records.
+    pub fn clear(&mut self) {
+        self.octets.clear();
+        self.entries.clear();
+    }
+
+    /// Returns the approximate bytes of memory that these records would use.
+    pub fn size_of<'a>(records: impl IntoIterator<Item = Record<'a>>) -> usize {
+        let octets = |record: Record<'_>| record.owner.len() + record.rdata.len() + size_of::<RecordAt>();
+        records.into_iter().map(octets).sum()
+    }
+
+    /// Returns the approximate bytes of memory.
+    pub fn size(&self) -> usize {
+        self.octets.len() + self.entries.len() * size_of::<RecordAt>()
+    }
+
+    fn record(&self, entry: &RecordAt) -> Record<'_> {
+        let owner_end = entry.start + usize::from(entry.owner_len);
+        Record {
+            owner: &self.octets[entry.start..owner_end],
+            rtype: entry.rtype,
+            ttl: entry.ttl,
+            rdata: &self.octets[owner_end..owner_end + usize::from(entry.rdata_len)],
+        }
+    }
+}
+
+impl<'a> FromIterator<Record<'a>> for Records {
+    fn from_iter<I: IntoIterator<Item = Record<'a>>>(records: I) -> Self {
+        let mut all = Self::new();
+        records.into_iter().for_each(|record| all.push(record));
+        all
+    }
+}
+
+impl PartialEq for Records {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Records {}
+
 /// A batch of records with their places.
 #[derive(Debug, Default)]
 pub struct RecordBatch {
-    octets: Vec<u8>,
+    records: Records,
+    places: Vec<FilePlace>,
 }
 
 impl RecordBatch {
     /// Adds a record and its place.
     pub fn push(&mut self, record: &Record<'_>, place: FilePlace) {
-        let Record { owner, rtype, ttl, rdata } = *record;
-        // No message holds a name over 255 bytes or data over 65,535 bytes, so longer ones are cut off.
-        let (owner_len, rdata_len) = (owner.len() as u8, rdata.len() as u16);
-        let mut fixed = [0; FIXED_LEN];
-        fixed[..2].copy_from_slice(&place.file.to_be_bytes());
-        fixed[2..6].copy_from_slice(&place.line.to_be_bytes());
-        fixed[6..10].copy_from_slice(&place.column.to_be_bytes());
-        fixed[10..12].copy_from_slice(&rtype.0.to_be_bytes());
-        fixed[12..16].copy_from_slice(&ttl.to_be_bytes());
-        fixed[16..18].copy_from_slice(&rdata_len.to_be_bytes());
-        fixed[18] = owner_len;
-        self.octets.extend_from_slice(&fixed);
-        self.octets.extend_from_slice(&owner[..owner_len.into()]);
-        self.octets.extend_from_slice(&rdata[..rdata_len.into()]);
+        self.records.push(*record);
+        self.places.push(place);
     }
 
     /// Returns true if the batch is large enough to hand over.
     pub fn is_full(&self) -> bool {
-        self.octets.len() >= FULL_LEN
+        self.records.size() >= FULL_LEN
     }
 
-    /// Returns true if the batch has no records.
-    pub fn is_empty(&self) -> bool {
-        self.octets.is_empty()
-    }
-
-    /// Removes all records and keeps the memory.
+    /// Removes all records.
     pub fn clear(&mut self) {
-        self.octets.clear();
+        self.records.clear();
+        self.places.clear();
     }
 
-    /// Iterates over the records and their places in order.
+    /// Returns the records and their places in order.
     pub fn iter(&self) -> impl Iterator<Item = (Record<'_>, FilePlace)> {
-        let mut rest = self.octets.as_slice();
-        std::iter::from_fn(move || {
-            let (fixed, behind) = rest.split_first_chunk::<FIXED_LEN>()?;
-            let &[f0, f1, l0, l1, l2, l3, c0, c1, c2, c3, t0, t1, s0, s1, s2, s3, r0, r1, owner_len] = fixed;
-            let (owner, behind) = behind.split_at_checked(owner_len.into())?;
-            let (rdata, behind) = behind.split_at_checked(u16::from_be_bytes([r0, r1]).into())?;
-            rest = behind;
-            let (line, column) = (u32::from_be_bytes([l0, l1, l2, l3]), u32::from_be_bytes([c0, c1, c2, c3]));
-            let (rtype, ttl) = (RecordType(u16::from_be_bytes([t0, t1])), u32::from_be_bytes([s0, s1, s2, s3]));
-            let place = FilePlace { file: u16::from_be_bytes([f0, f1]), line, column };
-            Some((Record { owner, rtype, ttl, rdata }, place))
-        })
+        self.records.iter().zip(self.places.iter().copied())
     }
 }
-
-const FIXED_LEN: usize = 19;
 
 /// Bytes of a full batch: enough to make the handover cheap, few enough for a cache.
 const FULL_LEN: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -106,13 +169,25 @@ mod tests {
         let places = [(0, 0, 0), (1, 2, 3), (0xFFFF, u32::MAX, u32::MAX - 1)];
         let places = places.map(|(file, line, column)| FilePlace { file, line, column });
         let mut batch = RecordBatch::default();
-        assert!(batch.is_empty() && !batch.is_full());
+        assert!(!batch.is_full());
         for (record, place) in records.iter().zip(places) {
             batch.push(record, place);
         }
         assert!(batch.is_full());
         assert_eq!(batch.iter().collect::<Vec<_>>(), records.into_iter().zip(places).collect::<Vec<_>>());
         batch.clear();
-        assert!(batch.is_empty() && batch.iter().next().is_none());
+        assert!(batch.iter().next().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_pushed_comes_back(parts in prop::collection::vec((any::<[u8; 3]>(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..40)), 0..20)) {
+            let wanted: Vec<_> = parts
+                .iter()
+                .map(|(owner, ttl, rdata)| Record { owner, rtype: RecordType::A, ttl: *ttl, rdata })
+                .collect();
+            let records: Records = wanted.iter().copied().collect();
+            prop_assert!(records.iter().eq(wanted));
+        }
     }
 }
