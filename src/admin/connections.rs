@@ -36,52 +36,38 @@ use super::page;
 use super::routes::{ChangeSummary, HttpError, MAX_BODY, is_about_health, is_change, may_wait};
 use super::{AdminEnding, live};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bounds {
-    connections: usize,
-    per_peer: usize,
-    /// Requests in progress: fewer than the connections of one peer, so that one can always be evicted.
-    at_work: usize,
-    waiting: usize,
-}
-
-impl Bounds {
-    pub(super) fn of(connections: usize) -> Self {
-        let connections = connections.max(3);
-        Self {
-            connections,
-            per_peer: (connections / 2).max(3),
-            at_work: (connections / 4).max(1),
-            waiting: (connections / 8).max(1),
-        }
-    }
-}
-
 pub(super) struct ConnectionParts {
     guard: Rc<Guard>,
     routes: TowerToHyperService<Router>,
+    /// Requests in progress, and those that may wait for long: together fewer than the connections of one
+    /// peer, so that one can always be evicted.
     at_work: Semaphore,
     waiting: Semaphore,
-    bounds: Bounds,
+    max: usize,
+    max_per_peer: usize,
 }
 
 impl ConnectionParts {
-    pub(super) fn new(guard: Rc<Guard>, routes: Router, bounds: Bounds) -> Rc<Self> {
+    /// Creates the parts of a listener with at most `max` connections.
+    pub(super) fn new(guard: Rc<Guard>, routes: Router, max: usize) -> Rc<Self> {
+        let max = max.max(3);
         Rc::new(Self {
             guard,
             routes: TowerToHyperService::new(routes),
-            at_work: Semaphore::new(bounds.at_work),
-            waiting: Semaphore::new(bounds.waiting),
-            bounds,
+            at_work: Semaphore::new((max / 4).max(1)),
+            waiting: Semaphore::new((max / 8).max(1)),
+            max,
+            max_per_peer: (max / 2).max(3),
         })
     }
 
     /// Serves a listener until `end`, and answers the pending requests.
     pub(super) async fn serve(self: Rc<Self>, door: Door, end: watch::Receiver<Option<AdminEnding>>) -> io::Result<()> {
-        let mut open = AdminConnections { bounds: self.bounds, tasks: JoinSet::new(), open: Vec::new() };
+        let mut open = AdminConnections::default();
         let admit = |open: &mut AdminConnections, (stream, peer): Accepted| {
             let turn = RequestTurn::new();
-            open.admit(peer, Rc::clone(&turn), Rc::clone(&self).converse(stream, peer, turn, end.clone()));
+            open.make_room_for(holder_of(peer), &self);
+            open.add(peer, Rc::clone(&turn), Rc::clone(&self).converse(stream, peer, turn, end.clone()));
         };
         let mut ending = end.clone();
         loop {
@@ -232,45 +218,44 @@ impl hyper::body::Body for WatchedBody {
     }
 }
 
+#[derive(Default)]
 struct AdminConnections {
-    bounds: Bounds,
     tasks: JoinSet<()>,
     open: Vec<OpenAdminConnection>,
 }
 
 struct OpenAdminConnection {
     end: AbortHandle,
-    holder: Holder,
+    holder: Option<IpAddr>,
     turn: Rc<RequestTurn>,
 }
 
-/// The unit of the limit per peer: an IPv4 address, an IPv6 /56, this host, or the users of the socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Holder(Option<IpAddr>);
-
-impl Holder {
-    fn of(peer: RequestOrigin) -> Self {
-        Self(match peer {
-            RequestOrigin::Owner(_) => None,
-            RequestOrigin::Host(ip) if ip.is_loopback() => Some(Ipv4Addr::LOCALHOST.into()),
-            RequestOrigin::Host(IpAddr::V4(ip)) => Some(ip.into()),
-            RequestOrigin::Host(IpAddr::V6(ip)) => Some(Ipv6Addr::from_bits(ip.to_bits() >> 72 << 72).into()),
-        })
+/// Returns the unit of the limit per peer: an IPv4 address, an IPv6 /56, this host, or `None` for the users
+/// of the socket.
+fn holder_of(peer: RequestOrigin) -> Option<IpAddr> {
+    match peer {
+        RequestOrigin::Owner(_) => None,
+        RequestOrigin::Host(ip) if ip.is_loopback() => Some(Ipv4Addr::LOCALHOST.into()),
+        RequestOrigin::Host(IpAddr::V4(ip)) => Some(ip.into()),
+        RequestOrigin::Host(IpAddr::V6(ip)) => Some(Ipv6Addr::from_bits(ip.to_bits() >> 72 << 72).into()),
     }
 }
 
 impl AdminConnections {
-    fn admit(&mut self, peer: RequestOrigin, turn: Rc<RequestTurn>, serve: impl Future<Output = ()> + 'static) {
-        let holder = Holder::of(peer);
+    /// Closes a connection if there are too many in all or from one peer.
+    fn make_room_for(&mut self, holder: Option<IpAddr>, parts: &ConnectionParts) {
         let others = || self.open.iter().filter(|open| !open.turn.is_streaming());
         let held = others().filter(|open| open.holder == holder).count();
-        if held >= self.bounds.per_peer {
+        if held >= parts.max_per_peer {
             self.make_room(|open| open.holder == holder);
-        } else if others().count() >= self.bounds.connections {
+        } else if others().count() >= parts.max {
             self.make_room(|_| true);
         }
+    }
+
+    fn add(&mut self, peer: RequestOrigin, turn: Rc<RequestTurn>, serve: impl Future<Output = ()> + 'static) {
         let end = self.tasks.spawn_local(serve);
-        self.open.push(OpenAdminConnection { end, holder, turn });
+        self.open.push(OpenAdminConnection { end, holder: holder_of(peer), turn });
     }
 
     fn make_room(&mut self, is_meant: impl Fn(&OpenAdminConnection) -> bool) {
@@ -298,20 +283,26 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+    use crate::admin::Settings;
 
     #[test]
     fn there_is_always_a_connection_that_can_make_room() {
+        let settings = Rc::new(RefCell::new(Settings { token: None, has_page: false }));
+        let guard = Rc::new(Guard::new(settings, Ipv4Addr::LOCALHOST.into(), None));
         for connections in 0..=64 {
-            let Bounds { connections, per_peer, at_work, waiting } = Bounds::of(connections);
+            let parts = ConnectionParts::new(Rc::clone(&guard), Router::new(), connections);
+            let [at_work, waiting] = [&parts.at_work, &parts.waiting].map(Semaphore::available_permits);
             assert!(0 < at_work && 0 < waiting, "{connections}");
-            assert!(at_work + waiting < per_peer && per_peer <= connections, "{connections}");
+            assert!(at_work + waiting < parts.max_per_peer && parts.max_per_peer <= parts.max, "{connections}");
         }
     }
 
     #[test]
     fn a_peer_is_known_whatever_address_it_shows() {
-        let holder = |text: &str| Holder::of(RequestOrigin::Host(text.parse().expect("an address")));
+        let holder = |text: &str| holder_of(RequestOrigin::Host(text.parse().expect("an address")));
         for (one, other, is_same) in [
             ("127.0.0.1", "127.9.9.9", true),
             ("127.0.0.1", "::1", true),
@@ -321,6 +312,6 @@ mod tests {
         ] {
             assert_eq!(holder(one) == holder(other), is_same, "{one} {other}");
         }
-        assert_ne!(holder("127.0.0.1"), Holder::of(RequestOrigin::Owner(0)));
+        assert_ne!(holder("127.0.0.1"), holder_of(RequestOrigin::Owner(0)));
     }
 }

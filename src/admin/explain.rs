@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::AdminRequest;
@@ -75,50 +75,37 @@ async fn follow(
 ) -> Result<Explanation, HttpError> {
     let mut worker = None;
     // A worker may end its race for the question before the request arrives. It then runs its own race.
-    loop {
+    'question: loop {
         let (events, mut received) = unbounded_channel();
         let question = ExplainQuestion { name: name.clone(), qtype, is_fresh, worker, events };
         server.ask(|answer| AdminRequest::Explain(Box::new(question), answer)).await??;
-        let transcript = Transcript::new(name.to_string(), qtype.to_string(), clock::unix_seconds(Duration::ZERO));
-        match take_all(transcript, &mut received).await? {
-            ExplainStep::Finished(explained) => return Ok(*explained),
-            ExplainStep::Elsewhere(owner) => worker = Some(owner),
-        }
-    }
-}
-
-enum ExplainStep {
-    Finished(Box<Explanation>),
-    Elsewhere(u16),
-}
-
-async fn take_all(
-    mut transcript: Transcript,
-    received: &mut UnboundedReceiver<Event>,
-) -> Result<ExplainStep, HttpError> {
-    let mut over = None;
-    loop {
-        let since = over.map_or(Duration::ZERO, |over: Instant| over.elapsed());
-        let event = match transcript.patience(since) {
-            Some(Duration::ZERO) => break,
-            Some(patience) => {
-                over.get_or_insert_with(Instant::now);
-                match timeout(patience, received.recv()).await {
-                    Ok(event) => event,
-                    Err(_) => break,
+        let mut transcript = Transcript::new(name.to_string(), qtype.to_string(), clock::unix_seconds(Duration::ZERO));
+        let mut over = None;
+        loop {
+            let since = over.map_or(Duration::ZERO, |over: Instant| over.elapsed());
+            let event = match transcript.patience(since) {
+                Some(Duration::ZERO) => return Ok(transcript.finish()),
+                Some(patience) => {
+                    over.get_or_insert_with(Instant::now);
+                    match timeout(patience, received.recv()).await {
+                        Ok(event) => event,
+                        Err(_) => return Ok(transcript.finish()),
+                    }
+                }
+                None => received.recv().await,
+            };
+            match event {
+                Some(Event::Elsewhere(owner)) => {
+                    worker = Some(owner);
+                    continue 'question;
+                }
+                Some(event) => transcript.take(event),
+                None => {
+                    return Err(HttpError(StatusCode::CONFLICT, "the worker that had it has ended".to_owned()));
                 }
             }
-            None => received.recv().await,
-        };
-        match event {
-            Some(Event::Elsewhere(owner)) => return Ok(ExplainStep::Elsewhere(owner)),
-            Some(event) => transcript.take(event),
-            None => {
-                return Err(HttpError(StatusCode::CONFLICT, "the worker that had it has ended".to_owned()));
-            }
         }
     }
-    Ok(ExplainStep::Finished(Box::new(transcript.finish())))
 }
 
 const PACE: Duration = Duration::from_millis(100);

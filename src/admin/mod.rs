@@ -42,7 +42,7 @@ pub use socket::{AdminUnixSocket, SocketError, SocketOwner, usual_folders, usual
 pub use token::{Token, TokenError};
 
 use self::authorization::Guard;
-use self::connections::{Bounds, ConnectionParts};
+use self::connections::ConnectionParts;
 use self::listeners::Door;
 use self::status::{Status, ZonesReport};
 use crate::address::BackendAddress;
@@ -281,11 +281,10 @@ pub async fn serve(
     let connections = connections - streams;
     let router = routes::router(requests, condition, live::LiveStreams::new(streams, socket.is_some()));
     let owners = if socket.is_some() { connections / 4 } else { 0 };
-    let bounds = Bounds::of(connections - owners);
-    let hosts =
-        ConnectionParts::new(Rc::clone(&guard), router.clone(), bounds).serve(Door::hosts(listener)?, end.clone());
+    let hosts = ConnectionParts::new(Rc::clone(&guard), router.clone(), connections - owners);
+    let hosts = hosts.serve(Door::hosts(listener)?, end.clone());
     let Some(socket) = socket else { return hosts.await };
-    let owner = ConnectionParts::new(guard, router, Bounds::of(owners)).serve(Door::owner(socket)?, end);
+    let owner = ConnectionParts::new(guard, router, owners).serve(Door::owner(socket)?, end);
     // Neither ends before `end`, unless it fails.
     tokio::try_join!(hosts, owner).map(|((), ())| ())
 }

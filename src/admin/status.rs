@@ -533,10 +533,12 @@ impl BackendStatus {
     fn of(backend: &BackendSnapshot, last_minute: Option<BackendMinute>, now: SystemTime) -> Self {
         let BackendCounts { attempts, wins, pending, errors, timeouts, connections, latency, .. } = &backend.counts;
         let by_kind = |[first, hedge, failover]: [u64; 3], probe| ByKind { first, hedge, failover, probe };
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = |(from, to, count)| LatencyBucket { from_us: micros(from), to_us: micros(to), count };
         let work = WorkStatus {
             in_flight: pending.in_flight.0,
             latency_ms: Percentiles::of(latency),
-            latency_histogram: latency.buckets().map(LatencyBucket::of).collect(),
+            latency_histogram: latency.buckets().map(bucket).collect(),
             attempts: by_kind(*attempts, Some(backend.probes)),
             wins: by_kind(*wins, None),
             errors: *errors,
@@ -598,13 +600,6 @@ impl ByKind {
     /// Returns the number of attempts for client queries.
     pub fn queries(&self) -> u64 {
         self.first + self.hedge + self.failover
-    }
-}
-
-impl LatencyBucket {
-    fn of((from, to, count): (Duration, Duration, u64)) -> Self {
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        Self { from_us: micros(from), to_us: micros(to), count }
     }
 }
 

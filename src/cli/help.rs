@@ -28,8 +28,10 @@ fn finish(command: Command, path: &str) -> Command {
 }
 
 fn examples(path: &str) -> String {
-    let own = EXAMPLES.iter().filter(|example| example.0 == path);
-    let lines = own.map(|(path, rest, effect)| format!("  {effect}:\n    {}", format!("{path} {rest}").trim_end()));
+    let lines = EXAMPLES.lines().filter_map(|line| {
+        let (arguments, effect) = line.strip_prefix(path)?.strip_prefix(" | ")?.rsplit_once(" | ")?;
+        Some(format!("  {effect}:\n    {}", format!("{path} {arguments}").trim_end()))
+    });
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -124,68 +126,8 @@ const LOGGING: [&str; 2] = ["log", "log_format"];
 /// The commands that run a server, and so log.
 const SERVERS: [&str; 3] = ["serve", "ls", "ts"];
 
-const EXAMPLES: &[(&str, &str, &str)] = &[
-    ("hedgerow", "-c config.toml", "Run the servers of a config"),
-    ("hedgerow", "check -c config.toml", "Check a config before a start or reload"),
-    ("hedgerow", "ctl status", "Show the running server"),
-    ("hedgerow serve", "-c /etc/hedgerow/config.toml", "Run the servers of a config"),
-    ("hedgerow serve", "--log warn --log-format json", "Log warnings and errors only, as JSON"),
-    ("hedgerow ls", "-l 127.0.0.1:5300 --serves same 9.9.9.9 1.1.1.1", "Forward all names to two resolvers"),
-    ("hedgerow ts", "-l 127.0.0.1:5301 zones/ts1.txt", "Serve a table of hosts"),
-    ("hedgerow ts", "-l 127.0.0.1:5301 --origin example.org example.org.zone", "Serve a master file"),
-    ("hedgerow lookup", "@9.9.9.9 www.example.org MX", "Look up the MX records of a name"),
-    ("hedgerow lookup", "@127.0.0.1:5300 -f names.txt --format json", "Look up the names of a file, as JSON"),
-    ("hedgerow check", "-c config.toml", "Check a config and its files"),
-    ("hedgerow check", "-c config.toml --dump example.org", "Print a zone of a config"),
-    ("hedgerow init", "resolver -o config.toml", "Write a config that forwards to resolvers"),
-    ("hedgerow init", "authority", "Print a config that serves a zone"),
-    (
-        "hedgerow simulate",
-        "-p sequential -p 'hedge budget=5%' -n 300000",
-        "Compare two policies on the default backends",
-    ),
-    (
-        "hedgerow simulate",
-        "-b 'latency=1ms,20ms@30s..60s count=2' -p race -p hedge",
-        "Compare them on backends that are slow for 30 s",
-    ),
-    ("hedgerow ctl", "status", "Show the server of the config"),
-    ("hedgerow ctl", "--admin http://127.0.0.1:5380 backends", "Show the backends of another server"),
-    ("hedgerow ctl status", "--json", "Show the state as JSON, for a script"),
-    ("hedgerow ctl backends", "", "Show the backends"),
-    ("hedgerow ctl add", "resolvers 9.9.9.9:53 --weight 2", "Add a backend with twice the load"),
-    ("hedgerow ctl drain", "resolvers 9.9.9.9:53", "Drain a backend before its maintenance"),
-    ("hedgerow ctl remove", "resolvers 9.9.9.9:53", "Remove a backend"),
-    ("hedgerow ctl up", "resolvers 9.9.9.9:53", "Send queries to a backend even if its probes fail"),
-    ("hedgerow ctl down", "resolvers 9.9.9.9:53", "Stop queries to a backend"),
-    ("hedgerow ctl down", "resolvers 9.9.9.9:53 --fleet --for 1h", "Stop them on all forwarders, for an hour"),
-    ("hedgerow ctl auto", "resolvers 9.9.9.9:53", "End an earlier up, down or drain"),
-    ("hedgerow ctl members", "resolvers", "Show the members of a pool and their sources"),
-    ("hedgerow ctl reload", "", "Apply an edited config"),
-    ("hedgerow ctl processes", "", "Show the processes"),
-    ("hedgerow ctl restart", "", "Restart with the config on disk and a warm cache"),
-    ("hedgerow ctl upgrade", "", "Switch to the program file that is installed now"),
-    ("hedgerow ctl stop", "", "Stop the server after pending queries"),
-    ("hedgerow ctl explain", "www.example.org -t AAAA", "Explain one query"),
-    ("hedgerow ctl explain", "www.example.org --fresh", "Explain it without the cache"),
-    ("hedgerow ctl slow", "resolvers --since 10m", "List the slow races of the last ten minutes"),
-    ("hedgerow ctl names", "", "Show the most frequent names"),
-    ("hedgerow ctl serials", "replicas", "Compare the zone versions of a pool"),
-    ("hedgerow ctl divergence", "replicas", "List the questions with different replies in a pool"),
-    ("hedgerow ctl certificates", "", "Show the certificates and their expiry"),
-    ("hedgerow ctl zones", "", "Show the zones"),
-    ("hedgerow ctl accept", "resolvers", "Accept the new members of a pool"),
-    ("hedgerow ctl cache", "stats", "Show the hit rate and size"),
-    ("hedgerow ctl cache stats", "", "Show the hit rate and size"),
-    ("hedgerow ctl cache show", "www.example.org", "Show the cached records of a name"),
-    ("hedgerow ctl cache flush", "example.org --subtree", "Flush a domain and all names below it"),
-    ("hedgerow ctl cache flush", "", "Flush the whole cache"),
-    ("hedgerow top", "", "Watch the server of the config"),
-    ("hedgerow top", "--once", "Print one page"),
-    ("hedgerow schema", "> config.schema.json", "Write the schema for an editor"),
-    ("hedgerow man", "--dir /usr/local/share/man/man1", "Write all manual pages"),
-    ("hedgerow completions", "bash > /etc/bash_completion.d/hedgerow", "Install the completions of bash"),
-];
+/// A line per example: the command, its arguments, and their effect.
+const EXAMPLES: &str = include_str!("help/examples.txt");
 
 #[cfg(test)]
 mod tests {

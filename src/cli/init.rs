@@ -32,30 +32,28 @@ enum Job {
 }
 
 impl Job {
-    fn config(self) -> &'static str {
+    /// Returns the config, and the files that it names.
+    fn files(self) -> (&'static str, &'static [(&'static str, &'static str)]) {
         match self {
-            Self::Resolver => include_str!("init/resolver.toml"),
-            Self::Tables => include_str!("init/tables.toml"),
-            Self::Authority => include_str!("init/authority.toml"),
-        }
-    }
-
-    fn examples(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Resolver => &[],
-            Self::Tables => {
-                &[("ts1.txt", include_str!("../../zones/ts1.txt")), ("ts2.txt", include_str!("../../zones/ts2.txt"))]
-            }
-            Self::Authority => &[("example.org.zone", include_str!("../../zones/example.org.zone"))],
+            Self::Resolver => (include_str!("init/resolver.toml"), &[]),
+            Self::Tables => (
+                include_str!("init/tables.toml"),
+                &[("ts1.txt", include_str!("../../zones/ts1.txt")), ("ts2.txt", include_str!("../../zones/ts2.txt"))],
+            ),
+            Self::Authority => (
+                include_str!("init/authority.toml"),
+                &[("example.org.zone", include_str!("../../zones/example.org.zone"))],
+            ),
         }
     }
 }
 
 /// Runs the command. Exit status 2 if a file exists.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let Some(output) = &args.output else { return print(args.job.config().as_bytes()) };
-    let examples = args.job.examples().iter().map(|&(name, text)| (output.with_file_name(name), text));
-    let files: Vec<_> = std::iter::once((output.clone(), args.job.config())).chain(examples).collect();
+    let (config, examples) = args.job.files();
+    let Some(output) = &args.output else { return print(config.as_bytes()) };
+    let examples = examples.iter().map(|&(name, text)| (output.with_file_name(name), text));
+    let files: Vec<_> = std::iter::once((output.clone(), config)).chain(examples).collect();
     let existing = files.iter().find(|(path, _)| !args.force && path.symlink_metadata().is_ok());
     if let Some((path, _)) = existing {
         let path = path.display();
@@ -85,12 +83,12 @@ mod tests {
     #[test]
     fn configs_are_short_and_right_and_name_the_examples() {
         for job in Job::value_variants() {
-            let text = job.config();
+            let (text, examples) = job.files();
             assert!(text.lines().count() <= 40, "{job:?}: {} lines", text.lines().count());
             let config = Config::parse(text, "config.toml", Path::new(""));
             let config = config.unwrap_or_else(|problems| panic!("{job:?}: {problems}"));
             assert_eq!(config.pools.iter().filter(|pool| pool.serves.is_none()).count(), 0, "{job:?}");
-            for (name, _) in job.examples() {
+            for (name, _) in examples {
                 assert!(text.contains(&format!("zones = [\"{name}\"]")), "{job:?}: {name}");
             }
         }

@@ -1,6 +1,5 @@
 //! Logging to stderr: level, filter and format.
 
-use std::fmt;
 use std::io::{IsTerminal, stderr};
 
 use clap::ValueEnum;
@@ -30,25 +29,19 @@ enum ProcessLogFormat {
     Json,
 }
 
-#[derive(Debug)]
-pub(super) struct BadFilter(String);
-
-impl fmt::Display for BadFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(filter) = self;
-        write!(f, "--log or HEDGEROW_LOG: bad filter {filter:?}, ")?;
-        let wrong = filter.split(',').map(str::trim).find(|word| is_bare_word(word) && !is_known(word));
-        let meant = |word: &str| {
-            let word = word.to_ascii_lowercase();
-            let is_start = |level: &&str| word.starts_with(*level);
-            LEVELS.into_iter().find(is_start).or_else(|| nearest(&word, LEVELS))
-        };
-        if let Some(level) = wrong.and_then(meant) {
-            return write!(f, "did you mean {level}?");
-        }
-        write!(f, "expected {}, ", LEVELS.join(", "))?;
-        f.write_str("or levels by target such as warn,hedgerow::health=info")
-    }
+/// Returns the error of a filter, with what would be right.
+fn bad(filter: &str) -> String {
+    let wrong = filter.split(',').map(str::trim).find(|word| is_bare_word(word) && !is_known(word));
+    let meant = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        let is_start = |level: &&str| word.starts_with(*level);
+        LEVELS.into_iter().find(is_start).or_else(|| nearest(&word, LEVELS))
+    };
+    let remedy = match wrong.and_then(meant) {
+        Some(level) => format!("did you mean {level}?"),
+        None => format!("expected {}, or levels by target such as warn,hedgerow::health=info", LEVELS.join(", ")),
+    };
+    format!("--log or HEDGEROW_LOG: bad filter {filter:?}, {remedy}")
 }
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -63,12 +56,11 @@ fn is_known(word: &str) -> bool {
     word.is_empty() || word == "hedgerow" || word.parse::<LevelFilter>().is_ok()
 }
 
-pub(super) fn init(args: &Args) -> Result<(), BadFilter> {
-    let bad = || BadFilter(args.log.clone());
+pub(super) fn init(args: &Args) -> Result<(), String> {
     if args.log.split(',').map(str::trim).any(|part| is_bare_word(part) && !is_known(part)) {
-        return Err(bad());
+        return Err(bad(&args.log));
     }
-    let filter = EnvFilter::try_new(&args.log).map_err(|_| bad())?;
+    let filter = EnvFilter::try_new(&args.log).map_err(|_| bad(&args.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match args.log_format {
         ProcessLogFormat::Text => builder.with_ansi(stderr().is_terminal()).init(),
@@ -85,7 +77,7 @@ mod tests {
     fn a_mistyped_level_is_an_error() {
         let error = |log: &str| {
             let args = Args { log: log.to_owned(), log_format: ProcessLogFormat::Text };
-            init(&args).expect_err("no such level").to_string()
+            init(&args).expect_err("no such level")
         };
         assert_eq!(error("warning"), "--log or HEDGEROW_LOG: bad filter \"warning\", did you mean warn?");
         assert_eq!(error("Inof"), "--log or HEDGEROW_LOG: bad filter \"Inof\", did you mean info?");
@@ -96,7 +88,7 @@ mod tests {
     #[test]
     fn a_bad_filter_is_told_with_what_would_be_right() {
         let args = Args { log: "hedgerow=wat".to_owned(), log_format: ProcessLogFormat::Text };
-        let error = init(&args).expect_err("no such level").to_string();
+        let error = init(&args).expect_err("no such level");
         assert_eq!(
             error,
             "--log or HEDGEROW_LOG: bad filter \"hedgerow=wat\", expected off, error, warn, info, debug, trace, or \

@@ -1,5 +1,6 @@
 //! `hedgerow ls`: a forwarder without a config file, with one pool for all names.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -152,11 +153,8 @@ fn backend(url: &BackendUrl, ca: Option<&PathBuf>) -> BackendConfig {
 }
 
 fn duplicate(backends: &[BackendUrl]) -> Option<BackendAddress> {
-    let addresses = || backends.iter().map(|backend| backend.address);
-    addresses()
-        .enumerate()
-        .find(|(index, address)| addresses().take(*index).any(|other| other == *address))
-        .map(|twice| twice.1)
+    let mut seen = HashSet::new();
+    backends.iter().map(|backend| backend.address).find(|address| !seen.insert(*address))
 }
 
 #[cfg(test)]

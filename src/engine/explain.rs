@@ -8,7 +8,9 @@ use super::entry::Replies;
 use super::slots::RaceRef;
 use crate::policy::Rank;
 use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, Race, RaceEnd, State};
-use crate::sight::slow::{DeniedHedge, Fate, LateReply, RaceOutcome as SlowOutcome, SlowAttempt, SlowRace};
+use crate::sight::slow::{
+    DeniedHedge, Fate, LateReply, RaceObstacles, RaceOutcome as SlowOutcome, SlowAttempt, SlowRace,
+};
 use crate::state::SharedPool;
 use crate::wire::{self, Rcode, RecordType};
 
@@ -155,9 +157,11 @@ impl<'a> RaceReport<'a> {
             winner: self.winner().map(str::to_owned),
             rcode: self.result.rcode.map(|rcode| rcode.to_string()),
             waiters: (self.clients.waiting as u32).saturating_add(self.clients.given_stale),
-            hedges_denied: self.race.hedges_denied().into(),
-            denied: self.denied(),
-            all_down: self.race.all_down(),
+            obstacles: RaceObstacles {
+                hedges_denied: self.race.hedges_denied().into(),
+                denied: self.denied(),
+                all_down: self.race.all_down(),
+            },
             why: String::new(),
             attempts: self.race.attempts().map(|attempt| self.slow_attempt(&attempt)).collect(),
         }

@@ -123,7 +123,7 @@ pub struct Explanation {
 }
 
 /// The events of a question so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Transcript {
     race: SlowRace,
     plan: Option<Plan>,
@@ -136,23 +136,7 @@ pub struct Transcript {
 impl Transcript {
     /// Creates the transcript of a question that is asked at this Unix time, in seconds.
     pub fn new(name: String, qtype: String, at: f64) -> Self {
-        let race = SlowRace {
-            at,
-            pool: String::new(),
-            name,
-            qtype,
-            took_ms: 0.0,
-            outcome: RaceOutcome::Cached,
-            winner: None,
-            rcode: None,
-            waiters: 1,
-            hedges_denied: 0,
-            denied: None,
-            all_down: false,
-            why: String::new(),
-            attempts: Vec::new(),
-        };
-        Self { race, plan: None, is_over: false, is_own: false, is_answered: false, response: None }
+        Self { race: SlowRace { at, name, qtype, waiters: 1, ..SlowRace::default() }, ..Self::default() }
     }
 
     /// Adds an event.

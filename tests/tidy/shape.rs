@@ -21,7 +21,6 @@ const LARGE_STRUCTS: &[&str] = &[
     "src/engine/pool.rs Pool",
     "src/policy/race.rs Race",
     "src/policy/rules.rs PoolRules",
-    "src/sight/slow/mod.rs SlowRace",
 ];
 
 /// Functions with more lines.

@@ -42,14 +42,18 @@ pub(super) fn obey(connection: &AdminConnection, action: &CacheAction) -> Result
             Ok(show.print(&connection.status()?.cache.ok_or_else(none)?, stats))
         }
         CacheAction::Show(CachedNameArgs { name, show }) => {
-            Ok(show.print(&connection.entries(name)?, |entries| list(name, entries)))
+            show.fetch(connection, &entries_path(Some(name), false), &[], |entries: &Vec<EntryStatus>| {
+                list(name, entries)
+            })
         }
-        CacheAction::Flush { name, subtree } => connection.change(AdminOrder::delete(flushed(name.as_ref(), *subtree))),
+        CacheAction::Flush { name, subtree } => {
+            connection.change(&AdminOrder::delete(entries_path(name.as_ref(), *subtree)))
+        }
     }
 }
 
-/// Returns the path of what is flushed.
-fn flushed(name: Option<&Name>, is_subtree: bool) -> String {
+/// Returns the path of the entries of a name, or of all.
+fn entries_path(name: Option<&Name>, is_subtree: bool) -> String {
     let scope = if is_subtree { "subtrees" } else { "names" };
     name.map_or_else(|| "cache".to_owned(), |name| format!("cache/{scope}/{}", encoded(&name.to_string())))
 }

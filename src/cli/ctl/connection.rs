@@ -28,12 +28,11 @@ use tokio::runtime;
 use tokio::time::timeout;
 
 use super::CommandFailure;
-use crate::admin::status::{ChangeResponse, EntryStatus, ErrorResponse, Status};
+use crate::admin::status::{ChangeResponse, ErrorResponse, Status};
 use crate::admin::{Token, is_private, usual_places};
 use crate::config::{AdminConfig, AdminSocket};
 use crate::load::{self, LoadError};
 use crate::net::http_client;
-use crate::wire::Name;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum AdminTarget {
@@ -140,19 +139,17 @@ impl AdminConnection {
     ) -> Result<Self, CommandFailure> {
         let given =
             token_file.map(Token::read).transpose().map_err(|error| CommandFailure::Usage(error.to_string()))?;
-        let ConfiguredServer { target, token, sockets, user } = match target {
+        let known = match target {
             // The config's token is only for the config's server.
-            Some(target) => {
-                let sockets = target.address().map(|address| usual_places(address, own_uid()));
-                ConfiguredServer {
-                    target: target.clone(),
-                    token: None,
-                    sockets: sockets.unwrap_or_default(),
-                    user: None,
-                }
-            }
+            Some(target) => ConfiguredServer {
+                target: target.clone(),
+                token: None,
+                sockets: target.address().map(|address| usual_places(address, own_uid())).unwrap_or_default(),
+                user: None,
+            },
             None => configured(config)?,
         };
+        let ConfiguredServer { target, token, sockets, user } = known;
         // A given token is used for the given target, without a search for a socket.
         if given.is_some() {
             return Ok(Self { target, token: given, trusted: None, closed: None });
@@ -178,12 +175,8 @@ impl AdminConnection {
         self.get("status")
     }
 
-    pub(super) fn entries(&self, name: &Name) -> Result<Vec<EntryStatus>, CommandFailure> {
-        self.get(&format!("cache/names/{}", encoded(&name.to_string())))
-    }
-
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandFailure> {
-        self.ask(Method::GET, path, String::new())
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandFailure> {
+        self.send(&AdminOrder::get(path))
     }
 
     /// Fetches a path below `/api/v1/` with a query string, without the parameters that are `None`.
@@ -197,18 +190,13 @@ impl AdminConnection {
         self.get(&if given.is_empty() { path.to_owned() } else { format!("{path}?{given}") })
     }
 
-    pub(super) fn post<T: DeserializeOwned>(&self, order: AdminOrder) -> Result<T, CommandFailure> {
-        self.ask(order.method, &order.path, order.body)
+    pub(super) fn change(&self, order: &AdminOrder) -> Result<String, CommandFailure> {
+        self.send(order).map(|ChangeResponse { message }| message)
     }
 
-    pub(super) fn change(&self, order: AdminOrder) -> Result<String, CommandFailure> {
-        self.post(order).map(|ChangeResponse { message }| message)
-    }
-
-    fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: String) -> Result<T, CommandFailure> {
+    pub(super) fn send<T: DeserializeOwned>(&self, order: &AdminOrder) -> Result<T, CommandFailure> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| self.unreachable(&error))?;
-        runtime.block_on(self.asked(method, path, body, PATIENCE))
+        runtime.map_err(|error| self.unreachable(&error))?.block_on(self.ask(order, PATIENCE))
     }
 
     pub(in crate::cli) async fn fetch<T: DeserializeOwned>(
@@ -216,26 +204,20 @@ impl AdminConnection {
         path: &str,
         patience: Duration,
     ) -> Result<T, CommandFailure> {
-        self.asked(Method::GET, path, String::new(), patience).await
+        self.ask(&AdminOrder::get(path), patience).await
     }
 
-    async fn asked<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: String,
-        patience: Duration,
-    ) -> Result<T, CommandFailure> {
+    async fn ask<T: DeserializeOwned>(&self, order: &AdminOrder, patience: Duration) -> Result<T, CommandFailure> {
         let target = &self.target;
-        let exchanged = timeout(patience, self.exchange(method, path, body)).await;
+        let exchanged = timeout(patience, self.exchange(order)).await;
         let (status, body) = exchanged.map_err(|error| self.unreachable(&error.into()))??;
-        let stranger = || {
+        let stranger = |_| {
             CommandFailure::Server(format!("{target} answers {status}, but not as the admin server of hedgerow does"))
         };
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|_| stranger());
+            return serde_json::from_slice(&body).map_err(stranger);
         }
-        let ErrorResponse { error } = serde_json::from_slice(&body).map_err(|_| stranger())?;
+        let ErrorResponse { error } = serde_json::from_slice(&body).map_err(stranger)?;
         let mut message = format!("{target} refused: {error}");
         if let (StatusCode::FORBIDDEN, Some((path, error))) = (status, &self.closed) {
             let path = path.display();
@@ -250,17 +232,17 @@ impl AdminConnection {
         CommandFailure::Server(format!("{target} cannot be reached: {error}; {question}"))
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: String) -> Result<(StatusCode, Bytes), CommandFailure> {
+    async fn exchange(&self, order: &AdminOrder) -> Result<(StatusCode, Bytes), CommandFailure> {
+        let AdminOrder { method, path, body } = order;
         let path = format!("/api/v1/{path}");
         let is_needed = !method.is_safe() || is_private(path.split('?').next().unwrap_or_default());
         let token = self.token.as_ref().filter(|_| is_needed || self.trusted.is_none());
-        let request = http_client::request(method, &path, self.target.host());
-        let request = match token {
-            Some(token) => request.header(header::AUTHORIZATION, token.to_header()),
-            None => request,
-        };
+        let mut request = http_client::request(method.clone(), &path, self.target.host());
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, token.to_header());
+        }
         let failed = |error| self.unreachable(&error);
-        let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other).map_err(failed)?;
+        let request = request.body(Full::new(Bytes::from(body.clone()))).map_err(io::Error::other).map_err(failed)?;
         // The port may change its owner between this look and the connection, but is unlikely to change back
         // before the second look.
         let before = self.target.address().filter(|_| token.is_some()).map(owners).transpose();
@@ -344,47 +326,33 @@ struct ConfiguredServer {
 fn configured(config: Option<&Path>) -> Result<ConfiguredServer, CommandFailure> {
     // An edit may have broken the config while the server runs; only the admin section is needed here.
     let (admin, user) = match load::load_admin(config) {
-        Ok(read) => read,
-        Err(LoadError::NotFound(_)) if config.is_none() => (None, None),
+        Ok((Some(admin), user)) => (admin, user.map(|user| user.uid)),
+        Ok((None, _)) => (AdminConfig::default(), None),
+        Err(LoadError::NotFound(_)) if config.is_none() => (AdminConfig::default(), None),
         Err(error) => return Err(CommandFailure::Usage(format!("{error}\nname the admin server with --admin URL"))),
     };
-    let user = user.map(|user| user.uid);
-    let Some(admin) = admin else {
-        let sockets = usual_places(AdminConfig::default().listen, own_uid());
-        return Ok(ConfiguredServer {
-            target: AdminTarget::of(AdminConfig::default().listen),
-            token: None,
-            sockets,
-            user: None,
-        });
-    };
-    let sockets = match admin.socket {
-        AdminSocket::At(path) if admin.listen.port() == 0 => {
-            return Ok(ConfiguredServer {
-                target: AdminTarget::Socket(path),
-                token: None,
-                sockets: Vec::new(),
-                user: None,
-            });
+    let (target, sockets) = match (admin.socket, admin.listen.port()) {
+        (AdminSocket::At(path), 0) => (AdminTarget::Socket(path), Vec::new()),
+        (AdminSocket::Auto | AdminSocket::Off, 0) => {
+            let message = "admin.listen has port 0: the port is in the server's ready line, name it with --admin URL";
+            return Err(CommandFailure::Usage(message.to_owned()));
         }
-        AdminSocket::At(path) => vec![path],
-        AdminSocket::Auto => usual_places(admin.listen, user.unwrap_or_else(own_uid)),
-        AdminSocket::Off => Vec::new(),
+        (AdminSocket::At(path), _) => (AdminTarget::of(admin.listen), vec![path]),
+        (AdminSocket::Auto, _) => {
+            (AdminTarget::of(admin.listen), usual_places(admin.listen, user.unwrap_or_else(own_uid)))
+        }
+        (AdminSocket::Off, _) => (AdminTarget::of(admin.listen), Vec::new()),
     };
-    if admin.listen.port() == 0 {
-        let message = "admin.listen has port 0: the port is in the server's ready line, name it with --admin URL";
-        return Err(CommandFailure::Usage(message.to_owned()));
-    }
     // The token file may be unreadable for this user, and reading the status needs no token.
-    let token = admin.token_file.and_then(|file| Token::read(&file).ok());
-    Ok(ConfiguredServer { target: AdminTarget::of(admin.listen), token, sockets, user })
+    let token = admin.token_file.filter(|_| admin.listen.port() != 0).and_then(|file| Token::read(&file).ok());
+    Ok(ConfiguredServer { target, token, sockets, user })
 }
 
 fn own_uid() -> u32 {
     geteuid().as_raw()
 }
 
-/// A request that changes the server.
+/// A request to the server.
 #[derive(Debug)]
 pub(super) struct AdminOrder {
     method: Method,
@@ -394,6 +362,10 @@ pub(super) struct AdminOrder {
 }
 
 impl AdminOrder {
+    fn get(path: &str) -> Self {
+        Self { method: Method::GET, ..Self::post(path) }
+    }
+
     pub(super) fn post(path: impl Into<String>) -> Self {
         Self { method: Method::POST, path: path.into(), body: String::new() }
     }

@@ -7,12 +7,12 @@ use serde_json::json;
 use super::connection::{AdminConnection, AdminOrder};
 use super::table::{TextTable, WIDTH, millis, or_dash, wrap};
 use super::{CommandFailure, Show};
-use crate::cli::lookup::message::LookupReply;
+use crate::cli::lookup::message::{LookupReply, data_of};
 use crate::config::words;
 use crate::policy::race::AttemptKind;
 use crate::sight::explain::{Candidate, ExplainedResponse, Explanation, Plan};
 use crate::sight::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace, rank_words, time};
-use crate::wire::{Name, RecordType};
+use crate::wire::{Name, RecordType, Section, SectionRecord};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ExplainArgs {
@@ -32,7 +32,7 @@ pub(super) struct ExplainArgs {
 pub(super) fn obey(connection: &AdminConnection, asked: &ExplainArgs) -> Result<String, CommandFailure> {
     let ExplainArgs { name, qtype, fresh, show } = asked;
     let body = json!({ "name": name.to_string(), "type": qtype.to_string(), "fresh": fresh });
-    let explained: Explanation = connection.post(AdminOrder::post("explain").with(&body))?;
+    let explained: Explanation = connection.send(&AdminOrder::post("explain").with(&body))?;
     Ok(show.print(&explained, text))
 }
 
@@ -104,7 +104,7 @@ fn timeline(race: &SlowRace, response: Option<&ExplainedResponse>) -> String {
         events.push((*at_ms, asked));
         events.extend(met(attempt, race));
     }
-    if let Some(denied) = &race.denied {
+    if let Some(denied) = &race.obstacles.denied {
         let to = denied.to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
         events.push((denied.at_ms, format!("a hedge{to} is due and denied: the budget is spent")));
     }
@@ -181,13 +181,16 @@ fn answer(response: &ExplainedResponse) -> String {
         let extra = if extra.is_empty() { String::new() } else { format!(": {extra}") };
         text.push_str(&format!("\n  EDE {}{purpose}{extra}", code.0));
     }
-    let sections = [("answer", &reply.answers), ("authority", &reply.authorities), ("additional", &reply.additionals)];
-    for (section, records) in sections {
-        for record in records {
-            let line = format!("  {section:<10}  {} {} {} {}", record.owner, record.ttl, record.rtype, record.data);
-            text.push('\n');
-            text.push_str(&wrap(&line, WIDTH, "              "));
-        }
+    for record in &reply.records {
+        let section = match record.section {
+            Section::Answer => "answer",
+            Section::Authority => "authority",
+            Section::Additional => "additional",
+        };
+        let SectionRecord { owner, ttl, rtype, .. } = record;
+        let line = format!("  {section:<10}  {owner} {ttl} {rtype} {}", data_of(record));
+        text.push('\n');
+        text.push_str(&wrap(&line, WIDTH, "              "));
     }
     text
 }
@@ -197,6 +200,7 @@ mod tests {
     use super::*;
     use crate::policy::Rank;
     use crate::sight::explain::CacheSeen;
+    use crate::sight::slow::RaceObstacles;
 
     /// Returns an explained question whose first backend is silent.
     fn sample() -> Explanation {
@@ -303,7 +307,7 @@ Response: NOERROR, 49 octets, aa
             outcome: RaceOutcome::Cached,
             took_ms: 0.1,
             attempts: Vec::new(),
-            denied: None,
+            obstacles: RaceObstacles::default(),
             why: "the cache had the answer, fresh for 7 s more: no backend was asked (use --fresh to ask)".to_owned(),
             ..explained.race
         };
@@ -320,7 +324,7 @@ Response: NOERROR, 49 octets, aa
         let mut explained = sample();
         explained.plan = Plan::default();
         explained.race.attempts.clear();
-        explained.race.denied = None;
+        explained.race.obstacles.denied = None;
         explained.response = None;
         assert!(text(&explained).starts_with("www.example.org. A: no route\n"), "{}", text(&explained));
     }

@@ -8,11 +8,10 @@
 mod cache;
 mod certificates;
 pub(super) mod connection;
-mod divergence;
 mod explain;
 mod members;
 mod names;
-mod serials;
+mod replicas;
 mod slow;
 mod status;
 pub(super) mod table;
@@ -33,6 +32,7 @@ use crate::address::BackendAddress;
 use crate::admin::CertificateSnapshot;
 use crate::config::{limits, words};
 use crate::net::sys::clock::{unix_now, unix_seconds};
+use crate::sight::serials::Serials;
 
 /// Show and change a running server
 #[derive(Debug, clap::Args)]
@@ -144,13 +144,8 @@ struct OfPool {
 }
 
 impl OfPool {
-    fn fetch<T: DeserializeOwned + Serialize>(
-        &self,
-        connection: &AdminConnection,
-        path: &str,
-        text: impl FnOnce(&T) -> String,
-    ) -> Result<String, CommandFailure> {
-        self.show.fetch(connection, path, &[("pool", self.pool.as_deref())], text)
+    fn query(&self) -> [(&str, Option<&str>); 1] {
+        [("pool", self.pool.as_deref())]
     }
 }
 
@@ -254,9 +249,12 @@ fn obey(connection: &AdminConnection, action: &Action) -> Result<String, Command
         Action::Slow(which) => return slow::obey(connection, which),
         Action::Names(show) => return show.fetch(connection, "names", &[], names::text),
         Action::Serials(which) => {
-            return which.fetch(connection, "serials", |all| serials::text(all, unix_seconds(Duration::ZERO)));
+            let text = |all: &Serials| replicas::serials(all, unix_seconds(Duration::ZERO));
+            return which.show.fetch(connection, "serials", &which.query(), text);
         }
-        Action::Divergence(which) => return which.fetch(connection, "divergence", divergence::text),
+        Action::Divergence(which) => {
+            return which.show.fetch(connection, "divergence", &which.query(), replicas::divergences);
+        }
         Action::Certificates(show) => {
             let text = |all: &Vec<CertificateSnapshot>| certificates::text(all, unix_now());
             return show.fetch(connection, "certificates", &[], text);
@@ -276,7 +274,7 @@ fn obey(connection: &AdminConnection, action: &Action) -> Result<String, Command
         Action::Stop => AdminOrder::post("stop"),
         Action::Accept { name } => AdminOrder::post(format!("accept/{}", encoded(name))),
     };
-    connection.change(order)
+    connection.change(&order)
 }
 
 fn to_json(value: &impl Serialize) -> String {

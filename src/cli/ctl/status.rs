@@ -9,7 +9,7 @@ use super::table::{TextTable, millis, or_dash, time};
 use crate::admin::status::{
     BackendStatus, PoolStatus, ProcessStatus, ReloadsStatus, ServiceStatus, Status, ZoneCounts,
 };
-use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
+use crate::sight::live::Verdict;
 
 pub(super) fn status(status: &Status) -> String {
     let Status { verdict, version, uptime_seconds, workers, pools, cache, .. } = status;
@@ -67,25 +67,19 @@ fn reloads(status: &Status) -> impl Iterator<Item = String> {
 }
 
 fn pools(pools: &[PoolStatus]) -> String {
-    fn minute<V: ToString>(pool: &PoolStatus, figure: impl Fn(&PoolMinute) -> V) -> String {
-        or_dash(pool.last_minute.as_ref().map(figure))
-    }
-    fn latency(pool: &PoolStatus, figure: impl Fn(&PoolMinute) -> Option<f64>) -> String {
-        millis(pool.last_minute.as_ref().and_then(figure))
-    }
     let is_up = |backend: &&BackendStatus| matches!(&*backend.state, "up" | "behind");
     TextTable::of(pools)
         .left("POOL", |pool| &pool.name)
         .left("UP", |pool| format!("{} of {}", pool.backends.iter().filter(is_up).count(), pool.backends.len()))
         .right("IN FLIGHT", |pool| pool.in_flight)
-        .right("QUERIES", |pool| minute(pool, |minute| minute.queries))
-        .right("P50 ms", |pool| latency(pool, |minute| minute.p50_ms))
-        .right("P99 ms", |pool| latency(pool, |minute| minute.p99_ms))
-        .right("P99.9 ms", |pool| latency(pool, |minute| minute.p999_ms))
-        .right("HEDGES", |pool| minute(pool, |minute| minute.hedges.sent))
-        .right("WON", |pool| minute(pool, |minute| minute.hedges.won))
-        .right("DENIED", |pool| minute(pool, |minute| minute.hedges.denied))
-        .right("BUDGET", |pool| minute(pool, |minute| minute.hedges.tokens))
+        .right("QUERIES", |pool| or_dash(pool.last_minute.map(|minute| minute.queries)))
+        .right("P50 ms", |pool| millis(pool.last_minute.and_then(|minute| minute.p50_ms)))
+        .right("P99 ms", |pool| millis(pool.last_minute.and_then(|minute| minute.p99_ms)))
+        .right("P99.9 ms", |pool| millis(pool.last_minute.and_then(|minute| minute.p999_ms)))
+        .right("HEDGES", |pool| or_dash(pool.last_minute.map(|minute| minute.hedges.sent)))
+        .right("WON", |pool| or_dash(pool.last_minute.map(|minute| minute.hedges.won)))
+        .right("DENIED", |pool| or_dash(pool.last_minute.map(|minute| minute.hedges.denied)))
+        .right("BUDGET", |pool| or_dash(pool.last_minute.map(|minute| minute.hedges.tokens)))
         .text()
 }
 
@@ -104,12 +98,6 @@ pub(super) fn in_pools(status: &Status) -> Vec<PooledBackend<'_>> {
 /// Formats backends. If some use streams, two columns show connections, and each unusable transport has a
 /// line.
 pub(super) fn backends(backends: &[PooledBackend<'_>]) -> String {
-    fn minute<V: ToString>(row: &PooledBackend<'_>, figure: impl Fn(&BackendMinute) -> V) -> String {
-        or_dash(row.backend.work.last_minute.as_ref().map(figure))
-    }
-    fn latency(row: &PooledBackend<'_>, figure: impl Fn(&BackendMinute) -> Option<f64>) -> String {
-        millis(row.backend.work.last_minute.as_ref().and_then(figure))
-    }
     let by_hand = |backend: &BackendStatus| if backend.by_hand { " (by hand)" } else { "" };
     let table = TextTable::of(backends)
         .left("POOL", |row| row.pool)
@@ -119,13 +107,13 @@ pub(super) fn backends(backends: &[PooledBackend<'_>]) -> String {
         .left("STATE", |row| format!("{}{}", row.backend.state, by_hand(row.backend)))
         .left("FOR", |row| time(row.backend.since_seconds))
         .right("IN FLIGHT", |row| row.backend.work.in_flight)
-        .right("ATTEMPTS", |row| minute(row, |minute| minute.attempts))
-        .right("HEDGES", |row| minute(row, |minute| minute.hedges))
-        .right("WINS", |row| minute(row, |minute| minute.wins))
-        .right("ERRORS", |row| minute(row, |minute| minute.errors))
-        .right("TIMEOUTS", |row| minute(row, |minute| minute.timeouts))
-        .right("P50 ms", |row| latency(row, |minute| minute.p50_ms))
-        .right("P99 ms", |row| latency(row, |minute| minute.p99_ms));
+        .right("ATTEMPTS", |row| or_dash(row.backend.work.last_minute.map(|minute| minute.attempts)))
+        .right("HEDGES", |row| or_dash(row.backend.work.last_minute.map(|minute| minute.hedges)))
+        .right("WINS", |row| or_dash(row.backend.work.last_minute.map(|minute| minute.wins)))
+        .right("ERRORS", |row| or_dash(row.backend.work.last_minute.map(|minute| minute.errors)))
+        .right("TIMEOUTS", |row| or_dash(row.backend.work.last_minute.map(|minute| minute.timeouts)))
+        .right("P50 ms", |row| millis(row.backend.work.last_minute.and_then(|minute| minute.p50_ms)))
+        .right("P99 ms", |row| millis(row.backend.work.last_minute.and_then(|minute| minute.p99_ms)));
     if backends.iter().all(|row| row.backend.open_connections.is_none()) {
         return table.text();
     }

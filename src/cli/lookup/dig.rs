@@ -4,9 +4,9 @@ use std::fmt::{self, Formatter};
 
 use super::exchange::{LookupAnswer, LookupServer};
 use super::list::LookupQuestion;
-use super::message::{LookupOpt, LookupRecord, LookupReply};
+use super::message::{LookupOpt, LookupReply, data_of};
 use super::resolve::LookupResolution;
-use crate::wire::{Name, suffixes};
+use crate::wire::{Name, Section, suffixes};
 
 /// A result as dig shows it.
 pub(super) struct DigText<'a> {
@@ -20,9 +20,9 @@ impl fmt::Display for DigText<'_> {
         let Self { server, question, resolution } = self;
         let (ip, port) = (server.address.ip(), server.address.port());
         let Some(LookupAnswer { reply, transport }) = &resolution.last else {
-            let times = if resolution.tries == 1 { "try" } else { "tries" };
+            let times = if resolution.effort.tries == 1 { "try" } else { "tries" };
             writeln!(f, ";{}\t\tIN\t{}", question.name, question.rtype)?;
-            return writeln!(f, ";; {}: {ip}#{port} after {} {times}\n", resolution.verdict, resolution.tries);
+            return writeln!(f, ";; {}: {ip}#{port} after {} {times}\n", resolution.verdict, resolution.effort.tries);
         };
         write_header(f, reply)?;
         if let Some(opt) = &reply.opt {
@@ -31,10 +31,10 @@ impl fmt::Display for DigText<'_> {
         if reply.has_question {
             writeln!(f, ";; QUESTION SECTION:\n;{}\t\tIN\t{}\n", question.name, question.rtype)?;
         }
-        write_section(f, "ANSWER", &reply.answers)?;
-        write_section(f, "AUTHORITY", &reply.authorities)?;
-        write_section(f, "ADDITIONAL", &reply.additionals)?;
-        writeln!(f, ";; Query time: {} msec", resolution.elapsed.as_millis())?;
+        write_section(f, "ANSWER", reply, Section::Answer)?;
+        write_section(f, "AUTHORITY", reply, Section::Authority)?;
+        write_section(f, "ADDITIONAL", reply, Section::Additional)?;
+        writeln!(f, ";; Query time: {} msec", resolution.effort.elapsed.as_millis())?;
         writeln!(f, ";; SERVER: {ip}#{port}({ip}) ({})", transport.label().to_uppercase())?;
         writeln!(f, ";; MSG SIZE  rcvd: {}\n", reply.size)
     }
@@ -61,10 +61,10 @@ fn write_header(f: &mut Formatter<'_>, reply: &LookupReply) -> fmt::Result {
         f,
         "; QUERY: {}, ANSWER: {}, AUTHORITY: {}, ADDITIONAL: {}\n",
         u8::from(reply.has_question),
-        reply.answers.len(),
-        reply.authorities.len(),
+        reply.section(Section::Answer).count(),
+        reply.section(Section::Authority).count(),
         // As in dig, OPT counts as a record.
-        reply.additionals.len() + usize::from(reply.opt.is_some()),
+        reply.section(Section::Additional).count() + usize::from(reply.opt.is_some()),
     )
 }
 
@@ -99,14 +99,14 @@ fn write_opt(f: &mut Formatter<'_>, opt: &LookupOpt, qname: &Name) -> fmt::Resul
     Ok(())
 }
 
-fn write_section(f: &mut Formatter<'_>, title: &str, records: &[LookupRecord]) -> fmt::Result {
-    if records.is_empty() {
+fn write_section(f: &mut Formatter<'_>, title: &str, reply: &LookupReply, section: Section) -> fmt::Result {
+    let mut records = reply.section(section).peekable();
+    if records.peek().is_none() {
         return Ok(());
     }
     writeln!(f, ";; {title} SECTION:")?;
     for record in records {
-        let LookupRecord { owner, ttl, class, rtype, data, .. } = record;
-        writeln!(f, "{owner}\t{ttl}\t{class}\t{rtype}\t{data}")?;
+        writeln!(f, "{}\t{}\t{}\t{}\t{}", record.owner, record.ttl, record.class, record.rtype, data_of(record))?;
     }
     writeln!(f)
 }

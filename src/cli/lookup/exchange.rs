@@ -31,19 +31,23 @@ pub(super) struct LookupServer {
 
 impl LookupServer {
     /// Asks one question. An error is local (no socket available), never caused by the server.
-    pub(super) async fn ask(&self, name: &Name, rtype: RecordType) -> io::Result<LookupExchange> {
+    pub(super) async fn ask(
+        &self,
+        name: &Name,
+        rtype: RecordType,
+        effort: &mut LookupEffort,
+    ) -> io::Result<Result<LookupAnswer, TryFailure>> {
         let started = Instant::now();
-        let mut exchange =
-            LookupExchange { outcome: Err(TryFailure::Silent), tries: 0, elapsed: Duration::ZERO, ignored: 0 };
-        while exchange.tries < u32::from(self.tries) {
-            exchange.tries += 1;
-            exchange.outcome = self.try_once(name, rtype, &mut exchange.ignored).await?;
-            if exchange.outcome.is_ok() {
+        let mut outcome = Err(TryFailure::Silent);
+        for _ in 0..self.tries {
+            effort.tries += 1;
+            outcome = self.try_once(name, rtype, &mut effort.ignored).await?;
+            if outcome.is_ok() {
                 break;
             }
         }
-        exchange.elapsed = started.elapsed();
-        Ok(exchange)
+        effort.elapsed += started.elapsed();
+        Ok(outcome)
     }
 
     async fn try_once(
@@ -52,12 +56,7 @@ impl LookupServer {
         rtype: RecordType,
         ignored: &mut u64,
     ) -> io::Result<Result<LookupAnswer, TryFailure>> {
-        let by_stream = self.connections.as_ref();
-        let asked = match by_stream {
-            Some(connections) => self.ask_stream(connections, name, rtype, true).await,
-            None => self.ask_udp(name, rtype, true, ignored).await?,
-        };
-        let mut reply = match asked {
+        let mut reply = match self.query(name, rtype, true, ignored).await? {
             Ok(reply) => reply,
             Err(lost) => return Ok(Err(lost)),
         };
@@ -65,39 +64,42 @@ impl LookupServer {
         // the error has another reason. If the retry brings no better reply, the failure stands.
         if matches!(reply.rcode, Rcode::FORMERR | Rcode::NOTIMP)
             && reply.opt.is_none()
-            && let Ok(plain) = match by_stream {
-                Some(connections) => self.ask_stream(connections, name, rtype, false).await,
-                None => self.ask_udp(name, rtype, false, ignored).await?,
-            }
+            && let Ok(plain) = self.query(name, rtype, false, ignored).await?
         {
             reply = plain;
         }
-        if let Some(connections) = by_stream {
-            return Ok(Ok(LookupAnswer { reply, transport: connections.transport() }));
-        }
+        let transport = self.connections.as_ref().map_or(Transport::Udp, LookupConnections::transport);
         // RFC 7766 section 5: a truncated reply is retried by TCP. Part of an RRset is no answer.
-        if reply.header.is_truncated() {
+        if transport == Transport::Udp && reply.header.is_truncated() {
             return Ok(self.ask_tcp(name, rtype).await.map_err(|_| TryFailure::Truncated));
         }
-        Ok(Ok(LookupAnswer { reply, transport: Transport::Udp }))
+        Ok(Ok(LookupAnswer { reply, transport }))
     }
 
-    /// Sends a query by UDP and waits for a matching reply; counts any other datagram in `ignored`.
-    async fn ask_udp(
+    async fn query(
         &self,
         name: &Name,
         rtype: RecordType,
         with_opt: bool,
         ignored: &mut u64,
     ) -> io::Result<Result<LookupReply, TryFailure>> {
+        let Some(connections) = &self.connections else {
+            return self.ask_udp(&write_query(rand::random(), name, rtype, with_opt), ignored).await;
+        };
+        let asked = self.in_time(connections.ask(write_query(0, name, rtype, with_opt))).await;
+        let read = |(query, message): (Vec<u8>, Vec<u8>)| LookupReply::read(&message, &query);
+        Ok(asked.and_then(|asked| read(asked).ok_or(TryFailure::Unreachable)))
+    }
+
+    /// Sends a query by UDP and waits for a matching reply; counts any other datagram in `ignored`.
+    async fn ask_udp(&self, query: &[u8], ignored: &mut u64) -> io::Result<Result<LookupReply, TryFailure>> {
         let client = UdpClient::bind(self.address)?;
-        let query = write_query(rand::random(), name, rtype, with_opt);
         let mut reply = None;
         let talk = async {
             client.connect().await?;
-            client.send(&query).await?;
+            client.send(query).await?;
             let is_reply = |message: &[u8]| {
-                reply = LookupReply::read(message, &query);
+                reply = LookupReply::read(message, query);
                 *ignored += u64::from(reply.is_none());
                 reply.is_some()
             };
@@ -105,18 +107,6 @@ impl LookupServer {
         };
         let done = self.in_time(talk).await;
         Ok(done.and_then(|_| reply.ok_or(TryFailure::Silent)))
-    }
-
-    async fn ask_stream(
-        &self,
-        connections: &LookupConnections,
-        name: &Name,
-        rtype: RecordType,
-        with_opt: bool,
-    ) -> Result<LookupReply, TryFailure> {
-        let talk = connections.ask(write_query(0, name, rtype, with_opt));
-        let (query, message) = self.in_time(talk).await?;
-        LookupReply::read(&message, &query).ok_or(TryFailure::Unreachable)
     }
 
     async fn ask_tcp(&self, name: &Name, rtype: RecordType) -> Result<LookupAnswer, TryFailure> {
@@ -140,9 +130,9 @@ impl LookupServer {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct LookupExchange {
-    pub(super) outcome: Result<LookupAnswer, TryFailure>,
+/// The cost of a look-up: tries, time, and datagrams that were no reply.
+#[derive(Debug, Default)]
+pub(super) struct LookupEffort {
     pub(super) tries: u32,
     pub(super) elapsed: Duration,
     pub(super) ignored: u64,

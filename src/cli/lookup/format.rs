@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::dig::DigText;
 use super::exchange::LookupServer;
 use super::list::LookupQuestion;
-use super::message::LookupRecord;
+use super::message::data_of;
 use super::resolve::{LookupResolution, LookupVerdict};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -48,12 +48,12 @@ fn resolved(question: &LookupQuestion, resolution: &LookupResolution) -> String 
     if resolution.verdict != LookupVerdict::Answered {
         return format!("{name} - Error:{}\n", resolution.verdict);
     }
-    resolution.wanted().map(|LookupRecord { data, rtype, .. }| format!("{name} {data} {rtype}\n")).collect()
+    resolution.wanted().map(|record| format!("{name} {} {}\n", data_of(record), record.rtype)).collect()
 }
 
 fn short(resolution: &LookupResolution) -> String {
     let records = resolution.wanted().filter(|_| resolution.verdict == LookupVerdict::Answered);
-    records.flat_map(|record| [record.data.as_str(), "\n"]).collect()
+    records.map(|record| format!("{}\n", data_of(record))).collect()
 }
 
 fn json(server: &LookupServer, question: &LookupQuestion, resolution: &LookupResolution) -> String {
@@ -63,7 +63,7 @@ fn json(server: &LookupServer, question: &LookupQuestion, resolution: &LookupRes
         name: record.owner.to_string(),
         r#type: record.rtype.to_string(),
         ttl: record.ttl,
-        data: &record.data,
+        data: data_of(record),
     });
     let result = JsonResult {
         name: &question.text,
@@ -72,8 +72,8 @@ fn json(server: &LookupServer, question: &LookupQuestion, resolution: &LookupRes
         answers: answers.collect(),
         server: server.address.to_string(),
         transport: last.map(|answer| answer.transport.label()),
-        time_us: resolution.elapsed.as_micros(),
-        tries: resolution.tries,
+        time_us: resolution.effort.elapsed.as_micros(),
+        tries: resolution.effort.tries,
         error: (resolution.verdict != LookupVerdict::Answered).then(|| resolution.verdict.to_string()),
         ede: errors
             .iter()
@@ -90,7 +90,7 @@ struct JsonResult<'a> {
     name: &'a str,
     r#type: String,
     rcode: Option<String>,
-    answers: Vec<JsonRecord<'a>>,
+    answers: Vec<JsonRecord>,
     server: String,
     transport: Option<&'static str>,
     time_us: u128,
@@ -102,11 +102,11 @@ struct JsonResult<'a> {
 }
 
 #[derive(Serialize)]
-struct JsonRecord<'a> {
+struct JsonRecord {
     name: String,
     r#type: String,
     ttl: u32,
-    data: &'a str,
+    data: String,
 }
 
 #[derive(Serialize)]

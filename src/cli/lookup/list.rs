@@ -1,7 +1,9 @@
 //! The list of questions, one `NAME [TYPE]` per line. The whole list is parsed before the first query leaves,
 //! so that a bad line causes no partial run.
 
-use super::name::{self, BadName};
+use hickory_proto::rr::Name as InternationalName;
+use hickory_proto::serialize::binary::BinEncodable;
+
 use crate::wire::{Name, RecordType};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +16,7 @@ pub(super) struct LookupQuestion {
 
 impl LookupQuestion {
     pub(super) fn new(text: &str, rtype: RecordType) -> Result<Self, BadName> {
-        Ok(Self { text: text.into(), name: name::parse(text)?, rtype })
+        Ok(Self { text: text.into(), name: parse_name(text)?, rtype })
     }
 }
 
@@ -87,79 +89,35 @@ fn fields(line: &str) -> impl Iterator<Item = (usize, &str)> {
         .take_while(|(_, field)| !field.starts_with('#'))
 }
 
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BadName {
+    pub(super) offset: usize,
+    pub(super) what: String,
+}
+
+/// Parses a name as absolute, with or without a final dot. hickory-proto converts letters outside ASCII to
+/// Punycode (IDNA).
+fn parse_name(text: &str) -> Result<Name, BadName> {
+    // Results show the text as given, possibly on a terminal.
+    if let Some((offset, letter)) =
+        text.char_indices().find(|(_, letter)| letter.is_control() || letter.is_whitespace())
+    {
+        let what = format!("control character or blank {letter:?}, in a name it is written as \"\\DDD\"");
+        return Err(BadName { offset, what });
+    }
+    if text.is_ascii() {
+        return Name::parse(text).map_err(|(offset, error)| BadName { offset, what: error.to_string() });
+    }
+    // RFC 5891, as in dig.
+    let mut name = InternationalName::from_utf8(text)
+        .map_err(|error| BadName { offset: 0, what: format!("{text:?} is no domain name: {error}") })?;
+    name.set_fqdn(true);
+    let wire = name.to_bytes().unwrap_or_default();
+    Name::from_wire(&wire).map_err(|error| BadName { offset: 0, what: error.to_string() })
+}
+
 /// The byte order mark that some editors write before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_type_in_capitals_behind_a_name_is_its_type() {
-        for (word, expected) in
-            [("MX", true), ("TYPE65280", true), ("AXFR", true), ("mx", false), ("MX.", false), ("WWW", false)]
-        {
-            assert_eq!(is_type(word), expected, "{word}");
-        }
-    }
-
-    fn check(list: &str, expected: &[(&str, &str)]) {
-        let questions = read("list", list.as_bytes(), RecordType::A).expect(list);
-        let read: Vec<_> = questions.iter().map(|one| (one.text.to_string(), one.rtype.to_string())).collect();
-        let expected: Vec<_> = expected.iter().map(|(name, rtype)| (name.to_string(), rtype.to_string())).collect();
-        assert_eq!(read, expected, "{list:?}");
-    }
-
-    /// Checks that the list is rejected with these messages.
-    fn check_bad(list: &[u8], expected: &[&str]) {
-        let bad = read("list", list, RecordType::A).expect_err("the list is bad");
-        assert_eq!(bad, expected);
-    }
-
-    #[test]
-    fn lists_are_read() {
-        check("", &[]);
-        check("\n \t\n\r\n# all\n  # indented\n", &[]);
-        check("WWW.Google.com\r\n", &[("WWW.Google.com", "A")]);
-        check("a.example\r\nb.example", &[("a.example", "A"), ("b.example", "A")]);
-        check("\u{feff}a.example\n", &[("a.example", "A")]);
-        check(" a.example\t mx \t# mail\n", &[("a.example", "MX")]);
-        check(". ns\n", &[(".", "NS")]);
-    }
-
-    #[test]
-    fn every_type_that_has_a_name_can_be_asked_for() {
-        let refused: Vec<_> = RecordType::NAMED
-            .iter()
-            .filter(|(name, rtype)| parse_type(name) != Ok(*rtype))
-            .map(|(name, _)| *name)
-            .collect();
-        assert_eq!(refused, ["OPT", "TKEY", "TSIG", "IXFR", "AXFR"]);
-        assert_eq!(parse_type("type65280"), Ok(RecordType(65280)));
-        for text in ["", "AAA", "TYPE", "TYPE+1", "TYPE65536", "TYPE251", "TYPE0", "1"] {
-            assert!(parse_type(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn every_bad_line_is_reported_with_its_place() {
-        check_bad(
-            b"a..b\nok.example\n  c.example  AAA\nd.example A A\r\n",
-            &[
-                "list:1:3: empty label: dots stand between labels, one at a time",
-                "list:3:14: unknown type \"AAA\", expected one such as A, AAAA, MX, ANY or TYPE65280",
-                "list:4:13: unexpected \"A\", expected NAME [TYPE]",
-            ],
-        );
-        check_bad(b"a.example AXFR", &["list:1:11: AXFR is a zone transfer, expected a record type such as A or SOA"]);
-        check_bad(b"ok\nab\xff", &["list:2:3: not UTF-8, expected NAME [TYPE]"]);
-        check_bad(
-            "bücher.example ä".as_bytes(),
-            &["list:1:16: unknown type \"ä\", expected one such as A, AAAA, MX, ANY or TYPE65280"],
-        );
-        check_bad(
-            b"a\x1b[31m",
-            &[r#"list:1:2: control character or blank '\u{1b}', in a name it is written as "\DDD""#],
-        );
-    }
-}
+mod tests;

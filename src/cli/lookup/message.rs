@@ -1,8 +1,8 @@
 //! Queries and replies of a look-up, as messages.
 
 use crate::wire::{
-    Edns, ExtendedError, Header, Message, Name, OptRecord, OptionCode, Rcode, RecordClass, RecordType, Section,
-    SectionRecord, is_reply_to, write_recursive_query,
+    Edns, ExtendedError, Header, Message, Name, OptRecord, OptionCode, Rcode, RecordType, Section, SectionRecord,
+    is_reply_to, write_recursive_query,
 };
 use crate::zone::rdata_to_text;
 
@@ -20,9 +20,8 @@ pub(in crate::cli) struct LookupReply {
     pub(in crate::cli) rcode: Rcode,
     /// True if the reply repeats the question; failures may omit it.
     pub(super) has_question: bool,
-    pub(in crate::cli) answers: Vec<LookupRecord>,
-    pub(in crate::cli) authorities: Vec<LookupRecord>,
-    pub(in crate::cli) additionals: Vec<LookupRecord>,
+    /// The records of all sections but OPT.
+    pub(in crate::cli) records: Vec<SectionRecord>,
     pub(in crate::cli) opt: Option<LookupOpt>,
     pub(in crate::cli) size: usize,
 }
@@ -43,61 +42,39 @@ impl LookupReply {
             header,
             rcode: header.rcode(),
             has_question: message.question.is_some(),
-            answers: Vec::new(),
-            authorities: Vec::new(),
-            additionals: Vec::new(),
+            records: Vec::new(),
             opt: None,
             size: octets.len(),
         };
         if !header.is_truncated() {
             let count = [header.ancount(), header.nscount(), header.arcount()].into_iter().map(usize::from).sum();
             for record in message.records().lenient().take(count) {
-                reply.take_record(&record.ok()?)?;
+                reply.take_record(record.ok()?)?;
             }
         }
         Some(reply)
     }
 
-    fn take_record(&mut self, record: &SectionRecord) -> Option<()> {
-        if record.rtype == RecordType::OPT {
-            let edns = record.edns()?;
-            // RFC 6891 section 6.1.3: the OPT record holds the upper 8 bits.
-            self.rcode = Rcode(self.header.rcode().0 | u16::from(edns.extended_rcode) << 4);
-            self.opt = Some(LookupOpt::of(edns));
+    fn take_record(&mut self, record: SectionRecord) -> Option<()> {
+        if record.rtype != RecordType::OPT {
+            self.records.push(record);
             return Some(());
         }
-        let section = match record.section {
-            Section::Answer => &mut self.answers,
-            Section::Authority => &mut self.authorities,
-            Section::Additional => &mut self.additionals,
-        };
-        section.push(LookupRecord::of(record));
+        let edns = record.edns()?;
+        // RFC 6891 section 6.1.3: the OPT record holds the upper 8 bits.
+        self.rcode = Rcode(self.header.rcode().0 | u16::from(edns.extended_rcode) << 4);
+        self.opt = Some(LookupOpt::of(edns));
         Some(())
     }
-}
 
-#[derive(Clone, Debug)]
-pub(in crate::cli) struct LookupRecord {
-    pub(in crate::cli) owner: Name,
-    pub(in crate::cli) rtype: RecordType,
-    pub(super) class: RecordClass,
-    pub(in crate::cli) ttl: u32,
-    pub(in crate::cli) data: String,
-    pub(super) target: Option<Name>,
-}
-
-impl LookupRecord {
-    fn of(record: &SectionRecord) -> Self {
-        let target = Some(&record.rdata).filter(|_| record.rtype == RecordType::CNAME);
-        Self {
-            owner: record.owner.clone(),
-            rtype: record.rtype,
-            class: record.class,
-            ttl: record.ttl,
-            data: rdata_to_text(record.rtype, &record.rdata),
-            target: target.and_then(|rdata| Name::from_wire(rdata).ok()),
-        }
+    pub(in crate::cli) fn section(&self, section: Section) -> impl Iterator<Item = &SectionRecord> {
+        self.records.iter().filter(move |record| record.section == section)
     }
+}
+
+/// Returns the data of a record as in a master file.
+pub(in crate::cli) fn data_of(record: &SectionRecord) -> String {
+    rdata_to_text(record.rtype, &record.rdata)
 }
 
 /// The contents of an OPT record (RFC 6891 section 6.1).
@@ -184,10 +161,9 @@ mod tests {
             message.add_answer(FullRecord::from_rdata(full("www.example."), 60, RData::CNAME(CNAME(alias.clone()))));
             message.add_answer(FullRecord::from_rdata(alias, 30, RData::A(A::new(192, 0, 2, 1))));
         });
-        let answers = reply.expect("valid").answers;
-        let summary: Vec<_> = answers.iter().map(|record| (record.ttl, record.data.as_str())).collect();
-        assert_eq!(summary, [(60, "alias.example."), (30, "192.0.2.1")]);
-        assert_eq!(answers[0].target, Some(answers[1].owner.clone()));
+        let reply = reply.expect("valid");
+        let summary: Vec<_> = reply.section(Section::Answer).map(|record| (record.ttl, data_of(record))).collect();
+        assert_eq!(summary, [(60, "alias.example.".to_owned()), (30, "192.0.2.1".to_owned())]);
     }
 
     #[test]
@@ -255,7 +231,7 @@ mod tests {
         octets[2] = 0x80;
         octets[7] = 1;
         octets.extend(b"\xC0\x0C\0\x0F\0\x01\0\0\0\x3C\0\x01\x07");
-        assert_eq!(LookupReply::read(&octets, &query).expect("a reply").answers[0].data, r"\# 1 07");
+        assert_eq!(data_of(&LookupReply::read(&octets, &query).expect("a reply").records[0]), r"\# 1 07");
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! `exchange` sends one question; `message` parses replies; `format` and `dig` format results for `output`;
 //! `tally` counts. The server does not use this client.
 
-mod address;
 mod batch;
 mod connection;
 mod dig;
@@ -12,7 +11,6 @@ mod exchange;
 mod format;
 mod list;
 pub(super) mod message;
-mod name;
 mod output;
 mod resolve;
 mod tally;

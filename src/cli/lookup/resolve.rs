@@ -1,12 +1,10 @@
 //! Resolves a question to its records: follows a CNAME chain within replies and by further queries.
 
 use std::io;
-use std::time::Duration;
 
-use super::exchange::{LookupAnswer, LookupExchange, LookupServer, TryFailure};
+use super::exchange::{LookupAnswer, LookupEffort, LookupServer, TryFailure};
 use super::list::LookupQuestion;
-use super::message::LookupRecord;
-use crate::wire::{Name, Rcode, RecordClass, RecordType, eq_ignore_case};
+use crate::wire::{Name, Rcode, RecordClass, RecordType, Section, SectionRecord, eq_ignore_case};
 
 /// Looks up a question; with `follow`, further queries follow a CNAME chain.
 ///
@@ -31,13 +29,12 @@ pub(super) async fn resolve(
         rtype: question.rtype,
         answers: Vec::new(),
         last: None,
-        tries: 0,
-        elapsed: Duration::ZERO,
-        ignored: 0,
+        effort: LookupEffort::default(),
     };
     for _ in 0..=MAX_MORE_QUERIES {
-        let exchange = server.ask(resolution.end(), question.rtype).await?;
-        if let Some(verdict) = resolution.take_in(exchange, follow) {
+        let name = resolution.end().clone();
+        let outcome = server.ask(&name, question.rtype, &mut resolution.effort).await?;
+        if let Some(verdict) = resolution.take_in(outcome, follow) {
             resolution.verdict = verdict;
             break;
         }
@@ -51,32 +48,28 @@ pub(super) struct LookupResolution {
     /// The query name and the targets of its CNAMEs. Never empty.
     chain: Vec<Name>,
     rtype: RecordType,
-    /// The answer sections of all replies, moved out of them. Empty if chains are not followed.
-    pub(super) answers: Vec<LookupRecord>,
+    /// The answer sections of all replies. Empty if chains are not followed.
+    pub(super) answers: Vec<SectionRecord>,
     pub(super) last: Option<LookupAnswer>,
-    pub(super) tries: u32,
-    pub(super) elapsed: Duration,
-    pub(super) ignored: u64,
+    pub(super) effort: LookupEffort,
 }
 
 impl LookupResolution {
-    pub(super) fn wanted(&self) -> impl Iterator<Item = &LookupRecord> {
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &SectionRecord> {
         self.answers.iter().filter(|record| self.is_wanted(record))
     }
 
     /// Adds the result of one query; `None` if the chain continues.
-    fn take_in(&mut self, exchange: LookupExchange, follow: bool) -> Option<LookupVerdict> {
-        self.tries += exchange.tries;
-        self.elapsed += exchange.elapsed;
-        self.ignored += exchange.ignored;
-        let mut answer = match exchange.outcome {
+    fn take_in(&mut self, outcome: Result<LookupAnswer, TryFailure>, follow: bool) -> Option<LookupVerdict> {
+        let mut answer = match outcome {
             Ok(answer) => answer,
             Err(lost) => return Some(LookupVerdict::Lost(lost)),
         };
         let rcode = answer.reply.rcode;
-        let walk = self.walk(&answer.reply.answers);
+        let walk = self.walk(&answer.reply.section(Section::Answer).collect::<Vec<_>>());
         if follow {
-            self.answers.append(&mut answer.reply.answers);
+            let records = std::mem::take(&mut answer.reply.records).into_iter();
+            self.answers.extend(records.filter(|record| record.section == Section::Answer));
         }
         self.last = Some(answer);
         Some(match (rcode, walk) {
@@ -93,23 +86,24 @@ impl LookupResolution {
         self.chain.last().expect("a chain begins with the name asked for")
     }
 
-    fn is_at_end(&self, record: &LookupRecord) -> bool {
+    fn is_at_end(&self, record: &SectionRecord) -> bool {
         record.class == RecordClass::IN && is_same(&record.owner, self.end())
     }
 
-    fn is_wanted(&self, record: &LookupRecord) -> bool {
+    fn is_wanted(&self, record: &SectionRecord) -> bool {
         self.is_at_end(record) && (record.rtype == self.rtype || self.rtype == RecordType::ANY)
     }
 
     /// Follows the chain through one answer section, in any record order.
-    fn walk(&mut self, answers: &[LookupRecord]) -> ChainWalk {
+    fn walk(&mut self, answers: &[&SectionRecord]) -> ChainWalk {
         let before = self.chain.len();
         loop {
             if answers.iter().any(|record| self.is_wanted(record)) {
                 return ChainWalk::Found;
             }
-            let here = answers.iter().filter(|record| self.is_at_end(record));
-            let Some(target) = here.filter_map(|record| record.target.clone()).next() else {
+            let is_link = |record: &&&SectionRecord| record.rtype == RecordType::CNAME && self.is_at_end(record);
+            let mut links = answers.iter().filter(is_link);
+            let Some(target) = links.find_map(|record| Name::from_wire(&record.rdata).ok()) else {
                 return if self.chain.len() > before { ChainWalk::Moved } else { ChainWalk::NothingNew };
             };
             if self.chain.iter().any(|known| is_same(known, &target)) {

@@ -29,7 +29,7 @@ pub(super) struct LookupTally {
 
 impl LookupTally {
     pub(super) fn add(&mut self, resolution: &LookupResolution) {
-        self.ignored += resolution.ignored;
+        self.ignored += resolution.effort.ignored;
         match resolution.verdict {
             LookupVerdict::Answered => self.answered += 1,
             LookupVerdict::NotFound => self.not_found += 1,

@@ -2,10 +2,9 @@
 //! `@ADDRESS` with `+tcp` or `+tls`.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::address;
 use super::connection::LookupConnections;
 use crate::address::{
     BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, ServerTrust, StreamServer, Verify,
@@ -48,8 +47,8 @@ impl ServerChannel {
         let (wanted, mut path) = transport(flags, tcp)?;
         let (scheme, address, name) = match servers {
             [] => match wanted {
-                Some(scheme) if scheme.is_encrypted() => (scheme, address::parse("127.0.0.1", port, scheme)?, None),
-                Some(_) | None => (wanted.unwrap_or(Scheme::Plain), address::default(port), None),
+                Some(scheme) if scheme.is_encrypted() => (scheme, parse_address("127.0.0.1", port, scheme)?, None),
+                Some(_) | None => (wanted.unwrap_or(Scheme::Plain), default_address(port), None),
             },
             [server] if server.contains("://") => {
                 let text = server.trim_start_matches('@');
@@ -63,7 +62,7 @@ impl ServerChannel {
             }
             [server] => {
                 let scheme = wanted.unwrap_or(Scheme::Plain);
-                (scheme, address::parse(server.trim_start_matches('@'), port, scheme)?, None)
+                (scheme, parse_address(server.trim_start_matches('@'), port, scheme)?, None)
             }
             [first, second, ..] => return Err(format!("two servers, {first} and {second}: expected one at most")),
         };
@@ -115,6 +114,31 @@ fn transport(flags: &[&str], tcp: bool) -> Result<(Option<Scheme>, HttpPath), St
         });
     }
     Ok((wanted, path))
+}
+
+/// Parses the text after the `@`; `port` is `-p`. Without either, the port is the default, as in dig.
+fn parse_address(text: &str, port: Option<u16>, scheme: Scheme) -> Result<SocketAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = match (bare.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
+        (Ok(address), _) => SocketAddr::new(address, port.unwrap_or_else(|| scheme.port())),
+        (Err(_), Ok(address)) => match port {
+            Some(port) if port != address.port() => {
+                return Err(format!("@{text}: the port is also given as -p {port}, leave one of them out"));
+            }
+            Some(_) | None => address,
+        },
+        (Err(_), Err(_)) => {
+            return Err(format!("@{text}: expected an address such as @127.0.0.1, @127.0.0.1:5300 or @[::1]:5300"));
+        }
+    };
+    match address.port() {
+        0 => Err(format!("@{text}: port 0 cannot be asked, expected 1 to 65535")),
+        1.. => Ok(address),
+    }
+}
+
+fn default_address(port: Option<u16>) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.unwrap_or(5300))
 }
 
 impl Trust {
@@ -217,5 +241,31 @@ mod tests {
             let expected = expected.map(|(address, is_encrypted)| (address.to_owned(), is_encrypted));
             assert_eq!(way, expected.map_err(str::to_owned), "{servers:?} {flags:?}");
         }
+    }
+
+    #[test]
+    fn addresses_are_read() {
+        let cases = [
+            ("192.0.2.1", None, Some("192.0.2.1:53")),
+            ("192.0.2.1:5300", None, Some("192.0.2.1:5300")),
+            ("192.0.2.1", Some(5300), Some("192.0.2.1:5300")),
+            ("192.0.2.1:5300", Some(5300), Some("192.0.2.1:5300")),
+            ("192.0.2.1:5300", Some(53), None),
+            ("::1", None, Some("[::1]:53")),
+            ("[::1]", Some(5300), Some("[::1]:5300")),
+            ("[::1]:5300", None, Some("[::1]:5300")),
+            ("[fe80::1%2]:5300", None, Some("[fe80::1%2]:5300")),
+            ("localhost", None, None),
+            ("dns.example:53", None, None),
+            ("192.0.2.1:0", None, None),
+            ("192.0.2.1:65536", None, None),
+            ("", None, None),
+        ];
+        for (text, port, expected) in cases {
+            let read = parse_address(text, port, Scheme::Plain).map(|address| address.to_string());
+            assert_eq!(read.as_deref().ok(), expected, "{text} -p {port:?}: {read:?}");
+        }
+        assert_eq!(default_address(None).to_string(), "127.0.0.1:5300");
+        assert_eq!(default_address(Some(53)).to_string(), "127.0.0.1:53");
     }
 }

@@ -1,7 +1,9 @@
 //! Parses a backend description of the user: `latency=1ms+1%:500ms loss=5%`.
 
 use super::settings::{Mistake, SettingEntries};
-use super::values::{connections, count, course, delay, share, stalls, weight, whens};
+use super::values::{count, course, delay, share, stalls, whens};
+use crate::cli::number;
+use crate::config::{Limits, limits};
 use crate::sim::{BackendModel, Capacity, ModelConnections};
 
 /// Parses a description, which may stand for several equal backends.
@@ -18,7 +20,7 @@ pub(super) fn read(mut settings: SettingEntries) -> Result<Vec<BackendModel>, Mi
         (None, None) => None,
     };
     let stalls = settings.take("stall", stalls)?.unwrap_or_default();
-    let connections = match (settings.take("connections", connections)?, stalls.on_connections) {
+    let connections = match (settings.take("connections", |text| number(text, CONNECTIONS))?, stalls.on_connections) {
         (Some(max), stalls) => Some(ModelConnections { max, stalls, ends: Vec::new() }),
         (None, on_connections) if on_connections.is_empty() => None,
         (None, _) => {
@@ -35,7 +37,7 @@ pub(super) fn read(mut settings: SettingEntries) -> Result<Vec<BackendModel>, Mi
         stalls: stalls.of_all,
         connections,
         crashes: settings.take("crash", whens)?.unwrap_or_default(),
-        weight: settings.take("weight", weight)?.unwrap_or(1),
+        weight: settings.take("weight", |text| number(text, limits::WEIGHT))?.unwrap_or(1),
         capacity,
         ..BackendModel::default()
     };
@@ -43,6 +45,9 @@ pub(super) fn read(mut settings: SettingEntries) -> Result<Vec<BackendModel>, Mi
     settings.finish()?;
     Ok(vec![model; usize::from(count)])
 }
+
+/// A worker opens no more connections to one backend.
+const CONNECTIONS: Limits<u16> = Limits { min: 1, max: 64 };
 
 #[cfg(test)]
 mod tests {

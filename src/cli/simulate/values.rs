@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use crate::cli::number;
-use crate::config::{Limits, limits, words};
+use crate::config::{Limits, words};
 use crate::sim::{Course, Delay, NameDistribution, When};
 
 pub(super) fn share(text: &str) -> Result<f64, String> {
@@ -61,10 +61,6 @@ pub(super) fn seed(text: &str) -> Result<u64, String> {
 
 pub(super) fn count(text: &str) -> Result<u16, String> {
     number(text, Limits { min: 1, max: MAX_COUNT })
-}
-
-pub(super) fn weight(text: &str) -> Result<u16, String> {
-    number(text, limits::WEIGHT)
 }
 
 pub(super) fn delay(text: &str) -> Result<Delay, String> {
@@ -153,10 +149,6 @@ pub(super) fn stalls(text: &str) -> Result<Stalls, String> {
     Ok(stalls)
 }
 
-pub(super) fn connections(text: &str) -> Result<u16, String> {
-    number(text, Limits { min: 1, max: MAX_CONNECTIONS })
-}
-
 fn when(text: &str) -> Result<When, String> {
     let expected = || format!("in {text:?}, expected times such as 30s..60s, 30s.. or 500ms/10s");
     if let Some((from, to)) = text.split_once("..") {
@@ -196,8 +188,6 @@ const MAX_QUERIES: usize = 1_000_000_000;
 
 /// Names of Zipf's law: each takes eight bytes during the simulation.
 const MAX_NAMES: u32 = 10_000_000;
-/// A worker opens no more connections to one backend.
-const MAX_CONNECTIONS: u16 = 64;
 
 /// More backends, or servers of one backend, do not change the result visibly.
 const MAX_COUNT: u16 = 1_000;
@@ -232,13 +222,12 @@ mod tests {
 
     #[test]
     fn numbers_have_bounds() {
-        assert_eq!((queries("1_000_000"), count("2"), weight("3")), (Ok(1_000_000), Ok(2), Ok(3)));
+        assert_eq!((queries("1_000_000"), count("2")), (Ok(1_000_000), Ok(2)));
         assert_eq!((rate("0.5"), seed("7")), (Ok(0.5), Ok(7)));
         check_error(queries("0"), "from 1 to 1000000000");
         check_error(rate("0"), "from 0.001 to 10000000");
         check_error(seed("-1"), "from 0 to 18446744073709551615");
         check_error(count("0"), "from 1 to 1000");
-        check_error(weight("1001"), "from 1 to 1000");
     }
 
     #[test]

@@ -69,8 +69,9 @@ fn all(frame: &mut Frame<'_>, area: Rect, state: &State, second: &Second, look: 
         Layout::vertical([Constraint::Length(3), Constraint::Length(pools), Constraint::Length(1), Constraint::Min(0)])
             .areas(area);
     let width = usize::from(server.width).saturating_sub(CURVE_LABEL);
+    let queries = state.history.queries.iter().map(|&count| Some(count as f64));
     let lines = vec![
-        Line::raw(format!("{:<CURVE_LABEL$}{}", "queries/s", look.curve(state.curves.queries.iter().copied(), width))),
+        Line::raw(format!("{:<CURVE_LABEL$}{}", "queries/s", look.curve(queries, width))),
         Line::raw(look.text(&totals(second))),
     ];
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: true }), server);
@@ -97,7 +98,7 @@ fn pool_table(frame: &mut Frame<'_>, area: Rect, state: &State, pools: &[PoolSec
     let figures = POOL_FIGURES.iter().map(|(_, width, _)| usize::from(*width) + 1).sum::<usize>();
     let curve = usize::from(area.width).saturating_sub(figures + usize::from(NAME_WIDTH) + 1);
     let row = |pool: &PoolSecond| {
-        let p99 = state.curves.p99.get(&pool.name).map(|p99| look.curve(p99.iter().copied(), curve));
+        let p99 = state.pool_history(&pool.name).map(|pool| look.curve(pool.p99_ms.iter().copied(), curve));
         let figures = POOL_FIGURES.iter().map(|(.., figure)| right(figure(pool)));
         let name = Cell::from(look.text(&pool.name));
         Row::new([name].into_iter().chain(figures).chain([Cell::from(p99.unwrap_or_default())]))
@@ -164,7 +165,7 @@ fn backend(frame: &mut Frame<'_>, area: Rect, state: &State, look: &TerminalStyl
         Line::raw(format!("{} errors, {} timeouts in the last minute", row.errors, row.timeouts)),
         Line::default(),
     ];
-    if let Some(history) = state.curves.of_backend(&pool.name, &backend.name) {
+    if let Some(history) = state.backend_history(&pool.name, &backend.name) {
         lines.push(Line::raw("the last ten minutes, by ten seconds:"));
         let float = |counts: &[Option<u64>]| counts.iter().map(|count| count.map(|n| n as f64)).collect::<Vec<_>>();
         for (label, values) in [

@@ -1,12 +1,11 @@
 //! The data and view of `hedgerow top`: a value that takes data and keys, without I/O.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use crate::sight::live::{BackendHistory, BackendSecond, HistoryFigures, PoolSecond, Second};
+use crate::sight::live::{BackendHistory, BackendSecond, HistoryFigures, PoolHistory, PoolSecond, Second};
 use crate::sight::slow::SlowRace;
 
 pub(super) struct State {
@@ -18,20 +17,13 @@ pub(super) struct State {
     /// The error of the last request, and the time of the first failure since the last success.
     trouble: Option<(String, Instant)>,
     asked: Option<Instant>,
-    pub(super) curves: Curves,
+    /// The server's history of the last ten minutes and the seconds since, and its arrival time.
+    pub(super) history: HistoryFigures,
+    history_at: Option<Instant>,
     pub(super) races: RaceList,
     pub(super) view: TopView,
     pub(super) list: BackendList,
     pub(super) is_paused: bool,
-}
-
-#[derive(Default)]
-pub(super) struct Curves {
-    /// The server's history of the last ten minutes, and its arrival time.
-    history: Option<(HistoryFigures, Instant)>,
-    pub(super) queries: VecDeque<Option<f64>>,
-    /// p99 of each pool over time.
-    pub(super) p99: HashMap<String, VecDeque<Option<f64>>>,
 }
 
 #[derive(Default)]
@@ -106,7 +98,8 @@ impl State {
             updated: now,
             trouble: None,
             asked: None,
-            curves: Curves::default(),
+            history: HistoryFigures::default(),
+            history_at: None,
             races: RaceList::default(),
             view: TopView::All,
             list: BackendList { sort: Sort::Worst, filter: String::new(), is_typing: false, marked: None },
@@ -121,8 +114,8 @@ impl State {
             return None;
         }
         self.asked = Some(now);
-        let is_old = |&(_, updated): &(HistoryFigures, Instant)| now.duration_since(updated) >= HISTORY_EVERY;
-        let history = self.trouble.is_some() || self.curves.history.as_ref().is_none_or(is_old);
+        let is_old = |updated| now.duration_since(updated) >= HISTORY_EVERY;
+        let history = self.trouble.is_some() || self.history_at.is_none_or(is_old);
         Some(Wants { history, races: self.view == TopView::Races })
     }
 
@@ -132,11 +125,10 @@ impl State {
                 self.trouble = None;
                 self.updated = now;
                 if let Some(history) = data.history {
-                    self.curves.begin(history, now, self.second.as_ref());
+                    (self.history, self.history_at) = (history, Some(now));
+                    self.second.iter().for_each(|known| extend(&mut self.history, known));
                 }
-                if self.second.as_ref().map(|known| known.at) != Some(second.at) {
-                    self.curves.push(&second);
-                }
+                extend(&mut self.history, &second);
                 self.second = Some(second);
                 if data.races.is_some() {
                     self.races.found = data.races;
@@ -227,7 +219,7 @@ impl State {
         let mut rows: Vec<Row<'_>> = all
             .filter(|(pool, backend)| is_wanted(&pool.name) || is_wanted(&backend.name))
             .map(|(pool, backend)| {
-                let minute = self.curves.of_backend(&pool.name, &backend.name).map(|backend| {
+                let minute = self.backend_history(&pool.name, &backend.name).map(|backend| {
                     let sum = |counts: &[Option<u64>]| counts.iter().rev().take(MINUTE).flatten().sum::<u64>();
                     (sum(&backend.errors), sum(&backend.timeouts))
                 });
@@ -263,39 +255,34 @@ impl State {
         (!self.is_paused && age > STALE.max(2 * self.interval)).then_some(age)
     }
 
+    pub(super) fn pool_history(&self, pool: &str) -> Option<&PoolHistory> {
+        self.history.pools.iter().find(|known| known.name == pool)
+    }
+
+    pub(super) fn backend_history(&self, pool: &str, backend: &str) -> Option<&BackendHistory> {
+        self.pool_history(pool)?.backends.iter().find(|known| known.name == backend)
+    }
+
     pub(super) fn slow_races(&self) -> &[SlowRace] {
         self.races.found.as_ref().and_then(|found| found.as_deref().ok()).unwrap_or_default()
     }
 }
 
-impl Curves {
-    /// Fills the curves from the server's history, which may include the current second.
-    fn begin(&mut self, history: HistoryFigures, now: Instant, current: Option<&Second>) {
-        self.queries = history.queries.iter().map(|&count| Some(count as f64)).collect();
-        let p99 = history.pools.iter().map(|pool| (pool.name.clone(), pool.p99_ms.iter().copied().collect()));
-        self.p99 = p99.collect();
-        let last = history.at.last().copied();
-        self.history = Some((history, now));
-        if let Some(second) = current.filter(|second| last.is_some_and(|last| second.at > last)) {
-            self.push(second);
-        }
+/// Adds a second to a history, unless the history includes it.
+fn extend(history: &mut HistoryFigures, second: &Second) {
+    if history.at.last() >= Some(&second.at) {
+        return;
     }
-
-    fn push(&mut self, second: &Second) {
-        if self.history.as_ref().and_then(|(history, _)| history.at.last()) >= Some(&second.at) {
-            return;
+    push(&mut history.at, second.at);
+    push(&mut history.queries, second.queries);
+    for PoolSecond { name, p99_ms, .. } in &second.pools {
+        match history.pools.iter_mut().find(|known| known.name == *name) {
+            Some(known) => push(&mut known.p99_ms, *p99_ms),
+            None => {
+                let (name, p99_ms) = (name.clone(), vec![*p99_ms]);
+                history.pools.push(PoolHistory { name, p99_ms, ..PoolHistory::default() });
+            }
         }
-        push(&mut self.queries, Some(second.queries as f64));
-        self.p99.retain(|name, _| second.pools.iter().any(|pool| pool.name == *name));
-        for pool in &second.pools {
-            push(self.p99.entry(pool.name.clone()).or_default(), pool.p99_ms);
-        }
-    }
-
-    pub(super) fn of_backend(&self, pool: &str, backend: &str) -> Option<&BackendHistory> {
-        let (history, _) = self.history.as_ref()?;
-        let pool = history.pools.iter().find(|known| known.name == pool)?;
-        pool.backends.iter().find(|known| known.name == backend)
     }
 }
 
@@ -339,11 +326,11 @@ fn state_rank(state: &str) -> u8 {
     }
 }
 
-fn push(curve: &mut VecDeque<Option<f64>>, value: Option<f64>) {
-    if curve.len() >= CURVE {
-        curve.pop_front();
+fn push<T>(column: &mut Vec<T>, value: T) {
+    if column.len() >= CURVE {
+        column.remove(0);
     }
-    curve.push_back(value);
+    column.push(value);
 }
 
 /// The maximum values of a curve: no terminal is wider.
@@ -364,7 +351,7 @@ pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::sight::live::{CacheSecond, HedgesSecond, PoolHistory};
+    use crate::sight::live::{CacheSecond, HedgesSecond};
 
     fn backend(name: &str, state: &str, attempts: u64, p99_ms: Option<f64>) -> BackendSecond {
         let p50_ms = p99_ms.map(|p99| p99 / 3.0);
@@ -499,19 +486,19 @@ pub(super) mod tests {
     fn curves_begin_with_the_history_and_have_no_second_twice() {
         let now = Instant::now();
         let mut state = watched(now);
-        assert_eq!(state.curves.queries, [Some(10.0), Some(20.0), Some(30.0), Some(1_000.0)]);
-        assert_eq!(state.curves.p99["ts"], [Some(1.0), None, Some(2.0), Some(4.0)]);
+        assert_eq!(state.history.queries, [10, 20, 30, 1_000]);
+        assert_eq!(state.history.pools[0].p99_ms, [Some(1.0), None, Some(2.0), Some(4.0)]);
         state.take(Data { second: Ok(second()), history: None, races: None }, now);
-        assert_eq!(state.curves.queries.len(), 4);
+        assert_eq!(state.history.queries.len(), 4);
         let next = Second { at: second().at + 1, ..second() };
         state.take(Data { second: Ok(next.clone()), history: None, races: None }, now);
-        assert_eq!(state.curves.queries.len(), 5);
+        assert_eq!(state.history.queries.len(), 5);
         // The longer history includes that second.
         let mut longer = history();
         longer.at.extend([next.at - 1, next.at]);
         longer.queries.extend([1_000, 1_000]);
         state.take(Data { second: Ok(next), history: Some(longer), races: None }, now);
-        assert_eq!(state.curves.queries.len(), 5);
+        assert_eq!(state.history.queries.len(), 5);
     }
 
     #[test]

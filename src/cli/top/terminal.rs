@@ -1,38 +1,19 @@
 //! The terminal: taken, and always restored. A signal ends the drawing loop; a panic is reported after the
 //! terminal is restored.
 
-use std::io::{self, Stdout, stdout};
-use std::panic;
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::io::{self, stdout};
+use std::thread;
 
-use crossterm::cursor::{Hide, Show};
 use crossterm::execute;
-use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
 use nix::sys::signal::{Signal, raise};
-use ratatui::backend::CrosstermBackend;
-use ratatui::{Frame, Terminal};
+use ratatui::{DefaultTerminal, Frame};
 
-pub(super) struct Screen(Terminal<CrosstermBackend<Stdout>>);
+pub(super) struct Screen(DefaultTerminal);
 
 impl Screen {
     pub(super) fn open() -> io::Result<Self> {
-        static HOOK: Once = Once::new();
-        HOOK.call_once(|| {
-            let usual = panic::take_hook();
-            panic::set_hook(Box::new(move |panic| {
-                give_back();
-                usual(panic);
-            }));
-        });
-        take()?;
-        match Terminal::new(CrosstermBackend::new(stdout())) {
-            Ok(terminal) => Ok(Self(terminal)),
-            Err(error) => {
-                give_back();
-                Err(error)
-            }
-        }
+        ratatui::try_init().map(Self).inspect_err(|_| drop(ratatui::try_restore()))
     }
 
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
@@ -42,34 +23,21 @@ impl Screen {
     /// Restores the terminal, stops this process until the shell continues it, and takes the terminal again
     /// (Ctrl-Z, `fg`).
     pub(super) fn suspend(&mut self) -> io::Result<()> {
-        give_back();
+        self.0.show_cursor()?;
+        ratatui::try_restore()?;
         raise(Signal::SIGTSTP)?;
-        take()?;
+        enable_raw_mode()?;
+        execute!(stdout(), EnterAlternateScreen)?;
         self.0.clear()
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        give_back();
+        // The hook of panics has restored the terminal, and leaving the alternate screen again would move the
+        // cursor into the report. Errors are ignored, because without a terminal they cannot be shown.
+        if !thread::panicking() {
+            drop(ratatui::try_restore());
+        }
     }
-}
-
-/// True while the alternate screen is in use.
-static IS_TAKEN: AtomicBool = AtomicBool::new(false);
-
-fn take() -> io::Result<()> {
-    IS_TAKEN.store(true, Relaxed);
-    enable_raw_mode()?;
-    execute!(stdout(), EnterAlternateScreen, Hide).inspect_err(|_| give_back())
-}
-
-/// Restores the terminal, once: leaving the alternate screen again would move the cursor into the report of a
-/// panic. Errors are ignored, because without a terminal they cannot be shown.
-fn give_back() {
-    if !IS_TAKEN.swap(false, Relaxed) {
-        return;
-    }
-    let _ = execute!(stdout(), LeaveAlternateScreen, Show);
-    let _ = disable_raw_mode();
 }

@@ -15,7 +15,7 @@ use crate::policy::Rank;
 use crate::policy::race::AttemptKind;
 
 /// A slow or failed race with all of its attempts. Durations are in milliseconds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SlowRace {
     /// The start, as Unix time in seconds.
     pub at: f64,
@@ -36,17 +36,25 @@ pub struct SlowRace {
     pub rcode: Option<String>,
     /// The number of clients that waited.
     pub waiters: u32,
+    /// The reasons why it did not ask more backends.
+    #[serde(flatten)]
+    pub obstacles: RaceObstacles,
+    /// A sentence on where the time went.
+    #[serde(default)]
+    pub why: String,
+    /// The attempts in order.
+    pub attempts: Vec<SlowAttempt>,
+}
+
+/// The reasons why a race did not ask more backends.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RaceObstacles {
     /// The attempts without a hedge for lack of budget, temporarily or for good.
     pub hedges_denied: u32,
     /// The first denied hedge.
     pub denied: Option<DeniedHedge>,
     /// True if no backend of the pool was up at the start.
     pub all_down: bool,
-    /// A sentence on where the time went.
-    #[serde(default)]
-    pub why: String,
-    /// The attempts in order.
-    pub attempts: Vec<SlowAttempt>,
 }
 
 /// The slow races of a server.
@@ -58,7 +66,7 @@ pub struct SlowRacesReport {
 
 labels! {
     /// The outcome of a race.
-    #[derive(Serialize, Deserialize)]
+    #[derive(Default, Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     pub enum RaceOutcome {
         /// An accepted reply.
@@ -72,6 +80,7 @@ labels! {
         /// A cached answer whose time to live was over.
         Stale = "stale",
         /// No race for an explained question: the cache had the answer.
+        #[default]
         Cached = "cached",
     }
 }
@@ -222,9 +231,11 @@ impl SlowRace {
             winner: Some("ts2".to_owned()),
             rcode: Some("NOERROR".to_owned()),
             waiters: 1,
-            hedges_denied: 1,
-            denied: Some(DeniedHedge { to: Some("ts2".to_owned()), at_ms: 4.0, for_ms: 180.0 }),
-            all_down: false,
+            obstacles: RaceObstacles {
+                hedges_denied: 1,
+                denied: Some(DeniedHedge { to: Some("ts2".to_owned()), at_ms: 4.0, for_ms: 180.0 }),
+                all_down: false,
+            },
             why: String::new(),
             attempts: vec![
                 attempt("ts1", AttemptKind::First, 0.0, None, Fate::Silent, None),

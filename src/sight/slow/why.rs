@@ -8,19 +8,19 @@ use crate::policy::race::AttemptKind;
 /// for 180 ms: budget spent; ts2 replied in 2 ms`. Normal events are left out.
 pub fn why(race: &SlowRace) -> String {
     let mut clauses = Vec::new();
-    if race.all_down {
+    if race.obstacles.all_down {
         clauses.push("no backend was up, so all were asked".to_owned());
     }
-    let mut denied = race.denied.as_ref();
+    let mut denied = race.obstacles.denied.as_ref();
     for attempt in &race.attempts {
         if let Some(hedge) = denied.filter(|hedge| hedge.at_ms <= attempt.at_ms) {
-            clauses.push(denial(hedge, race.hedges_denied));
+            clauses.push(denial(hedge, race.obstacles.hedges_denied));
             denied = None;
         }
         clauses.extend(clause(race, attempt));
     }
-    clauses.extend(denied.map(|hedge| denial(hedge, race.hedges_denied)));
-    if race.denied.is_none() && race.hedges_denied > 0 {
+    clauses.extend(denied.map(|hedge| denial(hedge, race.obstacles.hedges_denied)));
+    if race.obstacles.denied.is_none() && race.obstacles.hedges_denied > 0 {
         clauses.push("hedge denied: budget spent".to_owned());
     }
     clauses.extend(end(race));
@@ -129,6 +129,7 @@ pub fn time(ms: f64) -> String {
 mod tests {
     use super::super::DeniedHedge;
     use super::*;
+    use crate::sight::slow::RaceObstacles;
 
     fn attempt(
         backend: &str,
@@ -148,8 +149,7 @@ mod tests {
             outcome,
             winner: won.map(|won| won.backend.clone()),
             rcode: Some("NXDOMAIN".to_owned()),
-            hedges_denied: 0,
-            denied: None,
+            obstacles: RaceObstacles::default(),
             attempts: attempts.to_vec(),
             ..SlowRace::sample()
         };
@@ -179,13 +179,13 @@ mod tests {
         check(
             RaceOutcome::Won,
             &attempts,
-            |race| (race.denied, race.hedges_denied) = (denied.clone(), 1),
+            |race| (race.obstacles.denied, race.obstacles.hedges_denied) = (denied.clone(), 1),
             "ts1 silent; hedge to ts2 denied for 180 ms: budget spent; ts2 replied in 2 ms",
         );
         check(
             RaceOutcome::MadeUp,
             &attempts[..1],
-            |race| (race.denied, race.hedges_denied) = (denied, 2),
+            |race| (race.obstacles.denied, race.obstacles.hedges_denied) = (denied, 2),
             "ts1 silent; hedge to ts2 denied for 180 ms: budget spent (2 times); \
              no reply that counts: NXDOMAIN was synthesized after 1.20 s",
         );
@@ -196,7 +196,7 @@ mod tests {
         check(
             RaceOutcome::Won,
             &[attempt("ts1", AttemptKind::First, 0.0, Some(1_200.0), Fate::Won, POSITIVE)],
-            |race| race.hedges_denied = 1,
+            |race| race.obstacles.hedges_denied = 1,
             "ts1 replied in 1.20 s; hedge denied: budget spent",
         );
     }
@@ -307,7 +307,7 @@ mod tests {
         check(
             RaceOutcome::MadeUp,
             &[silent],
-            |race| (race.rcode, race.all_down) = (None, true),
+            |race| (race.rcode, race.obstacles.all_down) = (None, true),
             "no backend was up, so all were asked; ts1 silent; no reply that counts: no response was sent after 1.20 s",
         );
         check(RaceOutcome::MadeUp, &[], |_| {}, "no backend could be asked: NXDOMAIN was synthesized after 1.20 s");

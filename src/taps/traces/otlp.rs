@@ -82,8 +82,8 @@ impl Trace<'_> {
         attributes.extend(race.winner.as_ref().map(|winner| text("hedgerow.winner", winner)));
         attributes.extend([
             integer("hedgerow.waiters", race.waiters),
-            integer("hedgerow.hedges_denied", race.hedges_denied),
-            json!({ "key": "hedgerow.all_down", "value": { "boolValue": race.all_down } }),
+            integer("hedgerow.hedges_denied", race.obstacles.hedges_denied),
+            json!({ "key": "hedgerow.all_down", "value": { "boolValue": race.obstacles.all_down } }),
             text("hedgerow.why", &race.why),
         ]);
         attributes.extend(is_error.then(|| text("error.type", race.outcome.label())));

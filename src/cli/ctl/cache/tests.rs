@@ -79,7 +79,7 @@ ts    A     IN     -      fresh    NOERROR    299  1day           50  255+
 #[test]
 fn names_are_hidden_from_the_path() {
     let name = "a\\.b/c".parse().expect("a name");
-    assert_eq!(flushed(Some(&name), true), "cache/subtrees/a%5C%2Eb%2Fc%2E");
-    assert_eq!(flushed(Some(&name), false), "cache/names/a%5C%2Eb%2Fc%2E");
-    assert_eq!(flushed(None, false), "cache");
+    assert_eq!(entries_path(Some(&name), true), "cache/subtrees/a%5C%2Eb%2Fc%2E");
+    assert_eq!(entries_path(Some(&name), false), "cache/names/a%5C%2Eb%2Fc%2E");
+    assert_eq!(entries_path(None, false), "cache");
 }

@@ -7,7 +7,7 @@ use super::super::state::Data;
 use super::super::state::tests::{press, second, watched};
 use super::*;
 use crate::sight::live::{Reason, VerdictState};
-use crate::sight::slow::RaceOutcome;
+use crate::sight::slow::{RaceObstacles, RaceOutcome};
 
 const PLAIN: TerminalStyle = TerminalStyle { has_colors: false, is_ascii: true };
 
@@ -135,9 +135,7 @@ fn slow_races_say_why() {
         winner: Some("ts2".to_owned()),
         rcode: Some("NOERROR".to_owned()),
         waiters: 1,
-        hedges_denied: 1,
-        denied: None,
-        all_down: false,
+        obstacles: RaceObstacles { hedges_denied: 1, ..RaceObstacles::default() },
         why: "ts1 silent".to_owned(),
         attempts: Vec::new(),
     };
