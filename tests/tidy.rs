@@ -193,7 +193,6 @@ const STARTING_FILES: &[(&str, &str)] = &[
     ("src/admin/connections.rs", "the same for the admin server"),
     ("src/server/worker.rs", "the thread of a worker, which reports lost tasks"),
     ("src/server/process/reload.rs", "the thread that reads the config again, which reports its end"),
-    ("src/server/process/watch.rs", "the thread that watches its files, which reports its end"),
     ("src/taps/writer.rs", "the thread that writes the records of taps, which reports its end"),
     ("src/signals.rs", "the thread that takes signals, which reports its end"),
     ("src/supervisor/prepare.rs", "the thread that loads the config, whose end it waits for"),

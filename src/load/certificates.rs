@@ -8,10 +8,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::disk::{self, Stamp};
+use super::disk::{self, SeenFile};
 use super::{LoadError, gather, unreadable};
 use crate::config::{CertificateConfig, Config};
-use crate::files;
 use crate::net::from_clients::tls::{Certificate, NamedCertificate};
 
 /// The certificates of a config, with the stamps of their files. A clone shares them.
@@ -23,9 +22,7 @@ type CertificateKey = (PathBuf, PathBuf, Vec<String>);
 #[derive(Clone, Debug)]
 struct KnownCertificate {
     certificate: Arc<Certificate>,
-    /// The stamps of both files before they were read, and whether they would show another change.
-    stamps: [Option<Stamp>; 2],
-    is_settled: bool,
+    seen: [SeenFile; 2],
 }
 
 impl CertificateFiles {
@@ -62,36 +59,30 @@ fn read(
     section: &CertificateConfig,
     known: &mut HashMap<CertificateKey, KnownCertificate>,
 ) -> Result<Arc<Certificate>, String> {
-    // Taken before the content, so that a change during the read changes the stamps too.
-    let stamps = [&section.chain, &section.key].map(|file| disk::stamp(file));
-    let earlier =
-        known.get(&key_of(section)).filter(|earlier| earlier.stamps == stamps && stamps.iter().all(Option::is_some));
-    if let Some(earlier) = earlier
-        && earlier.is_settled
-    {
+    let earlier = known.get(&key_of(section));
+    if let Some(earlier) = earlier.filter(|earlier| earlier.seen.iter().all(SeenFile::is_same)) {
         return Ok(Arc::clone(&earlier.certificate));
     }
-    let texts = [&section.chain, &section.key].map(|file| files::read(file).map_err(|error| (file, error)));
-    let (chain, key) = match texts {
-        [Ok(chain), Ok(key)] => (chain, key),
-        [Err((file, error)), _] | [_, Err((file, error))] => match earlier {
-            // The same files, which the process has no right to read any more.
-            Some(earlier) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Ok(Arc::clone(&earlier.certificate));
-            }
-            None if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(unreadable(file, &error) + "; let the user read it that hedgerow runs as");
-            }
-            _ => return Err(unreadable(file, &error)),
-        },
+    let files = [&section.chain, &section.key].map(|file| disk::read(file).map_err(|error| (file, error)));
+    let [(chain, chain_seen), (key, key_seen)] = match files {
+        [Ok(chain), Ok(key)] => [chain, key],
+        [Err((file, error)), _] | [_, Err((file, error))] => {
+            let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+            return match earlier.filter(|earlier| earlier.seen.iter().all(SeenFile::has_same_stamp)) {
+                // The same files, which the process has no right to read any more.
+                Some(earlier) if is_denied => Ok(Arc::clone(&earlier.certificate)),
+                None if is_denied => Err(unreadable(file, &error) + "; let the user read it that hedgerow runs as"),
+                Some(_) | None => Err(unreadable(file, &error)),
+            };
+        }
     };
     let certificate = Certificate::read(&chain, &key, &section.names).map_err(|error| {
         let file = if error.is_of_key() { &section.key } else { &section.chain };
         format!("{}: {error}", file.display())
     })?;
     let certificate = Arc::new(certificate);
-    let is_settled = stamps.iter().flatten().all(Stamp::is_settled);
-    known.insert(key_of(section), KnownCertificate { certificate: Arc::clone(&certificate), stamps, is_settled });
+    let seen = [chain_seen, key_seen];
+    known.insert(key_of(section), KnownCertificate { certificate: Arc::clone(&certificate), seen });
     Ok(certificate)
 }
 
@@ -154,7 +145,8 @@ mod tests {
         let again = files.look(section).expect("the same");
         assert!(again.is_same(&first));
         // The stamp is enough once no other change can have left the same stamp.
-        files.0.lock().expect("the lock is free").values_mut().for_each(|known| known.is_settled = true);
+        let settle = |known: &mut KnownCertificate| known.seen.iter_mut().for_each(|seen| seen.is_settled = true);
+        files.0.lock().expect("the lock is free").values_mut().for_each(settle);
         assert!(Arc::ptr_eq(&files.look(section).expect("the same"), &again));
         fs::write(folder.path().join("main.key"), "half").expect("a file of the test");
         let error = files.look(section).expect_err("half of a key").to_string();

@@ -31,7 +31,7 @@ pub(super) fn warnings(config: &Config, certificates: &[NamedCertificate], file:
 
 /// Returns an error line for each backend that is the forwarder itself. A listener on all addresses of this
 /// host makes any of them a loop; only the host knows these addresses.
-pub fn loops(config: &Config) -> String {
+pub(super) fn loops(config: &Config) -> String {
     loops_with(config, is_of_this_host)
 }
 

@@ -19,13 +19,17 @@ pub(super) struct SeenFile {
     stamp: Stamp,
     /// True if the file had been unchanged for a while when it was read. Otherwise another change could leave
     /// the same stamp.
-    is_settled: bool,
+    pub(super) is_settled: bool,
 }
 
 impl SeenFile {
     /// Returns true if the file is certainly unchanged, judged by its stamp.
     pub(super) fn is_same(&self) -> bool {
-        self.is_settled && fs::metadata(&self.path).is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
+        self.is_settled && self.has_same_stamp()
+    }
+
+    pub(super) fn has_same_stamp(&self) -> bool {
+        stamp(&self.path) == Some(self.stamp)
     }
 }
 

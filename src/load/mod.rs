@@ -31,10 +31,10 @@ use crate::transfer::tsig::TsigKeys;
 use crate::zone::ZoneDb;
 
 pub use self::certificates::CertificateFiles;
-pub use self::checks::{loops, reaches};
+pub use self::checks::reaches;
 pub use self::confinement::{ConfigFiles, Confinement, SAVED_MEMBERS, folder_of};
-pub use self::secrets::{EtcdSecrets, etcd as etcd_secrets};
-pub use self::trust::{load as trusted_roots, look as look_at_roots, shown as shown_certificate};
+pub use self::secrets::EtcdSecrets;
+pub use self::trust::{look as look_at_roots, shown as shown_certificate};
 pub use self::watch::{FileWatch, ReadingGuard, Watcher};
 pub use self::zones::Loader;
 
@@ -164,7 +164,7 @@ pub fn find_user(name: &str) -> Option<User> {
 /// Loads the files of a config, all or nothing. Reports all problems of zone files at once.
 pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
     check_folders(&config)?;
-    let loops = loops(&config);
+    let loops = checks::loops(&config);
     if !loops.is_empty() {
         return Err(LoadError::Unusable(loops));
     }

@@ -52,7 +52,7 @@ pub struct EtcdSecrets {
 }
 
 /// Reads the files that a config needs for etcd.
-pub fn etcd(config: &Config) -> Result<EtcdSecrets, String> {
+pub(super) fn etcd(config: &Config) -> Result<EtcdSecrets, String> {
     let Some(etcd) = &config.etcd else { return Ok(EtcdSecrets::default()) };
     Ok(EtcdSecrets { password: password(etcd)?, roots: roots(etcd)? })
 }

@@ -37,7 +37,7 @@ fn judged(config: &Config) -> Vec<(String, &ServerTrust)> {
 }
 
 /// Reads the trust anchors for the servers of a config. `certificates` are the client certificates.
-pub fn load(config: &Config, certificates: &[NamedCertificate]) -> Result<Arc<KnownRoots>, LoadError> {
+pub(super) fn load(config: &Config, certificates: &[NamedCertificate]) -> Result<Arc<KnownRoots>, LoadError> {
     let (mut files, mut system) = (HashMap::new(), None);
     let by_chain = judged(config).into_iter().filter(|(_, trust)| trust.identity.verify == Verify::Full);
     let read = by_chain.map(|(place, trust)| {

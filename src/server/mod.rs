@@ -55,7 +55,7 @@ use self::workers::{WorkerEvent, WorkerStart, Workers};
 use self::xdp::{FrameCommand, FrameDatagrams, FrameListener, FrameReaders};
 pub use self::xdp::{InterfaceError, Interfaces};
 use self::zones::{PreparedZones, ServerZones, ZonesBase};
-use crate::admin::{AdminRequest, ChangeRefusal, ServerChange};
+use crate::admin::{AdminEnding, AdminRequest, ChangeRefusal, ServerChange};
 use crate::config::{Config, CookieConfig, PoolConfig};
 use crate::load::{Confinement, Setup};
 use crate::metrics::{Counters, Snapshot};
@@ -155,7 +155,7 @@ impl Server {
                     continue;
                 }
                 lost = self.links.tasks.lost() => lost,
-                lost = self.observe.lost() => lost,
+                lost = self.observe.taps.lost() => lost,
                 event = self.process.next_event() => match event {
                     ProcessEvent::Loaded(loaded) => {
                         self.finish_reload(loaded);
@@ -298,7 +298,7 @@ impl Server {
     /// Returns all current counters for the next process, which continues them.
     pub fn hand_over_counted(&mut self) -> Snapshot {
         let counted = self.snapshot();
-        self.process.admin.pass_on();
+        self.process.admin.end(AdminEnding::PassedOn);
         self.observe.freeze(&counted);
         counted
     }

@@ -13,7 +13,7 @@ use crate::admin::LiveSubscriber;
 use crate::admin::status::Status;
 use crate::config::Config;
 use crate::metrics::{Aggregate, Counters, CountersSummary, RunSnapshot, Snapshot};
-use crate::net::tasks::{LostTask, Tasks};
+use crate::net::tasks::Tasks;
 use crate::sight::live::{Verdict, VerdictState};
 use crate::sight::{Event, Sight};
 use crate::taps::{PreparedTaps, Taps};
@@ -82,11 +82,6 @@ impl ServerObservers {
     pub(super) fn commit(&mut self, PreparedObservers { taps, backend_series }: PreparedObservers) {
         self.taps.commit(taps);
         self.backend_series = backend_series;
-    }
-
-    /// Waits until a task of the observers is lost.
-    pub(super) async fn lost(&mut self) -> LostTask {
-        self.taps.lost().await
     }
 
     /// Takes the sample of a second; without an admin server there is none.
@@ -163,11 +158,6 @@ impl ServerObservers {
         if let Some(sight) = &mut self.sight {
             sight.carry(counted);
         }
-    }
-
-    /// Writes the last records.
-    pub(super) async fn end(&mut self) {
-        self.taps.end().await;
     }
 }
 

@@ -74,7 +74,7 @@ impl ServerPools {
 
     /// Returns the names of the pools with sources.
     pub(in crate::server) fn with_sources(&self) -> impl Iterator<Item = &str> {
-        self.membership.pools()
+        self.membership.pools.iter().map(|pool| pool.name.as_str())
     }
 
     /// Makes a worker explain a question: the one known to handle it, or any other, which reports the right

@@ -95,27 +95,19 @@ impl PoolConfigs {
     /// Lists the changes by operators that the pools of another config file undo.
     pub(super) fn undone_by(&self, new: &[PoolConfig]) -> Vec<String> {
         let mut notices = Vec::new();
-        for configured in &self.file {
+        for configured in self.file.iter().filter(|pool| self.edits.contains_key(&pool.name)) {
             let name = &configured.name;
             // The config may remove the whole pool on purpose.
-            let pools = self.edits.get(name).zip(new.iter().find(|pool| pool.name == *name));
-            let Some((PoolEdits { added, removed }, new)) = pools else { continue };
+            let Some(new) = new.iter().find(|pool| pool.name == *name) else { continue };
+            let running = self.edited(configured);
             // A pool may have thousands of backends.
-            let addresses = |backends: &[BackendConfig]| -> HashSet<BackendAddress> {
-                backends.iter().map(|backend| backend.address).collect()
-            };
-            let (of_config, of_hand, of_new) =
-                (addresses(&configured.backends), addresses(added), addresses(&new.backends));
-            let is_gone =
-                |backend: &&BackendConfig| !of_config.contains(&backend.address) && !of_new.contains(&backend.address);
-            let gone = added.iter().filter(is_gone);
+            let [of_config, of_running, of_new] = [configured, &running, new]
+                .map(|pool| pool.backends.iter().map(|backend| backend.address).collect::<HashSet<_>>());
+            let added = running.backends.iter().filter(|backend| !of_config.contains(&backend.address));
+            let gone = added.filter(|backend| !of_new.contains(&backend.address));
             notices.extend(gone.map(|backend| format!("{}, added to pool {name} by hand, is gone", backend.name)));
-            let is_back = |backend: &&BackendConfig| {
-                removed.contains(&backend.address)
-                    && !of_hand.contains(&backend.address)
-                    && of_new.contains(&backend.address)
-            };
-            let back = configured.backends.iter().filter(is_back);
+            let removed = configured.backends.iter().filter(|backend| !of_running.contains(&backend.address));
+            let back = removed.filter(|backend| of_new.contains(&backend.address));
             notices.extend(back.map(|backend| format!("{}, removed from pool {name} by hand, is back", backend.name)));
         }
         notices

@@ -39,7 +39,7 @@ use crate::server::process::{Listeners, SectionName};
 pub(in crate::server) struct Membership {
     pub(in crate::server) discoverer: Discoverer,
     reports: Receiver<DiscoveryReport>,
-    pools: Vec<PoolRoster>,
+    pub(super) pools: Vec<PoolRoster>,
     orders: Orders,
     wrong_orders: HashSet<String>,
     orders_failure: Option<String>,
@@ -53,8 +53,8 @@ pub(in crate::server) struct Membership {
 /// The bound addresses of the forwarder, which no source may list.
 type OwnListeners = Rc<RefCell<Vec<SocketAddr>>>;
 
-struct PoolRoster {
-    name: String,
+pub(super) struct PoolRoster {
+    pub(super) name: String,
     roster: Roster,
     specs: Vec<SourceSpec>,
     has_backends: bool,
@@ -289,10 +289,6 @@ impl Membership {
         self.orders.retain(is_in_force)
     }
 
-    pub(in crate::server) fn pools(&self) -> impl Iterator<Item = &str> {
-        self.pools.iter().map(|pool| pool.name.as_str())
-    }
-
     /// Accepts the doubtful list of a pool. Returns the number of members held until now; `None` if there is
     /// no such pool.
     pub(in crate::server) fn accept(&mut self, pool: &str) -> Option<usize> {
@@ -394,7 +390,7 @@ impl ServerPools {
         if is_change {
             // Applying a state obeys the orders, too.
             self.put_in_force();
-            self.membership.saving.want();
+            self.membership.saving.is_wanted = true;
         } else {
             self.obey();
         }

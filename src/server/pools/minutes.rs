@@ -11,11 +11,11 @@ use crate::state::{ForwarderState, PoolState, SharedPool};
 
 pub(super) struct LastMinutes {
     pub(super) threshold: SlowThreshold,
-    pools: Vec<LastMinute>,
+    pub(super) pools: Vec<LastMinute>,
     seconds: usize,
 }
 
-struct LastMinute {
+pub(super) struct LastMinute {
     pool: Arc<PoolState>,
     /// All queries until each second.
     queries: VecDeque<u64>,
@@ -39,10 +39,6 @@ impl LastMinutes {
     pub(super) fn set_queries(&mut self, pool: &Arc<PoolState>, totals: &[u64]) {
         let latest = &totals[totals.len().saturating_sub(SECONDS)..];
         self.minute(pool).queries = latest.iter().copied().collect();
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.pools.clear();
     }
 
     /// Sets the thresholds of changed pools.

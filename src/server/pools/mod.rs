@@ -200,7 +200,7 @@ impl ServerPools {
         self.links.workers.send_each(changes, WorkerCommand::EndForwarder);
         reload.workers.forget_forwarder();
         self.probes.stop();
-        self.minutes.clear();
+        self.minutes.pools.clear();
         // The pools may return, so save the last cache.
         self.links.tasks.start_and_leave(TaskKind::Persist, blocking(self.cache_saves.last_one(earlier)));
         if let Some(cache) = &earlier.cache {
@@ -373,7 +373,7 @@ impl ServerPools {
 
     /// Stops saves to the cache file, because another process has the cache.
     pub fn leave_cache(&mut self) {
-        self.cache_saves.leave();
+        self.cache_saves.is_left = true;
     }
 
     /// Saves the cache for the last time.

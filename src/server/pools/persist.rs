@@ -19,7 +19,8 @@ use crate::state::ForwarderState;
 pub(super) struct CacheSaves {
     last: Instant,
     turn: Arc<Mutex<()>>,
-    is_left: bool,
+    /// True if another process has the cache.
+    pub(super) is_left: bool,
     /// Measures time asleep, in which answers age as well.
     pub(super) sleep: SleepMeter,
 }
@@ -39,10 +40,6 @@ impl CacheSaves {
             let save = self.last_one(state);
             tasks.start_and_leave(TaskKind::Persist, blocking(save));
         }
-    }
-
-    pub(in crate::server) fn leave(&mut self) {
-        self.is_left = true;
     }
 
     /// Returns the final save, which does nothing if another process has the cache.

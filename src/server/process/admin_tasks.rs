@@ -15,13 +15,13 @@ use tokio::time::timeout;
 use super::listeners::AdminListeners;
 use crate::admin::{self, AdminEnding, AdminRequest, Settings, Token};
 use crate::config::Config;
-use crate::net::tasks::{Endless, LostTask, TaskKind};
+use crate::net::tasks::{Endless, TaskKind};
 use crate::server::links::ServerLinks;
 
 pub(in crate::server) struct AdminTasks {
-    running: Endless,
+    pub(in crate::server) running: Endless,
     end: watch::Sender<Option<AdminEnding>>,
-    settings: Rc<RefCell<Settings>>,
+    pub(super) settings: Rc<RefCell<Settings>>,
     asks: mpsc::Sender<AdminRequest>,
     connections: usize,
     links: ServerLinks,
@@ -69,34 +69,19 @@ impl AdminTasks {
         self.running.start(admin::serve(tcp, socket, self.connections, settings, asks, condition, end));
     }
 
-    pub(in crate::server) fn set(&self, settings: Settings) {
-        self.settings.replace(settings);
-    }
-
     /// Serves on other listeners or none. Pending requests still get responses.
     pub(in crate::server) fn change_doors(&mut self, doors: Option<Doors>) {
         self.end(AdminEnding::Closed);
         self.serve(doors);
     }
 
-    pub(in crate::server) fn pass_on(&mut self) {
-        self.end(AdminEnding::PassedOn);
-    }
-
-    fn end(&mut self, ending: AdminEnding) {
+    /// Ends the server, which still answers pending requests.
+    pub(in crate::server) fn end(&mut self, ending: AdminEnding) {
         let earlier = std::mem::replace(&mut self.running, Endless::new(TaskKind::Admin));
         std::mem::take(&mut self.end).send_replace(Some(ending));
         self.links.tasks.start_and_leave(TaskKind::Admin, async move {
             let _ = timeout(PATIENCE, earlier.finish()).await;
         });
-    }
-
-    pub(in crate::server) async fn lost(&mut self) -> LostTask {
-        self.running.lost().await
-    }
-
-    pub(in crate::server) async fn stop(self) {
-        self.running.stop().await;
     }
 }
 

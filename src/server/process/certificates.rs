@@ -1,8 +1,11 @@
 //! Checks the certificates of listeners and the trust anchors for backends once a minute. Changed files apply
 //! to new connections; broken files leave the old ones active.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::config::CertificateConfig;
 use crate::load::{CertificateFiles, look_at_roots, shown_certificate};
@@ -12,11 +15,12 @@ use crate::net::to_backends::tls::{BackendTls, KnownRoots};
 
 pub(in crate::server) struct CertificateLooks {
     look: CertificateCheck,
-    /// The result of the last check, until it is applied. A new config replaces the slot.
-    found: Arc<Mutex<Option<CertificateFindings>>>,
+    /// The result of the running check.
+    found: Option<oneshot::Receiver<CertificateFindings>>,
+    /// True if the running check is of an earlier config.
+    is_outdated: bool,
     reported: Vec<String>,
     due: Instant,
-    turn: Arc<Mutex<()>>,
     /// The TLS configurations of backends, which change with the files.
     pub(in crate::server) tls: Arc<BackendTls>,
 }
@@ -43,14 +47,14 @@ impl CertificateLooks {
         let tls: Arc<BackendTls> = Arc::default();
         tls.trust(Arc::clone(&roots));
         let look = CertificateCheck { files, sections: sections.into(), roots };
-        Self { look, found: Arc::default(), reported: Vec::new(), due: now + EVERY, turn: Arc::default(), tls }
+        Self { look, found: None, is_outdated: false, reported: Vec::new(), due: now + EVERY, tls }
     }
 
     pub(in crate::server) fn set(&mut self, sections: &[CertificateConfig], roots: Arc<KnownRoots>, now: Instant) {
         let files = self.look.files.clone();
         self.tls.trust(Arc::clone(&roots));
-        let (turn, tls) = (Arc::clone(&self.turn), Arc::clone(&self.tls));
-        *self = Self { turn, tls, ..Self::new(files, sections, roots, now) };
+        let (found, tls) = (self.found.take(), Arc::clone(&self.tls));
+        *self = Self { is_outdated: found.is_some(), found, tls, ..Self::new(files, sections, roots, now) };
     }
 
     /// Checks at once: a reload has failed, perhaps because of these files, and problems must be reported.
@@ -66,27 +70,27 @@ impl CertificateLooks {
         tasks: &Tasks,
         now: Instant,
     ) -> Option<Arc<KnownRoots>> {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let found = found.map(|found| {
+        // A check may take over a minute on a stalled disk; do not start another.
+        let found = match self.found.as_mut().map(oneshot::Receiver::try_recv) {
+            Some(Err(TryRecvError::Empty)) => return None,
+            Some(Ok(found)) => (!self.is_outdated).then_some(found),
+            Some(Err(TryRecvError::Closed)) | None => None,
+        };
+        (self.found, self.is_outdated) = (None, false);
+        let renewed = found.map(|found| {
             let (roots, news) = self.take(found);
             news.iter().for_each(|problem| {
                 tracing::error!(problem, "a file with certificates cannot be used, so the previous content stays")
             });
             roots
         });
-        // A check may take over a minute on a stalled disk; do not start another.
-        if self.is_due(now) && self.turn.try_lock().is_ok() {
+        if self.is_due(now) {
             self.due = now + EVERY;
-            let (look, store) = (self.look.clone(), Arc::clone(store));
-            let (found, turn) = (Arc::clone(&self.found), Arc::clone(&self.turn));
-            let look = move || {
-                let _turn = turn.lock();
-                let seen = look.take(&store);
-                *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
-            };
-            tasks.start_and_leave(TaskKind::Watch, blocking(look));
+            let (look, store, (done, found)) = (self.look.clone(), Arc::clone(store), oneshot::channel());
+            self.found = Some(found);
+            tasks.start_and_leave(TaskKind::Watch, blocking(move || drop(done.send(look.take(&store)))));
         }
-        found
+        renewed
     }
 
     fn take(&mut self, CertificateFindings { roots, problems }: CertificateFindings) -> (Arc<KnownRoots>, Vec<String>) {

@@ -16,19 +16,14 @@ use crate::limit::{COOKIE_LIFETIME, CookieSecret, CookieSecrets, Cookies};
 pub(in crate::server) struct OwnSecret {
     cookies: Arc<Cookies>,
     due: Instant,
-    next: SecretStep,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SecretStep {
-    Roll,
-    Retire,
+    /// True if the previous secret is still accepted.
+    is_rolled: bool,
 }
 
 impl OwnSecret {
     pub(in crate::server) fn new(now: Instant) -> io::Result<Self> {
         let cookies = Arc::new(Cookies::new(CookieSecrets::new(fresh()?, None)));
-        Ok(Self { cookies, due: now + until_roll(), next: SecretStep::Roll })
+        Ok(Self { cookies, due: now + until_roll(), is_rolled: false })
     }
 
     /// Returns the cookie generator of a forwarder or authority, if cookies are enabled. `files` has the
@@ -49,21 +44,20 @@ impl OwnSecret {
         if now < self.due {
             return;
         }
-        match self.next {
-            SecretStep::Roll => match fresh() {
-                Ok(secret) => {
-                    self.cookies.roll(secret);
-                    (self.due, self.next) = (now + ACCEPTED, SecretStep::Retire);
-                }
-                // RFC 7873 section 7.1 leaves a month for this.
-                Err(error) => {
-                    tracing::error!(%error, "a new secret for DNS cookies cannot be made, so the current one stays for another hour");
-                    self.due = now + ACCEPTED;
-                }
-            },
-            SecretStep::Retire => {
-                self.cookies.retire();
-                (self.due, self.next) = (now + until_roll(), SecretStep::Roll);
+        if self.is_rolled {
+            self.cookies.retire();
+            (self.due, self.is_rolled) = (now + until_roll(), false);
+            return;
+        }
+        self.due = now + ACCEPTED;
+        match fresh() {
+            Ok(secret) => {
+                self.cookies.roll(secret);
+                self.is_rolled = true;
+            }
+            // RFC 7873 section 7.1 leaves a month for this.
+            Err(error) => {
+                tracing::error!(%error, "a new secret for DNS cookies cannot be made, so the current one stays for another hour");
             }
         }
     }

@@ -104,7 +104,7 @@ impl Server {
         if timeout_at(deadline + DRAIN_MARGIN, blocking(join)).await.is_err() {
             drained = DrainResult::Late;
         }
-        self.observe.end().await;
+        self.observe.taps.end().await;
         if let Some(loss) = self.process.draining.lost_worker.take().or_else(|| lost.try_recv().ok().map(Loss::from)) {
             drained = DrainResult::Lost(loss);
         }
@@ -112,7 +112,7 @@ impl Server {
         if let Err(lost) = self.pools.save_last().await {
             drained = DrainResult::Lost(Loss { worker: None, lost });
         }
-        self.process.admin.stop().await;
+        self.process.admin.running.stop().await;
         (drained, self.observe.summary, counted)
     }
 

@@ -9,7 +9,6 @@ mod listeners;
 mod listening;
 mod privileges;
 mod reload;
-mod watch;
 
 use std::fmt::Write as _;
 use std::io;
@@ -31,8 +30,8 @@ pub(super) use self::listening::{AddressChanges, Listening};
 pub(super) use self::privileges::PrivilegeError;
 pub use self::privileges::{confine, give_up_early, harden, warn_of_root};
 pub use self::reload::Read;
+use self::reload::Watching;
 pub(super) use self::reload::{LoadedConfig, PreparedReload, ReloadOrder, Reloads, ending};
-use self::watch::Watching;
 use super::StartError;
 use super::links::ServerLinks;
 use crate::address::ListenAddress;
@@ -157,7 +156,7 @@ impl ServerProcess {
         self.draining.delay = config.process.drain_delay;
         self.watching.set_on(config.process.watch);
         self.listening.connections.reload(config, now);
-        self.admin.set(admin_settings(config, setup.token.take()));
+        self.admin.settings.replace(admin_settings(config, setup.token.take()));
         if let Some(doors) = doors {
             self.admin.change_doors(doors);
         }
@@ -196,7 +195,7 @@ impl ServerProcess {
                 }
                 Err(lost) => ProcessEvent::Lost(lost),
             },
-            lost = self.admin.lost() => ProcessEvent::Lost(lost),
+            lost = self.admin.running.lost() => ProcessEvent::Lost(lost),
         }
     }
 

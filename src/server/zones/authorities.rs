@@ -219,7 +219,7 @@ impl ServedAuthority {
                 (true, false) => unserved += 1,
             }
         }
-        let expired = unserved.min(self.failures.expired().len() as u64);
+        let expired = unserved.min(self.failures.expired.len() as u64);
         ZonesSnapshot { authority: self.name().to_owned(), primary, served, absent: unserved - expired, expired }
     }
 
@@ -256,7 +256,7 @@ impl ServedAuthority {
         (state.rate, state.cookies) = (rate.or_else(|| self.config.rate_limit.map(new_rate)), cookies);
         self.state = Arc::new(state);
         self.secondaries = secondaries.into_iter().map(|config| (config.zone.clone(), config)).collect();
-        self.failures.retain(|zone| self.secondaries.contains_key(zone));
+        self.failures.expired.retain(|zone| self.secondaries.contains_key(zone));
         changes.zones.extend(changed.iter().map(|(zone, sharing)| self.change_of(zone, sharing)));
         self.produce(&mut changes);
         changes.set = self.members().collect();

@@ -9,7 +9,7 @@ use crate::wire::Name;
 /// The secondary zones of an authority that are not served.
 #[derive(Default)]
 pub(super) struct ZoneFailures {
-    expired: HashSet<Name>,
+    pub(super) expired: HashSet<Name>,
     /// Unserved zones that have not expired, each since when.
     absent: HashMap<Name, Instant>,
 }
@@ -20,15 +20,6 @@ impl ZoneFailures {
             true => self.expired.insert(zone.clone()),
             false => self.expired.remove(zone),
         };
-    }
-
-    /// Forgets the zones that the authority does not have any more.
-    pub(super) fn retain(&mut self, has: impl Fn(&Name) -> bool) {
-        self.expired.retain(has);
-    }
-
-    pub(super) fn expired(&self) -> &HashSet<Name> {
-        &self.expired
     }
 
     /// Takes all zones that are unserved now.

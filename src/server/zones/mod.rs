@@ -278,7 +278,7 @@ impl ServerZones {
     pub(super) fn add_to(&self, snapshot: &mut Snapshot) {
         let now = Instant::now();
         for served in &self.authorities {
-            snapshot.authorities.expired_zones.extend(served.place(served.failures.expired()));
+            snapshot.authorities.expired_zones.extend(served.place(&served.failures.expired));
             snapshot.authorities.absent_zones.extend(served.place(served.failures.absent(now)));
             snapshot.authorities.zones.push(served.count_zones());
         }
@@ -313,7 +313,7 @@ fn zone_status(served: &ServedAuthority, zone: &Zone) -> ZoneStatus {
     let state = match (zone.is_served(), served.is_primary(zone)) {
         (_, true) => "primary",
         (true, false) => "served",
-        (false, false) if served.failures.expired().contains(zone.apex()) => "expired",
+        (false, false) if served.failures.expired.contains(zone.apex()) => "expired",
         (false, false) => "absent",
     };
     let owned = served.catalog_of(zone.apex());

@@ -16,7 +16,7 @@ use crate::net::tasks::{TaskKind, Tasks, blocking};
 #[derive(Default)]
 pub(in crate::server) struct Saving {
     folder: Option<PathBuf>,
-    is_wanted: bool,
+    pub(super) is_wanted: bool,
     last: Option<Instant>,
     is_running: Rc<Cell<bool>>,
 }
@@ -25,10 +25,6 @@ impl Saving {
     pub(in crate::server) fn set_folder(&mut self, folder: Option<PathBuf>) {
         self.is_wanted |= self.folder != folder;
         self.folder = folder;
-    }
-
-    pub(in crate::server) fn want(&mut self) {
-        self.is_wanted = true;
     }
 
     fn take_turn(&mut self, now: Instant) -> Option<PathBuf> {
