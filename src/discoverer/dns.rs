@@ -6,8 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 use tokio::time::{sleep_until, timeout};
 
 use super::{FIRST_BACKOFF, random_wait};
@@ -38,7 +36,7 @@ enum ResolverTransport {
 
 impl DnsSource {
     pub(super) async fn run(self, report: impl AsyncFn(SourceNews)) {
-        let (mut backoff, mut rng) = (Backoff::new(FIRST_BACKOFF), SmallRng::from_rng(&mut rand::rng()));
+        let mut backoff = Backoff::new(FIRST_BACKOFF);
         loop {
             match self.resolve().await {
                 Ok(ResolutionResult { items, ttl }) => {
@@ -48,7 +46,7 @@ impl DnsSource {
                 }
                 Err(reason) => {
                     report(SourceNews::Failed(reason)).await;
-                    sleep_until((Instant::now() + random_wait(&mut backoff, &mut rng)).into()).await;
+                    sleep_until((Instant::now() + random_wait(&mut backoff)).into()).await;
                 }
             }
         }

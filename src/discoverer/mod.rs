@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rand::{Rng, RngExt};
 use tokio::sync::mpsc::Sender;
 
 use self::dns::DnsSource;
@@ -165,8 +164,8 @@ impl Discoverer {
 
 /// Returns the wait after a failure. It is random by a half, so that the clients of a lost server do not all
 /// come back at once.
-fn random_wait(backoff: &mut Backoff, rng: &mut impl Rng) -> Duration {
-    backoff.wait(MAX_BACKOFF).mul_f64(rng.random_range(0.5..=1.0))
+fn random_wait(backoff: &mut Backoff) -> Duration {
+    backoff.wait(MAX_BACKOFF).mul_f64(rand::random_range(0.5..=1.0))
 }
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);

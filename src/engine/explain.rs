@@ -7,7 +7,7 @@ use super::QTYPE_QCLASS;
 use super::entry::Replies;
 use super::slots::RaceRef;
 use crate::policy::Rank;
-use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, Race, RaceEnd, State};
+use crate::policy::race::{Attempt, AttemptId, BackendIndex, Race, RaceEnd, State};
 use crate::sight::slow::{
     DeniedHedge, Fate, LateReply, RaceObstacles, RaceOutcome as SlowOutcome, SlowAttempt, SlowRace,
 };
@@ -232,11 +232,7 @@ impl fmt::Display for RaceReport<'_> {
         for (index, attempt) in self.race.attempts().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
             let backend = &self.pool.backend(attempt.backend).name;
-            let kind = match attempt.kind {
-                AttemptKind::First => "first",
-                AttemptKind::Hedge => "hedge",
-                AttemptKind::Failover => "failover",
-            };
+            let kind = attempt.kind.label();
             let at = attempt.asked_at.saturating_duration_since(self.race.started()).as_micros();
             let opt = if attempt.edns { "" } else { " without OPT" };
             let fate = match (attempt.open, attempt.is_sent) {

@@ -68,9 +68,8 @@ impl Server {
     fn commit(&mut self, prepared: PreparedReload) -> Result<(Config, String), StartError> {
         let PreparedReload { mut setup, pools, zones, .. } = prepared;
         let process = self.process.prepare(&setup.config, self.pools.owed_for())?;
-        let observers = self.observe.prepare(&setup.config)?;
+        self.observe.apply(&setup.config)?;
         // Nothing below can fail.
-        self.observe.commit(observers);
         self.links.workers.broadcast(|| WorkerCommand::SetTaps(self.observe.taps.set().clone()));
         let (mut notices, addresses) = self.process.commit(process, &mut setup);
         let cookies = |config: &CookieConfig| self.process.own_secret.cookies(config, &setup.cookie_secrets);

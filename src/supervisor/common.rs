@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::channel::Channel;
 use super::locks::Lock;
-use super::message::{Edition, GivenUp, Handover, PROTOCOL, ProcessPart, TreeFacts};
-use super::spawn::{Image, Luggage};
-use super::tree::Purpose;
+use super::message::{Edition, GivenUp, Handover, PROTOCOL, ProcessPart, Sockets, TreeFacts};
+use super::spawn::Image;
+use super::tree::{Pid, Purpose};
 use crate::net::from_clients::listening::ListeningSocket;
 
 pub(super) struct Common {
@@ -24,7 +24,19 @@ pub(super) struct Common {
 }
 
 impl Common {
-    pub(super) fn luggage<'a>(&'a self, part: ProcessPart, stream: Option<BorrowedFd<'a>>) -> Luggage<'a> {
+    /// Starts a process. `way` is a newcomer's channel to the server.
+    pub(super) fn spawn(
+        &self,
+        image: &Image,
+        part: ProcessPart,
+        way: Option<BorrowedFd<'_>>,
+        to_give_up: Option<&GivenUp>,
+    ) -> io::Result<Pid> {
+        image.spawn(&self.facts.origin.arguments, self.pack(part, way)?, to_give_up)
+    }
+
+    /// Returns a channel that holds the start data of a process.
+    fn pack(&self, part: ProcessPart, way: Option<BorrowedFd<'_>>) -> io::Result<Channel> {
         let handover = Handover {
             protocol: PROTOCOL,
             part,
@@ -36,8 +48,11 @@ impl Common {
         let mut descriptors = vec![self.serve.as_fd(), self.supervise.as_fd(), write.as_fd(), read.as_fd()];
         descriptors.extend(self.edition.as_ref().map(|(_, text)| text.as_fd()));
         descriptors.extend(self.known.as_ref().map(AsFd::as_fd));
-        descriptors.extend(stream);
-        Luggage { handover, descriptors, sockets: &self.sockets }
+        descriptors.extend(way);
+        let (ours, theirs) = Channel::pair()?;
+        ours.send(&handover, &descriptors)?;
+        Sockets::send(&self.sockets, |sockets, descriptors| ours.send(&sockets, descriptors))?;
+        Ok(theirs)
     }
 
     /// Returns also a newcomer's channel to the server.
@@ -95,8 +110,9 @@ impl Common {
 
     /// Returns only if that fails.
     pub(super) fn become_supervisor(&self, image: &Image, is_succession: bool) -> io::Error {
-        match self.supervise.keep_over_exec() {
-            Ok(()) => image.become_it(&self.luggage(ProcessPart::Supervisor { is_succession }, None)),
+        let start_data = self.pack(ProcessPart::Supervisor { is_succession }, None);
+        match self.supervise.keep_over_exec().and(start_data) {
+            Ok(start_data) => image.become_it(&self.facts.origin.arguments, &start_data),
             Err(error) => error,
         }
     }

@@ -360,8 +360,7 @@ impl Serving {
     fn start_supervisor(&mut self) -> io::Result<()> {
         let common = &mut self.member.common;
         common.sockets = self.server.process.listeners().to_pass()?;
-        let luggage = common.luggage(ProcessPart::Supervisor { is_succession: true }, None);
-        Image::running()?.spawn(&luggage, None).map(drop)
+        common.spawn(&Image::running()?, ProcessPart::Supervisor { is_succession: true }, None, None).map(drop)
     }
 
     async fn end(mut self, end: ServingEnd) -> io::Result<ExitCode> {

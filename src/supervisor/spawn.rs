@@ -10,9 +10,9 @@
 //! All processes stay in the first one's process group. They run only the running image, by `/proc/self/exe`,
 //! or for an upgrade the file of the first start.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -72,15 +72,19 @@ impl Image {
     }
 
     /// The process gives up `to_give_up` before it reads the start data.
-    pub(super) fn spawn(&self, luggage: &Luggage<'_>, to_give_up: Option<&GivenUp>) -> io::Result<Pid> {
-        let stdin = luggage.pack()?;
+    pub(super) fn spawn(
+        &self,
+        arguments: &[OsString],
+        start_data: Channel,
+        to_give_up: Option<&GivenUp>,
+    ) -> io::Result<Pid> {
         let role = to_give_up.map_or_else(|| Ok(KEEPS_RIGHTS.to_owned()), serde_json::to_string)?;
         let mut command = Command::new(self.path());
-        let mut arguments = luggage.handover.facts.origin.arguments.iter();
+        let mut arguments = arguments.iter();
         if let Some(name) = arguments.next() {
             command.arg0(name);
         }
-        command.args(arguments).stdin(Stdio::from(OwnedFd::from(stdin))).env(ROLE, role);
+        command.args(arguments).stdin(Stdio::from(OwnedFd::from(start_data))).env(ROLE, role);
         for variable in VARIABLES {
             command.env_remove(variable);
         }
@@ -90,11 +94,11 @@ impl Image {
 
     /// Replaces the program, but not the process number, children and locks. Returns only if that fails. The
     /// caller must make the lock files survive `exec` first.
-    pub(super) fn become_it(&self, luggage: &Luggage<'_>) -> io::Error {
+    pub(super) fn become_it(&self, arguments: &[OsString], start_data: &Channel) -> io::Error {
         let go = || -> io::Result<()> {
-            dup2_stdin(luggage.pack()?.as_fd())?;
+            dup2_stdin(start_data)?;
             let text = |octets: &[u8]| CString::new(octets).map_err(io::Error::other);
-            let arguments = luggage.handover.facts.origin.arguments.iter().map(|argument| text(argument.as_bytes()));
+            let arguments = arguments.iter().map(|argument| text(argument.as_bytes()));
             let arguments = arguments.collect::<io::Result<Vec<_>>>()?;
             let is_kept = |name: &str| name != ROLE;
             let variables = std::env::vars_os().filter(|(name, _)| name.to_str().is_none_or(is_kept));
@@ -116,22 +120,6 @@ fn is_of_others(owner: u32, mode: u32) -> bool {
     let is_writable = mode & 0o022 != 0;
     let is_sticky_folder = FileType::from_raw_mode(mode).is_dir() && mode & 0o1000 != 0;
     owner != 0 || is_writable && !is_sticky_folder
-}
-
-pub(super) struct Luggage<'a> {
-    pub(super) handover: Handover,
-    /// In the order of [`Handover`].
-    pub(super) descriptors: Vec<BorrowedFd<'a>>,
-    pub(super) sockets: &'a [ListeningSocket],
-}
-
-impl Luggage<'_> {
-    fn pack(&self) -> io::Result<Channel> {
-        let (ours, theirs) = Channel::pair()?;
-        ours.send(&self.handover, &self.descriptors)?;
-        Sockets::send(self.sockets, |sockets, descriptors| ours.send(&sockets, descriptors))?;
-        Ok(theirs)
-    }
 }
 
 impl OriginalCommand {

@@ -258,10 +258,10 @@ impl Supervisor {
         let to_give_up = self.common.to_give_up_of(purpose);
         let pid = match purpose {
             // The first server needs all rights to bind and to read. No other process has written data yet.
-            Purpose::First => self.image.spawn(&self.common.luggage(part, None), None)?,
+            Purpose::First => self.common.spawn(&self.image, part, None, None)?,
             Purpose::Stand => {
                 let image = self.upgrade.image.as_ref().filter(|_| self.tree.is_replacing()).unwrap_or(&self.image);
-                image.spawn(&self.common.luggage(part, None), to_give_up.as_ref())?
+                self.common.spawn(image, part, None, to_give_up.as_ref())?
             }
             Purpose::Newcomer(kind) => {
                 let (ours, theirs) = Channel::pair()?;
@@ -271,7 +271,7 @@ impl Supervisor {
                         self.upgrade.image.insert(Image::of_upgrade(&self.common.facts.origin.path)?)
                     }
                 };
-                let pid = image.spawn(&self.common.luggage(part, Some(theirs.as_fd())), to_give_up.as_ref())?;
+                let pid = self.common.spawn(image, part, Some(theirs.as_fd()), to_give_up.as_ref())?;
                 if let Some(server) = self.tree.server() {
                     self.members.send(server, &Downward::Successor, Some(ours.as_fd()));
                 }

@@ -42,7 +42,7 @@ use self::names::{NamesAppender, NamesTap};
 use self::query_log::QueryLog;
 pub use self::slow::lock;
 use self::slow::{SlowAppender, SlowTap};
-pub use self::writer::{PreparedTaps, Taps};
+pub use self::writer::Taps;
 use serde::Serialize;
 
 use crate::metrics::{Counters, ResponseSource, Tap, TapFate};

@@ -23,49 +23,14 @@ use super::problems::TapProblems;
 use super::query_log::QueryLog;
 use super::sinks::{Framing, Sink};
 use super::slow::{SlowTap, lock};
-use super::traces::{Backends, Traces};
+use super::traces::Traces;
 use super::{Side, TapClock, TapSet};
-use crate::config::{Config, DnstapConfig, QueryLogConfig, TracesConfig};
+use crate::config::Config;
 use crate::metrics::{Counters, Tap, TapFate};
 use crate::net::tasks::{LostTask, TaskKind, Tasks};
 use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;
 use crate::wire::QuestionHasher;
-
-#[derive(Clone, Debug, PartialEq)]
-struct OpenTapsConfig {
-    query_log: Option<QueryLogConfig>,
-    dnstap: Option<DnstapConfig>,
-    slow: Option<usize>,
-    traces: Option<TracesConfig>,
-    backends: Backends,
-    names: Option<Side>,
-}
-
-impl OpenTapsConfig {
-    fn of(config: &Config) -> Self {
-        let slow = config.taps.slow.map(|slow| slow.keep);
-        let are_counted = config.admin.as_ref().is_some_and(|admin| admin.names);
-        let side = if config.forwarder.is_some() { Side::Forwarder } else { Side::Authority };
-        let names = are_counted.then_some(side);
-        let backends = config.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| (&pool.name, backend)));
-        let backends =
-            backends.map(|(pool, backend)| ((pool.clone(), backend.name.clone()), backend.address.socket)).collect();
-        let crate::config::TapsConfig { query_log, dnstap, traces, .. } = config.taps.clone();
-        Self { query_log, dnstap, slow, traces, backends, names }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.query_log.is_none() && self.dnstap.is_none() && self.slow.is_none() && self.names.is_none()
-    }
-}
-
-/// The taps of a config, with all that may not be available.
-pub struct PreparedTaps {
-    config: OpenTapsConfig,
-    /// The writer thread, if these are the first taps.
-    writer: Option<TapWriter>,
-}
 
 /// The taps of a server, on the control thread.
 pub struct Taps {
@@ -116,45 +81,44 @@ impl Taps {
         &self.set
     }
 
-    /// Starts the writer thread if this config is the first with taps. Changes nothing else.
-    ///
-    /// # Errors
-    /// If the operating system provides no thread.
-    pub fn prepare(&self, config: &Config) -> io::Result<PreparedTaps> {
-        let config = OpenTapsConfig::of(config);
-        let is_needed = self.writer.is_none() && !config.is_empty();
-        Ok(PreparedTaps { writer: is_needed.then(|| self.start()).transpose()?, config })
-    }
-
     /// Applies a config: unchanged taps continue with files opened anew. The caller must pass the new set to
     /// the workers. Must be called within a `LocalSet`.
-    pub fn commit(&mut self, PreparedTaps { config, writer }: PreparedTaps) {
-        self.writer = self.writer.take().or(writer);
-        if self.writer.is_none() {
-            return;
+    ///
+    /// # Errors
+    /// If the operating system provides no thread for the first taps. Nothing has changed then.
+    pub fn apply(&mut self, config: &Config) -> io::Result<()> {
+        let side = if config.forwarder.is_some() { Side::Forwarder } else { Side::Authority };
+        let names = config.admin.as_ref().is_some_and(|admin| admin.names).then_some(side);
+        let taps = &config.taps;
+        let has_taps = taps.query_log.is_some() || taps.dnstap.is_some() || taps.slow.is_some() || names.is_some();
+        match self.writer {
+            Some(_) => {}
+            None if has_taps => self.writer = Some(self.start()?),
+            None => return Ok(()),
         }
         let earlier = self.set.as_deref();
         let workers = self.workers;
         let known = earlier.and_then(|set| set.query_log.as_ref());
-        let query_log = kept(&config.query_log, known, |log| &log.config, |config| QueryLog::new(config, workers));
+        let query_log = kept(&taps.query_log, known, |log| &log.config, |config| QueryLog::new(config, workers));
         let known = earlier.and_then(|set| set.dnstap.as_ref());
-        let dnstap = kept(&config.dnstap, known, |dnstap| &dnstap.config, |config| Dnstap::new(config, workers));
+        let dnstap = kept(&taps.dnstap, known, |dnstap| &dnstap.config, |config| Dnstap::new(config, workers));
         let known = earlier.and_then(|set| set.names.as_ref());
-        let names = kept(&config.names, known, |names| &names.side, |side| NamesTap::new(*side, workers));
+        let names = kept(&names, known, |names| &names.side, |side| NamesTap::new(*side, workers));
         let known = earlier.and_then(|set| set.slow.clone());
-        let slow = config.slow.map(|keep| {
-            let slow = known.unwrap_or_else(|| Arc::new(SlowTap::new(keep, workers)));
-            lock(&slow.races).set_keep(keep);
+        let slow = taps.slow.as_ref().map(|config| {
+            let slow = known.unwrap_or_else(|| Arc::new(SlowTap::new(config.keep, workers)));
+            lock(&slow.races).set_keep(config.keep);
             slow
         });
-        let traces = self.traces.apply(config.traces.as_ref(), &config.backends, &self.counters);
+        let traces = self.traces.apply(config, &self.counters);
         if let Some(slow) = &slow {
             *lock(&slow.traces) = traces;
         }
         let (clock, hasher) = (Arc::clone(&self.clock), self.hasher.clone());
         let set = TapSet { clock, lottery: self.lottery, hasher, query_log, dnstap, slow, names };
-        self.set = (!config.is_empty()).then(|| Arc::new(set));
+        self.set = has_taps.then(|| Arc::new(set));
         self.send(TapOrder::Set(self.set.clone()));
+        Ok(())
     }
 
     /// Returns the kept slow races, if configured.

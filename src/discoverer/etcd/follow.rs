@@ -8,8 +8,6 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
 use tokio::time::sleep_until;
 
 use super::client::{EtcdAccess, EtcdClient};
@@ -27,7 +25,6 @@ pub(in crate::discoverer) struct Follower<T> {
     prefix: String,
     read: fn(&[u8]) -> Result<T, String>,
     page: usize,
-    rng: SmallRng,
     has_listed: bool,
 }
 
@@ -39,8 +36,7 @@ impl<T: Send + 'static> Follower<T> {
         read: fn(&[u8]) -> Result<T, String>,
         tasks: Tasks,
     ) -> Self {
-        let (client, rng) = (EtcdClient::new(access, tasks), SmallRng::from_rng(&mut rand::rng()));
-        Self { client, signs, prefix, read, page: PAGE, rng, has_listed: false }
+        Self { client: EtcdClient::new(access, tasks), signs, prefix, read, page: PAGE, has_listed: false }
     }
 
     /// Follows forever. The receiver of the reports may delay it.
@@ -68,7 +64,7 @@ impl<T: Send + 'static> Follower<T> {
             if begun.elapsed() > MAX_BACKOFF {
                 backoff.reset();
             }
-            sleep_until((Instant::now() + random_wait(&mut backoff, &mut self.rng).min(MAX_WAIT)).into()).await;
+            sleep_until((Instant::now() + random_wait(&mut backoff).min(MAX_WAIT)).into()).await;
         }
     }
 
@@ -80,7 +76,7 @@ impl<T: Send + 'static> Follower<T> {
         let mut lines = self.client.watch(&etcd::watch(&self.prefix, listed_at + 1)).await?;
         let mut listed_by = Instant::now();
         let mut signs = self.signs.listen(self.client.endpoint, &self.prefix);
-        let mut list_due = self.next_list();
+        let mut list_due = next_list();
         loop {
             tokio::select! {
                 line = lines.next() => {
@@ -112,7 +108,7 @@ impl<T: Send + 'static> Follower<T> {
                         return Ok(());
                     }
                     (listed_at, listed_by) = (revision, Instant::now());
-                    list_due = self.next_list();
+                    list_due = next_list();
                 }
             }
         }
@@ -151,11 +147,11 @@ impl<T: Send + 'static> Follower<T> {
             }
         }
     }
+}
 
-    /// The time of the next full list, with jitter so that the forwarders of a fleet do not all list at once.
-    fn next_list(&mut self) -> Instant {
-        Instant::now() + LIST_AGAIN.mul_f64(self.rng.random_range(0.9..=1.1))
-    }
+/// The time of the next full list, with jitter so that the forwarders of a fleet do not all list at once.
+fn next_list() -> Instant {
+    Instant::now() + LIST_AGAIN.mul_f64(rand::random_range(0.9..=1.1))
 }
 
 /// An item of a list: its place below the prefix, and its value.

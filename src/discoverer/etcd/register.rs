@@ -13,8 +13,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
 
@@ -139,7 +137,7 @@ impl RegistrationState {
     async fn run(self: Rc<Self>) {
         self.wait_for_zones().await;
         let mut client = EtcdClient::new(Rc::clone(&self.access), self.tasks.clone());
-        let (mut backoff, mut rng) = (Backoff::new(FIRST_BACKOFF), SmallRng::from_rng(&mut rand::rng()));
+        let mut backoff = Backoff::new(FIRST_BACKOFF);
         let mut renewed = Instant::now();
         while self.is_registered.get() || !self.is_draining.get() {
             let wait = match self.renew(&mut client).await {
@@ -159,7 +157,7 @@ impl RegistrationState {
                 }
                 Err(error) => {
                     self.complain(format!("the authority cannot be registered: {error}"));
-                    random_wait(&mut backoff, &mut rng)
+                    random_wait(&mut backoff)
                 }
             };
             sleep_until((Instant::now() + wait).into()).await;

@@ -15,16 +15,18 @@ pub const MAX_ATTEMPTS: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId(pub u8);
 
-/// The reason of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AttemptKind {
-    /// It opened the race.
-    First,
-    /// Another attempt is late; paid from the budget.
-    Hedge,
-    /// Another attempt failed, timed out or was not accepted, or the client asked again; costs no budget.
-    Failover,
+labels! {
+    /// The reason of an attempt.
+    #[derive(Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum AttemptKind {
+        /// It opened the race.
+        First = "first",
+        /// Another attempt is late; paid from the budget.
+        Hedge = "hedge",
+        /// Another attempt failed, timed out or was not accepted, or the client asked again; costs no budget.
+        Failover = "failover",
+    }
 }
 
 /// One attempt, as the forwarder sees it.

@@ -16,7 +16,7 @@ use crate::metrics::{Aggregate, Counters, CountersSummary, RunSnapshot, Snapshot
 use crate::net::tasks::Tasks;
 use crate::sight::live::{Verdict, VerdictState};
 use crate::sight::{Event, Sight};
-use crate::taps::{PreparedTaps, Taps};
+use crate::taps::Taps;
 use crate::wire::QuestionHasher;
 
 /// The observers, on the control thread.
@@ -35,12 +35,6 @@ pub(super) struct ServerObservers {
     backend_series: Option<u16>,
     pub(super) tasks_lost: u64,
     started: Instant,
-}
-
-/// A config for the observers that can be applied without failing.
-pub(super) struct PreparedObservers {
-    taps: PreparedTaps,
-    backend_series: Option<u16>,
 }
 
 impl ServerObservers {
@@ -67,21 +61,16 @@ impl ServerObservers {
             tasks_lost: 0,
             started: Instant::now(),
         };
-        let prepared = this.prepare(config)?;
-        this.commit(prepared);
+        this.apply(config)?;
         Ok(this)
     }
 
-    /// Makes everything that may not be available. Changes nothing.
-    pub(super) fn prepare(&self, config: &Config) -> io::Result<PreparedObservers> {
-        let backend_series = config.admin.as_ref().map(|admin| admin.backend_series);
-        Ok(PreparedObservers { taps: self.taps.prepare(config)?, backend_series })
-    }
-
-    /// Applies a config. The caller must pass the new taps to the workers.
-    pub(super) fn commit(&mut self, PreparedObservers { taps, backend_series }: PreparedObservers) {
-        self.taps.commit(taps);
-        self.backend_series = backend_series;
+    /// Applies a config, or changes nothing if the system provides no thread. The caller must pass the new
+    /// taps to the workers.
+    pub(super) fn apply(&mut self, config: &Config) -> io::Result<()> {
+        self.taps.apply(config)?;
+        self.backend_series = config.admin.as_ref().map(|admin| admin.backend_series);
+        Ok(())
     }
 
     /// Takes the sample of a second; without an admin server there is none.

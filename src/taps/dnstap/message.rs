@@ -6,8 +6,6 @@ use std::time::Duration;
 use crate::policy::race::AttemptKind;
 use crate::wire::Transport;
 
-use super::super::query_log::label;
-
 /// The field `Message.Type` of dnstap.proto.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MessageType {
@@ -57,7 +55,7 @@ impl DnstapMessage<'_> {
     pub(super) fn write(&self, server: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(server);
         if let Some(DnstapAttempt { pool, backend, kind }) = self.attempt {
-            let parts = ["pool=", pool, " backend=", backend, " kind=", label(kind)];
+            let parts = ["pool=", pool, " backend=", backend, " kind=", kind.label()];
             let len: usize = parts.iter().map(|part| part.len()).sum();
             write_head(EXTRA, len, out);
             parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));

@@ -5,7 +5,6 @@ use std::time::UNIX_EPOCH;
 
 use super::record::{QueryRecord, RecordAddress};
 use crate::config::LogFormat;
-use crate::policy::race::AttemptKind;
 use crate::wire::{Rcode, RecordClass, RecordType, display_name};
 
 /// Appends a record as a line. `weight` is the number of queries that a sampled one stands for.
@@ -43,7 +42,7 @@ pub(super) fn write(format: LogFormat, record: &QueryRecord<'_>, weight: f64, ou
         }
     }
     if let Some(kind) = record.origin.kind {
-        fields.text("kind", label(kind));
+        fields.text("kind", kind.label());
     }
     if let Some(took) = record.took {
         let micros = took.as_micros();
@@ -64,14 +63,6 @@ pub(super) fn write(format: LogFormat, record: &QueryRecord<'_>, weight: f64, ou
         fields.out.push(b'}');
     }
     fields.out.push(b'\n');
-}
-
-pub(in crate::taps) fn label(kind: AttemptKind) -> &'static str {
-    match kind {
-        AttemptKind::First => "first",
-        AttemptKind::Hedge => "hedge",
-        AttemptKind::Failover => "failover",
-    }
 }
 
 struct Fields<'a> {
@@ -192,6 +183,7 @@ mod tests {
     use super::super::record::RecordOrigin;
     use super::*;
     use crate::metrics::ResponseSource;
+    use crate::policy::race::AttemptKind;
     use crate::wire::{Name, Transport};
 
     /// The longest line without the names of pool and backend: each byte of a name may take five.

@@ -8,7 +8,6 @@ mod record;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use self::line::label;
 pub(super) use self::record::RecordAddress;
 use self::record::{QueryRecord, RecordOrigin};
 use super::TapResponse;

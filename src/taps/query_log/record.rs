@@ -105,9 +105,7 @@ impl<'a> QueryRecord<'a> {
             origin: RecordOrigin {
                 pool: str::from_utf8(pool).ok()?,
                 backend: str::from_utf8(backend).ok()?,
-                kind: [AttemptKind::First, AttemptKind::Hedge, AttemptKind::Failover]
-                    .into_iter()
-                    .find(|known| *known as u8 == kind),
+                kind: AttemptKind::ALL.into_iter().find(|known| *known as u8 == kind),
                 attempts,
             },
             took: took.map(Duration::from_nanos),

@@ -26,12 +26,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout_at};
 
 use self::delivery::{DeliveryError, post};
-pub(super) use self::otlp::Backends;
+use self::otlp::Backends;
 use self::queue::{MAX_QUEUED, QueuedTrace, TraceQueue};
 use super::privacy::cut_name_text;
 use super::problems::TapProblems;
 use super::writer::host_name;
-use crate::config::{NameDetail, TracesConfig};
+use crate::config::{BackendConfig, Config, NameDetail, TracesConfig};
 use crate::metrics::{Counter, Counters, Tap, TapFate};
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::sight::slow::{LateReply, ReportedRace};
@@ -61,17 +61,15 @@ impl Traces {
 
     /// Applies a config. Returns the sender for the writer thread, which counts records without room in
     /// `refused`. Earlier couriers still deliver their queues.
-    pub(super) fn apply(
-        &mut self,
-        config: Option<&TracesConfig>,
-        backends: &Backends,
-        refused: &Arc<Counters>,
-    ) -> Option<Arc<TraceSender>> {
-        if self.in_force.as_ref().map(|known| &known.config) != config {
-            self.in_force = config.map(|config| self.start(config, refused));
+    pub(super) fn apply(&mut self, config: &Config, refused: &Arc<Counters>) -> Option<Arc<TraceSender>> {
+        if self.in_force.as_ref().map(|known| &known.config) != config.taps.traces.as_ref() {
+            self.in_force = config.taps.traces.as_ref().map(|config| self.start(config, refused));
         }
-        let CurrentTraces { sender, backends: known, .. } = self.in_force.as_ref()?;
-        known.borrow_mut().clone_from(backends);
+        let CurrentTraces { sender, backends, .. } = self.in_force.as_ref()?;
+        let all = config.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| (&pool.name, backend)));
+        let address =
+            |(pool, backend): (&String, &BackendConfig)| ((pool.clone(), backend.name.clone()), backend.address.socket);
+        backends.replace(all.map(address).collect());
         Some(Arc::clone(sender))
     }
 

@@ -13,7 +13,7 @@ use crate::address::BackendAddress;
 use crate::sight::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace};
 
 /// The addresses of backends by pool and name. Backends without a name appear by address.
-pub(in crate::taps) type Backends = HashMap<(String, String), SocketAddr>;
+pub(super) type Backends = HashMap<(String, String), SocketAddr>;
 
 /// Builds the body of a request with these races and their trace IDs.
 pub(super) fn body<'a>(races: impl Iterator<Item = (u128, &'a SlowRace)>, host: &str, backends: &Backends) -> Vec<u8> {
