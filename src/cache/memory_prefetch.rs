@@ -16,33 +16,31 @@ use super::key::CacheKey;
 use super::shard::Shard;
 use super::store::Cache;
 
-impl Cache {
-    /// Fetches the memory for the look-ups of the first `MAX_KEYS` keys, if that pays.
-    pub fn prefetch_memory<'k>(&self, keys: impl Iterator<Item = CacheKey<'k>> + Clone) {
-        if keys.clone().nth(MIN_KEYS - 1).is_none() {
+/// Fetches the memory for the look-ups of the first `MAX_KEYS` keys, if that pays.
+pub fn prefetch_memory<'k>(cache: &Cache, keys: impl Iterator<Item = CacheKey<'k>> + Clone) {
+    if keys.clone().nth(MIN_KEYS - 1).is_none() {
+        return;
+    }
+    let mut ahead: [Option<Prefetch<'_>>; MAX_KEYS] = [const { None }; MAX_KEYS];
+    for (place, key) in ahead.iter_mut().zip(keys) {
+        let Some(shard) = cache.try_shard(&key) else { continue };
+        // Questions are spread evenly, so one shard represents all.
+        if !is_large(cache, &shard) {
             return;
         }
-        let mut ahead: [Option<Prefetch<'_>>; MAX_KEYS] = [const { None }; MAX_KEYS];
-        for (place, key) in ahead.iter_mut().zip(keys) {
-            let Some(shard) = self.try_shard(&key) else { continue };
-            // Questions are spread evenly, so one shard represents all.
-            if !self.is_large(&shard) {
-                return;
-            }
-            *place = Some(Prefetch { shard, tag: key.tag() });
-        }
-        for Prefetch { shard, tag } in ahead.iter().flatten() {
-            black_box(shard.first_slot(*tag));
-        }
-        for Prefetch { shard, tag } in ahead.iter().flatten() {
-            let octets = shard.prefetched(*tag).unwrap_or_default();
-            black_box((octets.first().copied(), octets.get(LINE).copied()));
-        }
+        *place = Some(Prefetch { shard, tag: key.tag() });
     }
+    for Prefetch { shard, tag } in ahead.iter().flatten() {
+        black_box(shard.first_slot(*tag));
+    }
+    for Prefetch { shard, tag } in ahead.iter().flatten() {
+        let octets = shard.prefetched(*tag).unwrap_or_default();
+        black_box((octets.first().copied(), octets.get(LINE).copied()));
+    }
+}
 
-    fn is_large(&self, shard: &Shard) -> bool {
-        shard.stats.entries * self.shards().len() as u64 >= LARGE
-    }
+fn is_large(cache: &Cache, shard: &Shard) -> bool {
+    shard.stats.entries * cache.shards().len() as u64 >= LARGE
 }
 
 struct Prefetch<'c> {
@@ -119,9 +117,9 @@ mod tests {
             .map(|(question, hash)| CacheKey::new(PoolId(1), question, QuestionFlags::default(), *hash));
         // More keys than shards, duplicates, no keys, and a locked shard.
         let held = cache.shard(&keys.clone().next().expect("there are forty"));
-        cache.prefetch_memory(keys.clone());
-        cache.prefetch_memory(keys.clone().take(1).cycle().take(8));
-        cache.prefetch_memory(keys.clone().take(0));
+        prefetch_memory(&cache, keys.clone());
+        prefetch_memory(&cache, keys.clone().take(1).cycle().take(8));
+        prefetch_memory(&cache, keys.clone().take(0));
         drop(held);
         assert!(keys.clone().all(|key| cache.try_shard(&key).is_some()));
         assert_eq!(cache.stats().hits + cache.stats().misses, 0);
@@ -131,7 +129,7 @@ mod tests {
     fn small_caches_are_left_alone() {
         let is_large = |cache: &Cache| {
             let large =
-                cache.shards().iter().filter_map(|shard| shard.try_lock().ok()).filter(|shard| cache.is_large(shard));
+                cache.shards().iter().filter_map(|shard| shard.try_lock().ok()).filter(|shard| is_large(cache, shard));
             large.count()
         };
         assert_eq!(is_large(&cache(1000)), 0);

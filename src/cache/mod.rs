@@ -35,6 +35,7 @@ mod table;
 pub use entry::State;
 pub use key::{CacheKey, PoolId};
 pub use maintain::{Flush, ShownEntry};
+pub use memory_prefetch::prefetch_memory;
 pub use rules::CacheRules;
 pub use snapshot::{DamagedSnapshot, SnapshotLoadError};
 pub use store::{Cache, CacheLookup, CachedFailure, ResponseFor};

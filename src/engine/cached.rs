@@ -207,7 +207,7 @@ pub fn prefetch_memory<'q>(
 ) {
     let Some(cache) = &state.cache else { return };
     let key = |(pool, question): (PoolIndex, _)| Some(PoolCache::of(state, state.pools.get(pool.0)?)?.key(question));
-    cache.prefetch_memory(questions.filter_map(key));
+    cache::prefetch_memory(cache, questions.filter_map(key));
 }
 
 /// Returns true if clients get remembered silence for some time. Otherwise only better replies replace it.

@@ -128,11 +128,11 @@ impl ConnectionTask {
                     if let Poll::Ready(ended) = poll_fn(|cx| Poll::Ready(self.poll(cx))).await {
                         return ended;
                     }
-                    self.end()?;
+                    self.end();
                 }
                 Event::Alarm => {
                     let now = Instant::now();
-                    if let Some(ended) = self.on_alarm(*seen.borrow(), now)? {
+                    if let Some(ended) = self.on_alarm(*seen.borrow(), now) {
                         return ended;
                     }
                     alarm.as_mut().reset(self.alarm(&seen).unwrap_or(now + FAR).into());
@@ -158,7 +158,7 @@ impl ConnectionTask {
         exchange.end_turn();
         if exchange.account.is_noise() && !exchange.account.is_ending() && polled.is_pending() {
             drop(exchange);
-            self.end()?;
+            self.end();
             return self.poll_protocol(cx);
         }
         polled
@@ -195,15 +195,14 @@ impl ConnectionTask {
     }
 
     /// Begins a graceful close: queries sent before the client learns of it are still answered.
-    fn end(&mut self) -> io::Result<()> {
+    fn end(&mut self) {
         self.exchange.borrow_mut().begin_end();
         match &mut self.protocol {
-            Protocol::Dns(frames) => frames.end()?,
+            Protocol::Dns(frames) => frames.end(),
             Protocol::Http1(http1) => http1.end(),
             Protocol::Http2(http2) => http2.end(),
             Protocol::AnyHttp(..) | Protocol::BeginningHttp2(..) | Protocol::Over => {}
         }
-        Ok(())
     }
 
     fn alarm(&self, pressure: &watch::Receiver<TableFullness>) -> Option<Instant> {
@@ -213,22 +212,24 @@ impl ConnectionTask {
     }
 
     /// Returns the result of the connection if it is over.
-    fn on_alarm(&mut self, fullness: TableFullness, now: Instant) -> io::Result<Option<io::Result<()>>> {
+    fn on_alarm(&mut self, fullness: TableFullness, now: Instant) -> Option<io::Result<()>> {
         if let Protocol::Http2(http2) = &mut self.protocol {
             http2.on_alarm(now);
         }
         let due = self.exchange.borrow().on_alarm(fullness, now);
         match due {
-            AlarmAction::Nothing => {}
-            AlarmAction::End => self.end()?,
+            AlarmAction::Nothing => None,
+            AlarmAction::End => {
+                self.end();
+                None
+            }
             AlarmAction::Close(result) => {
                 if let Protocol::Dns(frames) = &mut self.protocol {
                     frames.notify_end();
                 }
-                return Ok(Some(result));
+                Some(result)
             }
         }
-        Ok(None)
     }
 
     /// Returns true if the connection is to move, and can. A connection at its end stays, and so does a TLS
