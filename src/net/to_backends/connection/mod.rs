@@ -5,20 +5,14 @@
 //! identifies a query and its reply; where the protocol has streams instead, its file maps them to IDs.
 
 pub(in crate::net) mod asked;
-pub(in crate::net) mod backoff;
-pub(in crate::net) mod news;
-pub(in crate::net) mod patience;
-pub(in crate::net) mod silence_clock;
+pub(in crate::net) mod clocks;
 pub(in crate::net) mod transport;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub use self::asked::AskedIds;
-pub use self::backoff::ConnectionBackoff;
-pub use self::news::{ConnectionEvents, FailedQuery};
-pub use self::patience::LearnedIdleTimeout;
-pub use self::silence_clock::{SilenceAction, SilenceClock, silence_limit};
+pub use self::clocks::{ConnectionBackoff, LearnedIdleTimeout, SilenceAction, SilenceClock, silence_limit};
 use super::http::Http2Connection;
 pub use super::http::HttpTarget;
 use super::quic::QuicConnection;
@@ -233,4 +227,35 @@ pub enum BackendHandshake {
     Resumed,
     /// A resumed handshake with queries in the first flight.
     Early,
+}
+
+/// Events since the last call of `take_news`.
+#[derive(Debug, Default)]
+pub struct ConnectionEvents {
+    /// Queries that were answered by an error; no other reply comes.
+    pub failed: Vec<FailedQuery>,
+    /// IDs of queries that the backend did not process and will not answer; it is not to blame.
+    pub lost: Vec<u16>,
+    /// The time for which the backend wants no queries.
+    pub pause: Option<Duration>,
+    /// True if the requested pong has arrived.
+    pub has_sign: bool,
+}
+
+/// A query that was answered by an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedQuery {
+    /// The message ID of the query.
+    pub id: u16,
+    /// A description of the error.
+    pub problem: String,
+}
+
+impl ConnectionEvents {
+    /// Returns `None` if there are no events.
+    pub fn some(self) -> Option<Self> {
+        let Self { failed, lost, pause, has_sign } = &self;
+        let is_nothing = failed.is_empty() && lost.is_empty() && pause.is_none() && !has_sign;
+        (!is_nothing).then_some(self)
+    }
 }

@@ -2,7 +2,6 @@
 
 mod backend_tls;
 mod client_tls;
-mod known_roots;
 mod problem;
 mod quic_session;
 mod roots;
@@ -10,9 +9,8 @@ mod roots;
 pub(crate) mod tests;
 mod verifier;
 
-pub use self::backend_tls::BackendTls;
+pub use self::backend_tls::{BackendTls, KnownRoots};
 pub use self::client_tls::{ClientCertificate, ClientTls, TrustRules};
-pub use self::known_roots::KnownRoots;
 pub use self::problem::tls_problem;
 pub use self::quic_session::{QuicHandshake, tls_alert};
 pub use self::roots::TlsRoots;

@@ -1,6 +1,85 @@
-//! The silence of a connection. Past a limit it is pinged, and without a response it is given up.
+//! The times of connections: the back-off after failed dials, the idle timeout of a backend, as it states it
+//! (RFC 7828) or as observed, and the silence of a connection.
 
 use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::backoff::Backoff;
+
+/// The time before which a backend must not be dialled again.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionBackoff {
+    waits: Backoff,
+    until: Option<Instant>,
+}
+
+impl ConnectionBackoff {
+    /// Returns a back-off that allows a dial at once.
+    pub fn new() -> Self {
+        Self { waits: Backoff::new(FIRST_WAIT), until: None }
+    }
+
+    /// Notes a failed dial. The wait is random by a quarter, so that workers do not dial all at once.
+    pub fn failed(&mut self, max: Duration, now: Instant, rng: &mut StdRng) {
+        self.until = Some(now + self.waits.wait(max).mul_f64(rng.random_range(0.75..1.25)));
+    }
+
+    /// Resets the back-off, because a connection was useful.
+    pub fn succeeded(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Returns the time of the next permitted dial, if it is in the future.
+    pub fn until(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|until| *until > now)
+    }
+}
+
+impl Default for ConnectionBackoff {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// The known idle timeout of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LearnedIdleTimeout {
+    learnt: Option<Duration>,
+}
+
+impl LearnedIdleTimeout {
+    /// Notes that the backend closed a connection after this idle time.
+    pub fn closed_after(&mut self, idle: Duration) {
+        self.learnt = Some(self.learnt.map_or(idle, |learnt| learnt.min(idle)));
+    }
+
+    /// Notes the idle timeout that the backend states. RFC 7828 section 3.4: the latest value applies.
+    pub fn set_stated(&mut self, keeps: Duration) {
+        self.learnt = Some(keeps);
+    }
+
+    /// Returns the idle time after which hedgerow closes a connection: a bit less than the backend's, which
+    /// may otherwise close it just when a query leaves. At least a second, to limit the rate of dials.
+    pub fn idle(&self, wanted: Duration) -> Duration {
+        match self.learnt {
+            Some(learnt) => wanted.min(learnt.mul_f64(IDLE_SHARE).max(MIN_IDLE)),
+            None => wanted,
+        }
+    }
+
+    /// Returns true if the backend is known to close idle connections before `wanted`.
+    pub fn is_shorter(&self, wanted: Duration) -> bool {
+        self.idle(wanted) < wanted
+    }
+}
+
+const IDLE_SHARE: f64 = 0.8;
+
+const MIN_IDLE: Duration = Duration::from_secs(1);
 
 /// The time since which a connection is silent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,14 +156,51 @@ impl SilenceClock {
 
 /// Returns the silence limit for a backend with this 99th percentile of latency, if known.
 pub fn silence_limit(p99: Option<Duration>) -> Duration {
-    p99.map_or(LEAST, |p99| p99.saturating_mul(4).max(LEAST))
+    p99.map_or(MIN_SILENCE, |p99| p99.saturating_mul(4).max(MIN_SILENCE))
 }
 
-const LEAST: Duration = Duration::from_millis(100);
+const MIN_SILENCE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
     use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_bound_and_begin_anew() {
+        let (mut now, max) = (Instant::now(), Duration::from_secs(1));
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut backoff = ConnectionBackoff::new();
+        assert_eq!(backoff.until(now), None);
+        for expected in [100, 200, 400, 800, 1_000, 1_000] {
+            backoff.failed(max, now, &mut rng);
+            let wait = backoff.until(now).unwrap() - now;
+            let expected = Duration::from_millis(expected);
+            assert!(expected.mul_f64(0.75) <= wait && wait <= expected.mul_f64(1.25), "{wait:?}, not {expected:?}");
+            now += wait;
+            assert_eq!(backoff.until(now), None);
+        }
+        backoff.succeeded();
+        backoff.failed(max, now, &mut rng);
+        assert!(backoff.until(now).unwrap() <= now + Duration::from_millis(125));
+    }
+
+    #[test]
+    fn patience_is_what_was_seen_or_said() {
+        let second = Duration::from_secs;
+        let mut patience = LearnedIdleTimeout::default();
+        assert_eq!(patience.idle(second(30)), second(30));
+        patience.closed_after(second(10));
+        patience.closed_after(second(20));
+        assert_eq!(patience.idle(second(30)), second(8));
+        assert_eq!(patience.idle(second(5)), second(5));
+        assert!(patience.is_shorter(second(30)) && !patience.is_shorter(second(5)));
+        patience.closed_after(Duration::from_millis(3));
+        assert_eq!(patience.idle(second(30)), second(1));
+        patience.set_stated(second(20));
+        assert_eq!(patience.idle(second(30)), second(16));
+    }
 
     #[test]
     fn clock_runs_from_the_oldest_query_since_something_came() {
