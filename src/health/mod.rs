@@ -33,7 +33,7 @@ use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::is_unreachable;
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::net::to_backends::client::UdpClient;
-use crate::net::to_backends::connection::StreamProtocol;
+use crate::net::to_backends::server_client::ServerTarget;
 use crate::net::to_backends::tls::BackendTls;
 use crate::policy::HealthRules;
 use crate::policy::health::{Health, HealthState, HealthStep, ProbeReply};
@@ -260,21 +260,9 @@ impl Subject {
         let mut plain = Vec::new();
         wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut plain);
         if self.backend.is_by_stream() {
-            let (address, server) = (self.backend.address.socket, self.backend.stream_server());
-            let is_encrypted = self.backend.is_encrypted();
-            let tls = if is_encrypted { self.tls.of(&server).ok() } else { None };
-            if is_encrypted && tls.is_none() {
-                return Err(io::Error::other(
-                    "no trusted certificate authorities are known: set ca for this server, or install ca-certificates",
-                ));
-            }
-            return Ok(HealthProbe::Stream(StreamProbe::begin(
-                kept.take(),
-                (address, StreamProtocol::of(&server), self.backend.wants_header),
-                tls,
-                plain,
-                place,
-            )));
+            let server = ServerTarget::new(&self.backend.stream_server(), self.backend.wants_header, &self.tls);
+            server.tls()?;
+            return Ok(HealthProbe::Stream(StreamProbe::begin(kept.take(), server, plain, place)));
         }
         let client = UdpClient::bind(self.backend.address.socket)?;
         client.keep_errors();

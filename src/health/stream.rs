@@ -5,18 +5,13 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::connect_problem;
-use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::server_client::{ConnectError, ServerClient};
-use crate::net::to_backends::tls::ClientTls;
+use crate::net::to_backends::server_client::{ConnectError, ServerClient, ServerTarget};
 
 #[derive(Default)]
 pub(super) struct KeptConnection {
@@ -60,8 +55,7 @@ impl StreamProbe {
     /// A fresh connection begins with a PROXY header if configured.
     pub(super) fn begin(
         kept: Option<ServerClient>,
-        (server, protocol, wants_header): (SocketAddr, StreamProtocol, bool),
-        tls: Option<Arc<ClientTls>>,
+        server: ServerTarget,
         query: Vec<u8>,
         place: OwnedSemaphorePermit,
     ) -> Self {
@@ -71,10 +65,7 @@ impl StreamProbe {
             {
                 return Ok(ProbedBy { client, is_fresh: false, reply });
             }
-            let mut client = ServerClient::connect(server, &protocol, tls.as_deref()).await?;
-            if wants_header {
-                client.begin_with(&ClientHeader::own());
-            }
+            let mut client = server.connect().await?;
             let reply = client.ask(&query).await?;
             Ok(ProbedBy { client, is_fresh: true, reply })
         };
@@ -109,7 +100,8 @@ const PROBES: u32 = 9;
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::Arc;
 
     use tokio::net::TcpListener;
     use tokio::sync::Semaphore;
@@ -118,6 +110,8 @@ mod tests {
     use super::*;
     use crate::address::BackendAddress;
     use crate::net::to_backends::client::tests::TcpPeer;
+    use crate::net::to_backends::connection::StreamProtocol;
+    use crate::net::to_backends::tls::ClientTls;
     use crate::net::to_backends::tls::tests::{Authority, rules};
     use crate::wire::{Name, RecordType, write_plain_query};
 
@@ -139,7 +133,13 @@ mod tests {
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("a place");
         let mut query = Vec::new();
         write_plain_query(rand::random(), &Name::root(), RecordType::NS, &mut query);
-        StreamProbe::begin(kept.take(), (server, StreamProtocol::default(), false), tls, query, place).heard(kept).await
+        let server = ServerTarget {
+            address: server,
+            protocol: StreamProtocol::default(),
+            tls: tls.map(Ok),
+            wants_header: false,
+        };
+        StreamProbe::begin(kept.take(), server, query, place).heard(kept).await
     }
 
     /// Makes this many probes of a server that closes connections after some replies; returns the number of

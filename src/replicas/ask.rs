@@ -3,18 +3,15 @@
 //! queries are.
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::timeout_at;
 
-use crate::address::BackendAddress;
+use crate::address::Scheme;
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::to_backends::client::UdpClient;
-use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::server_client::ServerClient;
-use crate::net::to_backends::tls::{BackendTls, ClientTls};
+use crate::net::to_backends::server_client::ServerTarget;
+use crate::net::to_backends::tls::BackendTls;
 use crate::state::SharedBackend;
 use crate::wire::{Header, OwnEdns, QuestionFlags, Rcode, is_reply_to, write_own_query};
 
@@ -32,20 +29,15 @@ pub struct ReplicaQuestion<'a> {
 /// A member, with its transport.
 #[derive(Clone, Debug)]
 pub struct ReplicaMember {
-    address: BackendAddress,
-    /// The TLS settings, if it uses TLS and may be asked.
-    tls: Option<Arc<ClientTls>>,
-    protocol: StreamProtocol,
-    /// True if it expects a PROXY header.
-    wants_header: bool,
+    scheme: Scheme,
+    server: ServerTarget,
 }
 
 impl ReplicaMember {
     /// Makes a member from a backend.
     pub fn of(backend: &SharedBackend, tls: &BackendTls) -> Self {
-        let (address, wants_header, server) = (backend.address, backend.wants_header, backend.stream_server());
-        let tls = if backend.is_encrypted() { tls.of(&server).ok() } else { None };
-        Self { address, tls, protocol: StreamProtocol::of(&server), wants_header }
+        let server = ServerTarget::new(&backend.stream_server(), backend.wants_header, tls);
+        Self { scheme: backend.address.scheme, server }
     }
 }
 
@@ -71,22 +63,14 @@ pub async fn ask(member: &ReplicaMember, asked: &ReplicaQuestion<'_>, deadline: 
 async fn ask_once(member: &ReplicaMember, asked: &ReplicaQuestion<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut query = Vec::new();
     write_own_query(rand::random(), asked.question, asked.flags, asked.edns, &mut query);
-    let ReplicaMember { address: BackendAddress { scheme, socket }, tls, protocol, wants_header } = member;
+    let ReplicaMember { scheme, server } = member;
     if !scheme.is_stream() {
-        let reply = ask_by_udp(*socket, &query, *wants_header, deadline).await?;
+        let reply = ask_by_udp(server, &query, deadline).await?;
         if !Header::read(&reply).is_some_and(Header::is_truncated) {
             return Ok(reply);
         }
     }
-    if scheme.is_encrypted() && tls.is_none() {
-        return Err(io::Error::other(
-            "no trusted certificate authorities are known: set ca for this server, or install ca-certificates",
-        ));
-    }
-    let mut client = ServerClient::connect(*socket, protocol, tls.as_deref()).await?;
-    if *wants_header {
-        client.begin_with(&ClientHeader::own());
-    }
+    let mut client = server.connect().await?;
     let reply = client.ask(&query).await?;
     // The connection carries one query, so any other message is an error.
     if is_reply_to(&reply, &query) { Ok(reply) } else { Err(io::ErrorKind::InvalidData.into()) }
@@ -94,12 +78,12 @@ async fn ask_once(member: &ReplicaMember, asked: &ReplicaQuestion<'_>, deadline:
 
 /// Sends a query by UDP, and once more if no reply has come in half of the time, because a datagram may be
 /// lost.
-async fn ask_by_udp(address: SocketAddr, query: &[u8], wants_header: bool, deadline: Instant) -> io::Result<Vec<u8>> {
-    let header = if wants_header { ClientHeader::own().octets } else { Vec::new() };
+async fn ask_by_udp(server: &ServerTarget, query: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
+    let header = if server.wants_header { ClientHeader::own().octets } else { Vec::new() };
     let datagram = [&header[..], query].concat();
     let now = Instant::now();
     let half = now + deadline.saturating_duration_since(now) / 2;
-    UdpClient::bind(address)?.exchange(&datagram, [half, deadline], |message| is_reply_to(message, query)).await
+    UdpClient::bind(server.address)?.exchange(&datagram, [half, deadline], |message| is_reply_to(message, query)).await
 }
 
 #[cfg(test)]
@@ -111,8 +95,8 @@ mod tests {
     use tokio::net::{TcpListener, UdpSocket};
 
     use super::*;
-    use crate::address::Scheme;
     use crate::net::to_backends::client::tests::TcpPeer;
+    use crate::net::to_backends::connection::StreamProtocol;
     use crate::wire::{Flag, read_query, read_reply};
 
     /// The question `www.` A IN.
@@ -156,8 +140,8 @@ mod tests {
         let address = socket.local_addr().expect("an address");
         let scheme = if matches!(way, Way::Stream) { Scheme::Tcp } else { Scheme::Plain };
         let wants_header = matches!(way, Way::Headed);
-        let address = BackendAddress { scheme, socket: address };
-        let member = ReplicaMember { address, tls: None, protocol: StreamProtocol::default(), wants_header };
+        let server = ServerTarget { address, protocol: StreamProtocol::default(), tls: None, wants_header };
+        let member = ReplicaMember { scheme, server };
         let edns = Some(OwnEdns { udp_size: 1232, wants_version: true });
         let asked = ReplicaQuestion { question: QUESTION, flags: QuestionFlags::default(), edns };
         let mut queries = 0;

@@ -7,13 +7,15 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::sleep_until;
 
-use super::tls::ClientTls;
+use super::tls::{BackendTls, ClientTls};
+use crate::address::StreamServer;
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::sys::bind;
 use crate::net::to_backends::connection::{
@@ -38,6 +40,44 @@ impl From<ConnectError> for io::Error {
             ConnectError::Io(error) => error,
             ConnectError::Untrusted(problem) => Self::new(io::ErrorKind::PermissionDenied, problem),
         }
+    }
+}
+
+/// A server with everything that a connection to it needs.
+#[derive(Clone, Debug)]
+pub struct ServerTarget {
+    /// The address of the server.
+    pub address: SocketAddr,
+    /// The protocol of connections.
+    pub protocol: StreamProtocol,
+    /// The TLS configuration, or the reason why there is none; `None` without TLS.
+    pub tls: Option<Result<Arc<ClientTls>, String>>,
+    /// True if the server requires a PROXY header.
+    pub wants_header: bool,
+}
+
+impl ServerTarget {
+    /// Makes the target of a server.
+    pub fn new(server: &StreamServer, wants_header: bool, tls: &BackendTls) -> Self {
+        let tls = server.address.scheme.is_encrypted().then(|| tls.of(server));
+        Self { address: server.address.socket, protocol: StreamProtocol::of(server), tls, wants_header }
+    }
+
+    /// Returns the TLS configuration.
+    ///
+    /// # Errors
+    /// If there must be one and is none. This is no fault of the server.
+    pub fn tls(&self) -> io::Result<Option<&ClientTls>> {
+        self.tls.as_ref().map(|tls| tls.as_deref().map_err(|problem| io::Error::other(problem.clone()))).transpose()
+    }
+
+    /// Connects for our own queries.
+    pub async fn connect(&self) -> Result<ServerClient, ConnectError> {
+        let mut client = ServerClient::connect(self.address, &self.protocol, self.tls()?).await?;
+        if self.wants_header {
+            client.begin_with(&ClientHeader::own());
+        }
+        Ok(client)
     }
 }
 
