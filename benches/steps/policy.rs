@@ -27,14 +27,14 @@ const SOON: Duration = Duration::from_millis(2);
 pub(super) fn candidates(balance: Balance) -> impl FnMut() {
     let now = start();
     let rules = PoolRules { balance, dispatch: Dispatch::Hedge, ..PoolRules::default() };
-    let turns = Balancer::new(&[1; BACKENDS as usize], &[1, 2, 3, 4], |_| true);
+    let turns = Balancer::new((0..BACKENDS).map(|number| (BackendIndex(number), 1, u64::from(number) + 1, true)));
     let latency = vec![known_latency(now); usize::from(BACKENDS)];
     let loads: Vec<_> = (0..BACKENDS).map(|backend| load(now, backend)).collect();
     let mut random = SmallRng::seed_from_u64(1);
     let mut turn = 0;
     move || {
         turn += 1;
-        let sight = BalanceInput { turn, loads: &loads, ..BalanceInput::new(now) };
+        let sight = BalanceInput { now, turn, name: 0, loads: &loads, out: 0, remembered: None };
         let candidates = turns.candidates(balance, black_box(&sight), &mut random);
         let known = BackendStats { loads: &loads, latency: &latency, now };
         black_box(order(&candidates, &rules, &known, |_| 1, &mut random));

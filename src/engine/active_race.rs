@@ -117,7 +117,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let Self { at, entry, pool, worker, io, now, .. } = self;
         let (now, entry) = (*now, &**entry);
         let sockets = pool.sockets(*io, backend);
-        let with_opt = edns && !pool.is_without_opt(backend, now);
+        let with_opt = edns && !pool.backend(backend).is_without_opt(now);
         // A query with a TSIG record must not be changed. An attacker who does not see a connection cannot
         // join it, so a reply over it needs no further proof.
         let is_by_stream = pool.is_by_stream(backend);
@@ -125,7 +125,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let proof = if is_case_random { proof.with(ReplyProof::CASE) } else { proof };
         let has_cookies = !is_by_stream && pool.cookies(backend).is_some() && with_opt && !entry.is_signed();
         let proof = if has_cookies { proof.with(ReplyProof::COOKIE) } else { proof };
-        let is_test = (is_case_random || has_cookies) && pool.take_doubt(backend);
+        let is_test = (is_case_random || has_cookies) && std::mem::take(&mut pool.members[backend.get()].is_doubted);
         let proof = if is_test { proof.with(ReplyProof::LENIENT) } else { proof };
         let cookies = pool.cookies(backend).filter(|_| has_cookies);
         let (secret, own_udp_size) = (&worker.secret, worker.state.edns_udp_size);
@@ -230,7 +230,7 @@ impl<I: Io> ActiveRace<'_, I> {
             && let Some(asked) = asked
             && !asked.edns
         {
-            pool.remember_without_opt(asked.backend, self.now);
+            pool.backend(asked.backend).set_without_opt(self.now);
         }
         if let Some(asked) = asked
             && pool.plan.shared.compares(entry.hash)

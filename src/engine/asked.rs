@@ -49,8 +49,7 @@ impl Pool {
         let rules = self.plan.shared.rules();
         let seen = backends.map(|backend| {
             let number = backend.index;
-            let (latency, _) = self.known(number);
-            let part = |part| latency.quantile(part).map(millis);
+            let part = |part| self.latency[number.get()].quantile(part).map(millis);
             let stats = self.stats(now);
             let is_stalled = stats.is_stalled(number, rules.attempt_timeout);
             let why = if is_stalled { silent_for(stats.silence(number)) } else { String::new() };
@@ -69,7 +68,7 @@ impl Pool {
     }
 
     fn stats(&self, now: Instant) -> BackendStats<'_> {
-        BackendStats { loads: self.loads(), latency: &self.latency, now }
+        BackendStats { loads: &self.loads, latency: &self.latency, now }
     }
 
     /// Orders the backends as a race asks them, with the reasons. Backends that it does not ask come last.

@@ -279,8 +279,9 @@ impl<I: Io> ActiveRace<'_, I> {
             let backend = shared.backend(*other);
             *other != winner.backend && backend.takes_queries() && !backend.is_encrypted()
         });
-        let others = others.map(|other| (other, !pool.is_without_opt(other, now)));
-        let backends = std::iter::once((winner.backend, winner.edns && !pool.is_without_opt(winner.backend, now)));
+        let others = others.map(|other| (other, !pool.backend(other).is_without_opt(now)));
+        let backends =
+            std::iter::once((winner.backend, winner.edns && !pool.backend(winner.backend).is_without_opt(now)));
         let address = |(index, with_opt): (BackendIndex, bool)| {
             let backend = shared.backend(index);
             let is_ad_trusted = backend.is_ad_trusted();

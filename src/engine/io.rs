@@ -32,7 +32,7 @@ pub trait ClientHandle: Clone {
     fn is_same_socket(&self, other: &Self) -> bool;
 }
 
-/// The I/O of an engine.
+/// The I/O of an engine. The methods with a body are those of a world without forgers, cookies and observers.
 pub trait Io {
     /// The type of its clients.
     type Client: ClientHandle;
@@ -69,10 +69,12 @@ pub trait Io {
     fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)>;
 
     /// Returns true if this ID was recently in use on this socket.
-    fn was_in_use(&self, socket: SocketId, id: u16) -> bool;
+    fn was_in_use(&self, _socket: SocketId, _id: u16) -> bool {
+        true
+    }
 
     /// Reports an accepted reply to a running or past attempt.
-    fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant);
+    fn heard(&mut self, _attempt: &SentAttempt<'_>, _sent: Instant, _reply: &Reply<'_>, _now: Instant) {}
 
     /// Frees a slot whose reply arrived.
     fn release(&mut self, slot: QuerySlot, now: Instant);
@@ -84,10 +86,12 @@ pub trait Io {
     fn withdraw(&mut self, slot: QuerySlot);
 
     /// Stops sending from the socket of a slot, if there is another: an attacker may know its port.
-    fn shun(&mut self, slot: QuerySlot);
+    fn shun(&mut self, _slot: QuerySlot) {}
 
     /// Counts a datagram on this socket that matches no query. Returns true if there were too many.
-    fn is_suspicious(&mut self, socket: SocketId) -> bool;
+    fn is_suspicious(&mut self, _socket: SocketId) -> bool {
+        false
+    }
 
     /// Voids a socket: ignores its datagrams and takes back all its queries.
     fn void(&mut self, socket: SocketId, now: Instant, taken: &mut Vec<TakenSlot>);
@@ -113,7 +117,9 @@ pub trait Io {
     fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, Self::Client>, now: Instant) -> bool;
 
     /// Returns the whole cookie of a client that has waited, if cookies are on.
-    fn late_cookie(&self, client: &Self::Client, shown: ShownCookie) -> Option<Cookie>;
+    fn late_cookie(&self, _client: &Self::Client, _shown: ShownCookie) -> Option<Cookie> {
+        None
+    }
 
     /// Sends a response to a client. It may exchange the buffer of the message for another one.
     fn respond(
@@ -142,7 +148,7 @@ pub trait Io {
     fn race_over(&mut self, report: RaceReport<'_>) -> bool;
 
     /// Reports a late reply.
-    fn late_reply(&mut self, late: LateReport<'_>);
+    fn late_reply(&mut self, _late: LateReport<'_>) {}
 }
 
 /// The destination of a query, and the client that it reports to the backend.

@@ -10,7 +10,7 @@ use super::Engine;
 use super::io::ClientHandle;
 use crate::address::BackendAddress;
 use crate::policy::backend_load::LoadImage;
-use crate::policy::latency::LatencyImage;
+use crate::policy::latency::{Latency, LatencyImage};
 
 /// The measurements of a worker about one backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,13 +33,13 @@ impl<C: ClientHandle> Engine<C> {
         let pools = self.pool_slots.iter().filter_map(|slot| self.pools.get(*slot));
         let backends = pools.flat_map(|pool| pool.plan.shared.backends.iter().map(move |backend| (pool, backend)));
         let learnt = backends.skip(first).take(most).map(|(pool, backend)| {
-            let (latency, load) = pool.known(backend.index);
+            let place = backend.index.get();
             LearntBackend {
                 pool: pool.plan.shared.config.name.clone(),
                 name: backend.name.clone(),
                 address: backend.address,
-                latency: latency.image(now),
-                load: load.image(now),
+                latency: pool.latency[place].image(now),
+                load: pool.loads[place].image(now),
             }
         });
         learnt.collect()
@@ -55,7 +55,8 @@ impl<C: ClientHandle> Engine<C> {
             for backend in &shared.backends {
                 let place = (backend.address, shared.config.name.clone(), backend.name.clone());
                 if let Some(known) = known.get(&place) {
-                    pool.learn_from(backend.index, &known.latency, &known.load, now);
+                    pool.latency[backend.index.get()] = Latency::of_image(&known.latency, now);
+                    pool.loads[backend.index.get()].learn(&known.load, now);
                 }
             }
         }

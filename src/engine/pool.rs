@@ -26,15 +26,15 @@ use super::signal_prober;
 use super::single_flight::WorkerId;
 use crate::metrics::BackendCounters;
 use crate::policy::Expect;
-use crate::policy::backend_load::{AttemptEnd, BackendLoad, LoadImage};
+use crate::policy::backend_load::{AttemptEnd, BackendLoad};
 use crate::policy::balance::{Balance, BalanceInput, Balancer, Crowd};
 use crate::policy::health::HealthState;
 use crate::policy::latency;
-use crate::policy::latency::{Latency, LatencyImage};
+use crate::policy::latency::Latency;
 use crate::policy::ordering::{BackendStats, order};
 use crate::policy::query_slots::{SlotState, SocketSetId};
 use crate::policy::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
-use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool, Since, hash_identity};
+use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool};
 use crate::wire::{self, CookiePair, Name, QuestionHasher};
 
 pub(super) struct Pool {
@@ -45,10 +45,10 @@ pub(super) struct Pool {
     earlier: Vec<PoolPlan>,
     /// The index of the earlier plan that is exchanged with the present one.
     exchanged: Option<usize>,
-    members: Vec<PoolMember>,
+    pub(super) members: Vec<PoolMember>,
     recovered: Option<Instant>,
     pub(super) latency: Vec<Latency>,
-    loads: Vec<BackendLoad>,
+    pub(super) loads: Vec<BackendLoad>,
     by_stream: Vec<bool>,
     leaving: Vec<BackendIndex>,
     by_sockets: HashMap<SocketSetId, BackendIndex, FixedState>,
@@ -67,13 +67,13 @@ enum PoolTurns {
     OfMany(Arc<Crowd>),
 }
 
-struct PoolMember {
+pub(super) struct PoolMember {
     backend: Option<Arc<SharedBackend>>,
     sockets: Option<SocketSetId>,
     is_up: bool,
     takes_queries: bool,
     /// True if a reply lacked proof and its query could not be repeated: the next query finds out.
-    is_doubted: bool,
+    pub(super) is_doubted: bool,
     cookies: Option<CookiePair>,
     cookies_since: Instant,
 }
@@ -140,14 +140,14 @@ impl Pool {
         self.turns = turns(&shared);
         self.behind = behind(&shared);
         match changed {
-            Since::Some(changed) if is_crowd => {
+            Some(changed) if is_crowd => {
                 for index in changed {
                     if let Some(backend) = shared.find(index) {
                         self.look_at(backend, &mut went_down, now);
                     }
                 }
             }
-            Since::Some(_) | Since::Any => {
+            Some(_) | None => {
                 for backend in &shared.backends {
                     self.look_at(backend, &mut went_down, now);
                 }
@@ -360,19 +360,6 @@ impl Pool {
         }
     }
 
-    pub(super) fn loads(&self) -> &[BackendLoad] {
-        &self.loads
-    }
-
-    pub(super) fn known(&self, index: BackendIndex) -> (&Latency, &BackendLoad) {
-        (&self.latency[index.get()], &self.loads[index.get()])
-    }
-
-    pub(super) fn learn_from(&mut self, index: BackendIndex, latency: &LatencyImage, load: &LoadImage, now: Instant) {
-        self.latency[index.get()] = Latency::of_image(latency, now);
-        self.loads[index.get()].learn(load, now);
-    }
-
     pub(super) fn counters(&self, backend: BackendIndex) -> &BackendCounters {
         self.backend(backend).counters(self.me)
     }
@@ -459,9 +446,7 @@ fn turns(shared: &SharedPool) -> PoolTurns {
     if let Some(crowd) = shared.crowd() {
         return PoolTurns::OfMany(crowd);
     }
-    let members = shared.members().map(|(backend, weight)| (backend.index, weight, hash_identity(backend.address)));
-    let is_anybody_ahead = shared.is_anybody_ahead();
-    PoolTurns::OfFew(Balancer::of(members, |index| shared.backend(index).takes_turns(is_anybody_ahead)))
+    PoolTurns::OfFew(Balancer::new(shared.turns()))
 }
 
 fn name_hash(hasher: &QuestionHasher, qname: &[u8]) -> u64 {

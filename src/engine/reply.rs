@@ -150,7 +150,7 @@ impl<I: Io> ActiveRace<'_, I> {
         }
         let Some(asked) = self.entry.race.attempt(outstanding.attempt()) else { return };
         // The attempt has used its share of datagrams: accept its reply by TCP.
-        self.pool.set_doubted(asked.backend);
+        self.pool.members[asked.backend.get()].is_doubted = true;
         if self.ask_by_tcp(outstanding, cause) {
             self.io.withdraw(slot);
             self.pool.lost(asked.backend, self.now);
@@ -278,7 +278,7 @@ impl<I: Io> ActiveRace<'_, I> {
         if pool.is_by_stream(asked.backend) {
             return false;
         }
-        let edns = asked.edns && !pool.is_without_opt(asked.backend, *now);
+        let edns = asked.edns && !pool.backend(asked.backend).is_without_opt(*now);
         let mut message = Vec::new();
         let opt_at = entry.write_query(edns, &mut message);
         if entry.needs_authentic() {

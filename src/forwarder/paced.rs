@@ -1,22 +1,17 @@
 //! Delayed responses, which spread a burst (`limit/pacing.rs`), with at most [`MAX_OCTETS`] in all.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::time::Instant;
 
 use super::client::DatagramWay;
+use crate::policy::timers::Timers;
 
 #[derive(Default)]
 pub(super) struct PacedResponses {
-    queue: BinaryHeap<Later>,
+    queue: Timers<PacedResponse>,
     octets: usize,
-    /// Orders responses with the same time by arrival.
-    serial: u64,
 }
 
-pub(super) struct Later {
-    due: Instant,
-    serial: u64,
+pub(super) struct PacedResponse {
     pub(super) way: DatagramWay,
     pub(super) message: Box<[u8]>,
 }
@@ -24,61 +19,29 @@ pub(super) struct Later {
 impl PacedResponses {
     /// Keeps a response until its time. Returns false if there is no room.
     pub(super) fn push(&mut self, due: Instant, way: DatagramWay, message: &[u8]) -> bool {
-        let octets = self.octets + message.len() + size_of::<Later>();
+        let octets = self.octets + message.len() + size_of::<PacedResponse>();
         if octets > MAX_OCTETS {
             return false;
         }
         self.octets = octets;
-        self.serial += 1;
-        self.queue.push(Later { due, serial: self.serial, way: way.without_link(), message: message.into() });
+        self.queue.push(due, PacedResponse { way: way.without_link(), message: message.into() });
         true
     }
 
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Later> {
-        self.queue.peek().filter(|later| later.due <= now)?;
-        let later = self.queue.pop()?;
-        self.octets -= later.message.len() + size_of::<Later>();
-        if self.queue.is_empty() {
-            // Memory that paced an attack is freed.
-            self.queue = BinaryHeap::new();
-        }
-        Some(later)
-    }
-
-    /// Returns an upper bound on the time of the last response.
-    pub(super) fn last_due(&self) -> Option<Instant> {
-        self.queue.iter().map(|later| later.due).max()
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<PacedResponse> {
+        let (_, response) = self.queue.pop_due(now)?;
+        self.octets -= response.message.len() + size_of::<PacedResponse>();
+        Some(response)
     }
 
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.queue.peek().map(|later| later.due)
+        self.queue.peek()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.octets == 0
     }
 }
-
-impl Ord for Later {
-    /// Reversed, because a heap returns the greatest first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.due, other.serial).cmp(&(self.due, self.serial))
-    }
-}
-
-impl PartialOrd for Later {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Later {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Later {}
 
 /// Bytes of the delayed responses of one worker. Responses beyond that are dropped.
 const MAX_OCTETS: usize = 8 << 20;
@@ -118,7 +81,7 @@ mod tests {
         let now = Instant::now();
         let mut paced = PacedResponses::default();
         let count = (0..MAX_OCTETS).take_while(|_| paced.push(now, way(), &[0; 1_000])).count();
-        assert_eq!(count, MAX_OCTETS / (1_000 + size_of::<Later>()));
+        assert_eq!(count, MAX_OCTETS / (1_000 + size_of::<PacedResponse>()));
         assert!(paced.pop_due(now).is_some() && paced.push(now, way(), &[0; 1_000]));
     }
 }

@@ -133,25 +133,22 @@ impl Forwarder {
                 self.report_received(arrival, folded, now);
             }
         }
-        let cookie = cookie.ok().flatten();
         match content {
             ReceivedContent::Nothing(reason) => {
                 self.outside.counters.dropped(*reason);
                 client.respond_nothing();
             }
-            ReceivedContent::Refused(rcode) => self.outside.refuse(message, *rcode, cookie.as_ref(), client, now),
-            ReceivedContent::Prohibited(query) => {
-                self.outside.prohibit(message, query.as_ref(), cookie.as_ref(), client, now)
-            }
-            ReceivedContent::Own(query) => self.outside.answer_own((message, query), cookie.as_ref(), client, now),
+            ReceivedContent::Refused(rcode) => self.outside.refuse(arrival, *rcode, now),
+            ReceivedContent::Prohibited(query) => self.outside.prohibit(arrival, query.as_ref(), now),
+            ReceivedContent::Own(query) => self.outside.answer_own(arrival, query, now),
             ReceivedContent::Query { query, pool, question } => {
                 let state = &self.outside.state;
                 if query.is_signed && message.len() > usize::from(state.edns_udp_size) {
                     // No part of the query can be left out, and it does not fit into a datagram.
-                    return self.outside.refuse(message, Rcode::FORMERR, cookie.as_ref(), client, now);
+                    return self.outside.refuse(arrival, Rcode::FORMERR, now);
                 }
                 let question = question.hashed(folded);
-                let (pool, is_handed_over) = (*pool, reason == LookupReason::HandedOver);
+                let (pool, cookie, is_handed_over) = (*pool, arrival.cookie(), reason == LookupReason::HandedOver);
                 let valid = ValidQuery { message, query, cookie, question, pool, reason, is_handed_over };
                 if let QueryPath::Elsewhere(owner, client) = self.tick(now).on_query(valid, client.clone()) {
                     self.outside.hand_over(owner, message, client);
@@ -174,14 +171,19 @@ impl Forwarder {
     }
 }
 
-struct ReceivedMessage<'m> {
-    message: &'m [u8],
-    client: ReplyChannel,
+pub(super) struct ReceivedMessage<'m> {
+    pub(super) message: &'m [u8],
+    pub(super) client: ReplyChannel,
     cookie: Result<Option<Cookie>, MalformedCookie>,
     content: ReceivedContent<'m>,
 }
 
 impl ReceivedMessage<'_> {
+    /// Returns the cookie of the response.
+    pub(super) fn cookie(&self) -> Option<Cookie> {
+        self.cookie.ok().flatten()
+    }
+
     fn asked<'f>(&self, folded: &'f [u8]) -> Option<(PoolIndex, HashedQuestion<'f>)> {
         match &self.content {
             ReceivedContent::Query { pool, question, query: _ } => Some((*pool, question.hashed(folded))),

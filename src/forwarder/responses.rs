@@ -2,23 +2,24 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::ReplyChannel;
 use super::allowance::{Allowance, Receiver, ResponseFate};
 use super::client::DatagramWay;
 use super::outside::WorkerIo;
-use super::paced::{Later, PacedResponses};
+use super::paced::{PacedResponse, PacedResponses};
+use super::receive::ReceivedMessage;
 use crate::engine::{ClientHandle as _, ResponseOrigin, ResponseSummary, Waiter};
 use crate::limit::{OnDenied, RefusedSources};
 use crate::metrics::{Counters, DropReason, Limit, ResponseSource, is_failure};
-use crate::net::from_clients::tcp::Cacheability;
+use crate::net::from_clients::tcp::{Cacheability, Responder};
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, SendBatch, is_too_long};
 use crate::net::sys::clock;
 use crate::policy::race::{AttemptKind, BackendIndex};
 use crate::taps::{self, Side, TapResponse, WorkerTaps};
-use crate::wire::{self, Asks, ClientForm, Cookie, Query, Rcode};
+use crate::wire::{self, Asks, ClientForm, Query, Rcode};
 
 pub(super) struct ResponseListener {
     pub(super) socket: Rc<ListenerSocket>,
@@ -52,6 +53,9 @@ impl ResponseListener {
     }
 }
 
+/// A time within which every delayed response is due.
+const MAX_PACE: Duration = Duration::from_secs(3600);
+
 // One bit for each response of a batch.
 const _: () = assert!(BATCH <= u64::BITS as usize);
 
@@ -69,8 +73,8 @@ impl ClientOutput {
 
     pub(super) fn flush(&mut self, counters: &Counters, now: Instant) {
         let Self { listeners, paced, is_draining } = self;
-        let until = if *is_draining { paced.last_due().max(Some(now)).unwrap_or(now) } else { now };
-        while let Some(Later { way, message, .. }) = paced.pop_due(until) {
+        let until = if *is_draining { now + MAX_PACE } else { now };
+        while let Some(PacedResponse { way, message }) = paced.pop_due(until) {
             let Some(Some(listener)) = listeners.get_mut(usize::from(way.listener)) else { continue };
             if listener.responses.is_full() {
                 listener.flush(counters);
@@ -84,27 +88,15 @@ impl ClientOutput {
 }
 
 impl WorkerIo {
-    pub(super) fn refuse(
-        &mut self,
-        message: &[u8],
-        rcode: Rcode,
-        cookie: Option<&Cookie>,
-        client: &ReplyChannel,
-        now: Instant,
-    ) {
-        self.reject((client, message), rcode, cookie, now, |own_udp_size, out| {
-            wire::write_error(message, rcode, cookie, own_udp_size, out);
+    pub(super) fn refuse(&mut self, asked: &ReceivedMessage<'_>, rcode: Rcode, now: Instant) {
+        self.respond_alone(asked, now, |own_udp_size, out| {
+            wire::write_error(asked.message, rcode, asked.cookie().as_ref(), own_udp_size, out);
+            Some(ResponseSummary { source: ResponseSource::Error, rcode })
         });
     }
 
-    pub(super) fn prohibit(
-        &mut self,
-        message: &[u8],
-        query: Option<&Query<'_>>,
-        cookie: Option<&Cookie>,
-        client: &ReplyChannel,
-        now: Instant,
-    ) {
+    pub(super) fn prohibit(&mut self, asked: &ReceivedMessage<'_>, query: Option<&Query<'_>>, now: Instant) {
+        let client = &asked.client;
         if DENIED.is_due(client.peer().ip(), clock::unix_now()) {
             tracing::warn!(client = %client.peer().ip(), "a client is refused: allow and deny of the forwarder do not admit it");
         }
@@ -113,52 +105,33 @@ impl WorkerIo {
                 self.counters.dropped(DropReason::Denied);
                 client.respond_nothing();
             }
-            OnDenied::Refused => self.reject((client, message), Rcode::REFUSED, cookie, now, |own_udp_size, out| {
-                wire::write_prohibited(message, query, cookie, own_udp_size, out);
+            OnDenied::Refused => self.respond_alone(asked, now, |own_udp_size, out| {
+                wire::write_prohibited(asked.message, query, asked.cookie().as_ref(), own_udp_size, out);
+                Some(ResponseSummary { source: ResponseSource::Error, rcode: Rcode::REFUSED })
             }),
         }
     }
 
     #[cold]
     #[inline(never)]
-    pub(super) fn answer_own(
-        &mut self,
-        (message, query): (&[u8], &Query<'_>),
-        cookie: Option<&Cookie>,
-        client: &ReplyChannel,
-        now: Instant,
-    ) {
-        let (zone, transport) = (self.state.resolver_arpa.clone(), client.transport());
-        self.respond_alone((client, message), cookie, now, |own_udp_size, out| {
-            let rcode = zone.respond((message, query), cookie, transport, own_udp_size, out)?;
+    pub(super) fn answer_own(&mut self, asked: &ReceivedMessage<'_>, query: &Query<'_>, now: Instant) {
+        let (zone, transport) = (self.state.resolver_arpa.clone(), asked.client.transport());
+        self.respond_alone(asked, now, |own_udp_size, out| {
+            let rcode = zone.respond((asked.message, query), asked.cookie().as_ref(), transport, own_udp_size, out)?;
             Some(ResponseSummary { source: ResponseSource::Authority, rcode })
-        });
-    }
-
-    fn reject(
-        &mut self,
-        asked: (&ReplyChannel, &[u8]),
-        rcode: Rcode,
-        cookie: Option<&Cookie>,
-        now: Instant,
-        write: impl FnOnce(u16, &mut Vec<u8>),
-    ) {
-        self.respond_alone(asked, cookie, now, |own_udp_size, out| {
-            write(own_udp_size, out);
-            Some(ResponseSummary { source: ResponseSource::Error, rcode })
         });
     }
 
     fn respond_alone(
         &mut self,
-        (client, message): (&ReplyChannel, &[u8]),
-        cookie: Option<&Cookie>,
+        asked: &ReceivedMessage<'_>,
         now: Instant,
         write: impl FnOnce(u16, &mut Vec<u8>) -> Option<ResponseSummary>,
     ) {
         let own_udp_size = self.state.edns_udp_size;
-        let receiver = Receiver { client: client.ip(), cookie: cookie.map(|cookie| cookie.state), has_waited: false };
-        let asked = OptionsSource::Message(message);
+        let (client, cookie) = (&asked.client, asked.cookie().map(|cookie| cookie.state));
+        let receiver = Receiver { client: client.ip(), cookie, has_waited: false };
+        let asked = OptionsSource::Message(asked.message);
         let delivery = Delivery { client, asked, receiver, queries: 1, since: now, now, resolution: None };
         self.deliver(&delivery, |out| write(own_udp_size, out));
     }
@@ -169,69 +142,71 @@ impl WorkerIo {
         delivery: &Delivery<'_>,
         fill: impl FnOnce(&mut Vec<u8>) -> Option<ResponseSummary>,
     ) {
-        let &Delivery { client, receiver, now, .. } = delivery;
-        let Self { way, counters, state, shared, taps, .. } = self;
-        match (client, client.datagram()) {
-            (ReplyChannel::Tcp(responder), _) => {
-                let mut message = Vec::new();
-                if let Some(said) = fill(&mut message) {
-                    responder.add_hop_options(delivery.asked.asks(), &mut message);
-                    responder.respond_with(content_of(said), |out| {
-                        delivery.end(counters, taps, responder.asked(), (said, SendOutcome::Response), &message);
-                        *out = message;
-                    });
-                }
-            }
-            (_, Some(to)) => {
-                let ClientOutput { listeners, paced, is_draining } = way;
-                let (rate, is_draining) = (state.rate.as_deref(), *is_draining);
-                let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now };
-                let Some(Some(listener)) = listeners.get_mut(usize::from(to.listener)) else {
-                    counters.dropped(DropReason::Unsent);
-                    return;
-                };
-                if listener.responses.is_full() {
-                    listener.flush(counters);
-                }
-                let at = listener.socket.asked_at(to.path);
-                listener.push(to, |out| {
-                    let Some(said) = fill(out) else { return out.clear() };
-                    if taps.are_on() {
-                        taps.note_question(out);
-                    }
-                    let fate = allowance.apply(receiver, out);
-                    let is_paced = match fate {
-                        ResponseFate::Later { due, .. } => Some(paced.push(due, to, out)),
-                        ResponseFate::Leaves | ResponseFate::Limited | ResponseFate::AsksForCookie => None,
-                    };
-                    let is_empty = is_paced.map_or(out.is_empty(), |has_room| !has_room);
-                    let sent = match (is_empty, fate) {
-                        (true, _) => SendOutcome::Nothing,
-                        (false, ResponseFate::AsksForCookie) => SendOutcome::BadCookie,
-                        (false, ResponseFate::Leaves | ResponseFate::Limited | ResponseFate::Later { .. }) => {
-                            SendOutcome::Response
-                        }
-                    };
-                    let is_limited = match fate {
-                        ResponseFate::Leaves => false,
-                        ResponseFate::Limited | ResponseFate::AsksForCookie => true,
-                        ResponseFate::Later { is_cut, .. } => is_cut || is_empty,
-                    };
-                    if is_limited {
-                        shared.engines.limited.count(Limit::Rate);
-                        if is_empty {
-                            counters.dropped(DropReason::Limited);
-                        }
-                    }
-                    delivery.end(counters, taps, Some(at), (said, sent), out);
-                    if is_paced.is_some() {
-                        out.clear();
-                    }
-                });
-            }
+        match (delivery.client, delivery.client.datagram()) {
+            (ReplyChannel::Tcp(responder), _) => self.deliver_by_stream(responder, delivery, fill),
+            (_, Some(to)) => self.deliver_by_datagram(to, delivery, fill),
             // For an operator the report is the only answer.
-            (_, None) => client.respond_nothing(),
+            (_, None) => delivery.client.respond_nothing(),
         }
+    }
+
+    fn deliver_by_stream(
+        &mut self,
+        responder: &Responder,
+        delivery: &Delivery<'_>,
+        fill: impl FnOnce(&mut Vec<u8>) -> Option<ResponseSummary>,
+    ) {
+        let mut message = Vec::new();
+        let Some(summary) = fill(&mut message) else { return };
+        responder.add_hop_options(delivery.asked.asks(), &mut message);
+        responder.respond_with(content_of(summary), |out| {
+            let said = Some((summary.source, summary.rcode));
+            delivery.end(&self.counters, &self.taps, responder.asked(), said, &message);
+            *out = message;
+        });
+    }
+
+    fn deliver_by_datagram(
+        &mut self,
+        to: DatagramWay,
+        delivery: &Delivery<'_>,
+        fill: impl FnOnce(&mut Vec<u8>) -> Option<ResponseSummary>,
+    ) {
+        let Self { way: ClientOutput { listeners, paced, is_draining }, counters, state, shared, taps, .. } = self;
+        let (rate, is_draining) = (state.rate.as_deref(), *is_draining);
+        let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now: delivery.now };
+        let Some(Some(listener)) = listeners.get_mut(usize::from(to.listener)) else {
+            return counters.dropped(DropReason::Unsent);
+        };
+        if listener.responses.is_full() {
+            listener.flush(counters);
+        }
+        let at = listener.socket.asked_at(to.path);
+        listener.push(to, |out| {
+            let Some(ResponseSummary { source, rcode }) = fill(out) else { return out.clear() };
+            if taps.are_on() {
+                taps.note_question(out);
+            }
+            let fate = allowance.apply(delivery.receiver, out);
+            let (said, is_limited) = match fate {
+                ResponseFate::Later { due, is_cut } if paced.push(due, to, out) => (Some((source, rcode)), is_cut),
+                ResponseFate::Later { .. } => (None, true),
+                ResponseFate::AsksForCookie => (Some((ResponseSource::Error, Rcode::BADCOOKIE)), true),
+                ResponseFate::Leaves | ResponseFate::Limited => {
+                    ((!out.is_empty()).then_some((source, rcode)), fate == ResponseFate::Limited)
+                }
+            };
+            if is_limited {
+                shared.engines.limited.count(Limit::Rate);
+                if said.is_none() {
+                    counters.dropped(DropReason::Limited);
+                }
+            }
+            delivery.end(counters, taps, Some(at), said, out);
+            if matches!(fate, ResponseFate::Later { .. }) {
+                out.clear();
+            }
+        });
     }
 }
 
@@ -270,14 +245,9 @@ impl<'a> Delivery<'a> {
         counters: &Counters,
         taps: &WorkerTaps,
         local: Option<SocketAddr>,
-        (said, sent): (ResponseSummary, SendOutcome),
+        said: Option<(ResponseSource, Rcode)>,
         message: &[u8],
     ) {
-        let said = match sent {
-            SendOutcome::Nothing => None,
-            SendOutcome::Response => Some((said.source, said.rcode)),
-            SendOutcome::BadCookie => Some((ResponseSource::Error, Rcode::BADCOOKIE)),
-        };
         if let Some((source, rcode)) = said {
             counters.responses(source, rcode.0, self.queries.into());
             // A response without a pool, or because of a limit, is the operator's intent.
@@ -343,12 +313,4 @@ impl OptionsSource<'_> {
             Self::Message(message) => wire::edns_of_rejected(message).map(|edns| Asks::of(&edns)).unwrap_or_default(),
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SendOutcome {
-    Nothing,
-    Response,
-    /// BADCOOKIE was sent instead.
-    BadCookie,
 }

@@ -182,12 +182,8 @@ enum ProbeOutcome {
 impl Subject {
     async fn run(self: Rc<Self>, mut signs: UnboundedReceiver<HealthSignal>) {
         let mut rng: SmallRng = rand::make_rng();
-        let mut health = match self.backend.health() {
-            HealthState::Up => Health::new(self.rules, Instant::now()),
-            HealthState::New => Health::new_unproven(self.rules, Instant::now()),
-            // The state from before a reload.
-            HealthState::Down => Health::new_down(self.rules, Instant::now()),
-        };
+        // The state may be that from before a reload.
+        let mut health = Health::new(self.rules, self.backend.health(), Instant::now());
         let (mut probe, mut kept): (Option<HealthProbe>, _) = (None, KeptConnection::default());
         let mut was_up = health.is_up();
         loop {

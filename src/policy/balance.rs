@@ -15,7 +15,7 @@ use std::time::Instant;
 use rand::{Rng, RngExt};
 
 pub use self::crowd::Crowd;
-use self::round::Round;
+use self::round::round;
 use self::shortlist::Shortlist;
 use super::backend_load::BackendLoad;
 use super::candidates::{BackendIndex, Candidates};
@@ -58,11 +58,6 @@ pub struct BalanceInput<'a> {
 }
 
 impl BalanceInput<'_> {
-    /// Creates an input that contains only the time.
-    pub fn new(now: Instant) -> Self {
-        Self { now, turn: 0, name: 0, loads: &[], out: 0, remembered: None }
-    }
-
     fn load(&self, backend: BackendIndex) -> Option<&BackendLoad> {
         self.loads.get(backend.get())
     }
@@ -86,7 +81,8 @@ pub struct Balancer {
     members: Box<[BalanceMember]>,
     total_weight: u64,
     ordered: Candidates,
-    round: Round,
+    /// The candidates of each turn of one round.
+    round: Box<[Candidates]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,36 +92,25 @@ struct BalanceMember {
     identity: u64,
 }
 
-impl Balancer {
-    /// Creates the turns of a pool from one weight (0 counts as 1) and one identity per backend.
-    pub fn new(weights: &[u16], identities: &[u64], up: impl Fn(usize) -> bool) -> Self {
-        let backends = (0..=u16::MAX).map(BackendIndex).zip(weights).zip(identities);
-        Self::of(backends.map(|((backend, &weight), &identity)| (backend, weight, identity)), |backend| {
-            up(backend.get())
-        })
+impl BalanceMember {
+    /// Returns the members that take turns, or all if none does: then the second value is true.
+    fn all(backends: impl Iterator<Item = (BackendIndex, u16, u64, bool)> + Clone) -> (Box<[Self]>, bool) {
+        let all_down = !backends.clone().any(|(.., takes_turns)| takes_turns);
+        let asked = backends.filter(|(.., takes_turns)| *takes_turns || all_down);
+        let member = |(backend, weight, identity, _): (_, u16, _, _)| Self { backend, weight: weight.max(1), identity };
+        (asked.map(member).collect(), all_down)
     }
+}
 
-    /// Creates the turns of these backends in the order of the config: index, weight and identity of each.
-    pub fn of(
-        backends: impl Iterator<Item = (BackendIndex, u16, u64)> + Clone,
-        up: impl Fn(BackendIndex) -> bool,
-    ) -> Self {
-        let all = || {
-            backends.clone().map(|(backend, weight, identity)| BalanceMember {
-                backend,
-                weight: weight.max(1),
-                identity,
-            })
-        };
-        let mut members: Box<[_]> = all().filter(|member| up(member.backend)).collect();
-        let all_down = members.is_empty();
-        if all_down {
-            members = all().collect();
-        }
+impl Balancer {
+    /// Creates the turns of these backends in the order of the config. Each item holds the index, the weight
+    /// (0 counts as 1), the identity for `hash`, and true if the backend takes turns.
+    pub fn new(backends: impl Iterator<Item = (BackendIndex, u16, u64, bool)> + Clone) -> Self {
+        let (members, all_down) = BalanceMember::all(backends);
         Self {
             total_weight: members.iter().map(|member| u64::from(member.weight)).sum(),
             ordered: Candidates::of(members.iter().map(|member| member.backend), all_down),
-            round: Round::new(&members, all_down),
+            round: round(&members, all_down),
             members,
         }
     }
@@ -149,7 +134,8 @@ impl Balancer {
     }
 
     fn in_turn(&self, input: &BalanceInput<'_>) -> Candidates {
-        self.round.turn(input.turn).copied().unwrap_or(self.ordered)
+        let place = input.turn.checked_rem(self.round.len() as u64);
+        place.and_then(|place| self.round.get(place as usize)).copied().unwrap_or(self.ordered)
     }
 
     fn draw(&self, rng: &mut impl Rng) -> Candidates {

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::serials::MemberId;
+use super::candidates::BackendIndex;
 
 /// The questions that members of one pool answer differently.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub struct DivergenceTable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberAnswer {
     /// The member.
-    pub member: MemberId,
+    pub member: BackendIndex,
     /// The rcode.
     pub rcode: u16,
     /// A digest of the rest of the answer.
@@ -89,12 +89,12 @@ pub struct Ask {
     /// The question.
     pub question: Box<[u8]>,
     /// Members to include if not all are asked: those that answered before or are suspected.
-    pub members: Vec<MemberId>,
+    pub members: Vec<BackendIndex>,
 }
 
 #[derive(Debug)]
 struct DivergenceSuspicion {
-    member: Option<MemberId>,
+    member: Option<BackendIndex>,
     said: Vec<MemberAnswer>,
     since: Option<Instant>,
     repeated: u32,
@@ -110,7 +110,7 @@ struct Unsteady {
 
 impl DivergenceTable {
     /// Suspects a question, unless its members just were asked or the question rests.
-    pub fn suspect(&mut self, question: &[u8], member: Option<MemberId>, now: Instant) {
+    pub fn suspect(&mut self, question: &[u8], member: Option<BackendIndex>, now: Instant) {
         if self.known.contains_key(question) {
             return;
         }
@@ -209,11 +209,6 @@ impl DivergenceTable {
     /// Returns the confirmed difference of a question.
     pub fn get(&self, question: &[u8]) -> Option<&ConfirmedDivergence> {
         self.known.get(question)
-    }
-
-    /// Returns the number of suspected, known and unsteady questions.
-    pub fn size(&self) -> [usize; 3] {
-        [self.suspected.len(), self.known.len(), self.unsteady.len()]
     }
 
     fn note_unsteady(&mut self, question: &[u8], now: Instant) {

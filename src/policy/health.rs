@@ -36,7 +36,6 @@ use crate::backoff::Backoff;
 pub struct Health {
     rules: HealthRules,
     state: HealthState,
-    since: Instant,
     against: u8,
     unreachable: u8,
     probe: Option<OpenProbe>,
@@ -87,26 +86,11 @@ struct OpenProbe {
 }
 
 impl Health {
-    /// Creates a backend that is up until probes fail, with the first probe due at once.
-    pub fn new(rules: HealthRules, now: Instant) -> Self {
-        Self::with_state(rules, HealthState::Up, now)
-    }
-
-    /// Creates a backend that gets no queries before its first good probe, which is due at once.
-    pub fn new_unproven(rules: HealthRules, now: Instant) -> Self {
-        Self::with_state(rules, HealthState::New, now)
-    }
-
-    /// Creates a backend that was down before, with the next probe due at once.
-    pub fn new_down(rules: HealthRules, now: Instant) -> Self {
-        Self::with_state(rules, HealthState::Down, now)
-    }
-
-    fn with_state(rules: HealthRules, state: HealthState, now: Instant) -> Self {
+    /// Creates the health of a backend in this state, with the first probe due at once.
+    pub fn new(rules: HealthRules, state: HealthState, now: Instant) -> Self {
         Self {
             rules,
             state,
-            since: now,
             against: 0,
             unreachable: 0,
             probe: None,
@@ -120,16 +104,6 @@ impl Health {
     /// Returns true if the backend is up.
     pub fn is_up(&self) -> bool {
         self.state == HealthState::Up
-    }
-
-    /// Returns the state of the backend.
-    pub fn state(&self) -> HealthState {
-        self.state
-    }
-
-    /// Returns the time of the last state change.
-    pub fn since(&self) -> Instant {
-        self.since
     }
 
     /// Returns true if a probe is open.
@@ -291,7 +265,6 @@ impl Health {
 
     fn turn(&mut self, state: HealthState, now: Instant) {
         self.state = state;
-        self.since = now;
         self.against = 0;
         self.unreachable = 0;
         self.backoff.reset();

@@ -7,18 +7,17 @@
 //! percentile far (see [`Latency::quantile`]), because a backend that loses half of its queries would never
 //! be hedged.
 
-mod attempts;
-mod image;
 mod recent;
 mod window;
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-pub use self::attempts::{charge, ended};
-pub use self::image::LatencyImage;
+use serde::{Deserialize, Serialize};
+
 use self::recent::Recent;
-use self::window::{SampleSpan, Window, bucket};
+use self::window::{SampleSpan, Window, WindowImage, bucket};
+use super::backend_load::{AttemptEnd, BackendLoad};
 use super::rules::{Hedge, HedgeDelay};
 
 /// The recent latency of one backend: 10 KiB, allocated with the first sample.
@@ -155,6 +154,63 @@ impl Samples {
         self.stale = 0;
         self.refreshed = now;
         self.cached.set(None);
+    }
+}
+
+/// The recent latency of a backend in a form for another process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyImage {
+    short: WindowImage,
+    long: WindowImage,
+}
+
+impl Latency {
+    /// Exports the history for a successor process.
+    pub fn image(&self, now: Instant) -> LatencyImage {
+        let samples = self.samples.as_ref();
+        samples.map_or_else(LatencyImage::default, |samples| LatencyImage {
+            short: samples.short.image(now),
+            long: samples.long.image(now),
+        })
+    }
+
+    /// Imports the history of another process. The detection of changes starts anew with the next replies.
+    pub fn of_image(image: &LatencyImage, now: Instant) -> Self {
+        if *image == LatencyImage::default() {
+            return Self::new(now);
+        }
+        let mut samples = Box::new(Samples::new(now));
+        samples.short = Window::of_image(&image.short, SHORT, now);
+        samples.long = Window::of_image(&image.long, LONG, now);
+        samples.refresh(now);
+        Self { began: now, samples: Some(samples) }
+    }
+}
+
+/// Records an attempt without a reply. Returns true if the latency was charged, which spares a backend that
+/// was silent since the attempt, because it may be down.
+pub fn charge(load: &BackendLoad, latency: &mut Latency, asked: Instant) -> bool {
+    let is_late = load.was_heard_since(asked);
+    if is_late {
+        latency.give_up();
+    }
+    is_late
+}
+
+/// Records the end of an attempt. `is_charged` is the result of [`charge`], or false.
+pub fn ended(load: &mut BackendLoad, latency: &mut Latency, end: AttemptEnd, is_charged: bool, now: Instant) {
+    if let AttemptEnd::Silence(waited) = end
+        && !is_charged
+        && let Some(asked) = now.checked_sub(waited)
+    {
+        charge(load, latency, asked);
+    }
+    load.ended(end, now);
+    match end {
+        AttemptEnd::Reply(took) | AttemptEnd::Failure(took) if is_charged => latency.correct(took, now),
+        AttemptEnd::Reply(took) | AttemptEnd::Failure(took) => latency.record(took, now),
+        AttemptEnd::Unreachable | AttemptEnd::Unsent | AttemptEnd::Void if is_charged => latency.forgive(),
+        AttemptEnd::Unreachable | AttemptEnd::Unsent | AttemptEnd::Void | AttemptEnd::Silence(_) => {}
     }
 }
 

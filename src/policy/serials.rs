@@ -15,19 +15,17 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::candidates::BackendIndex;
+
 /// The zone serials of the members of one pool.
 #[derive(Debug, Default)]
 pub struct SerialTable {
     members: Vec<Option<SerialMember>>,
-    places: BTreeMap<MemberId, usize>,
+    places: BTreeMap<BackendIndex, usize>,
     zones: BTreeMap<Box<[u8]>, ZoneSerials>,
     bytes: usize,
     verdicts: u64,
 }
-
-/// The identifier of a member in its pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MemberId(pub u32);
 
 /// The source of a serial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +38,7 @@ pub enum SerialSource {
 
 #[derive(Debug)]
 struct SerialMember {
-    id: MemberId,
+    id: BackendIndex,
     is_up: bool,
     next_ask: Option<Instant>,
 }
@@ -61,7 +59,7 @@ struct SerialObservation {
 
 impl SerialTable {
     /// Adds a member, or sets its state.
-    pub fn set_up(&mut self, member: MemberId, is_up: bool, now: Instant) {
+    pub fn set_up(&mut self, member: BackendIndex, is_up: bool, now: Instant) {
         let place = self.place_of(member);
         let Some(known) = self.members.get_mut(place).and_then(Option::as_mut) else { return };
         if known.is_up != is_up {
@@ -71,7 +69,7 @@ impl SerialTable {
     }
 
     /// Removes a member and its serials.
-    pub fn forget(&mut self, member: MemberId, now: Instant) {
+    pub fn forget(&mut self, member: BackendIndex, now: Instant) {
         let Some(place) = self.places.remove(&member) else { return };
         self.members[place] = None;
         self.judge_all(place, now);
@@ -81,7 +79,7 @@ impl SerialTable {
     }
 
     /// Records the serial of a zone at a member. Unknown members are ignored.
-    pub fn hear(&mut self, zone: &[u8], member: MemberId, serial: u32, source: SerialSource, now: Instant) {
+    pub fn hear(&mut self, zone: &[u8], member: BackendIndex, serial: u32, source: SerialSource, now: Instant) {
         let Some(&place) = self.places.get(&member) else { return };
         if !self.zones.contains_key(zone) {
             if source == SerialSource::Probe {
@@ -101,14 +99,14 @@ impl SerialTable {
     }
 
     /// Returns the up member with the newest version of a zone, and its serial.
-    pub fn newest(&self, zone: &[u8]) -> Option<(MemberId, u32)> {
+    pub fn newest(&self, zone: &[u8]) -> Option<(BackendIndex, u32)> {
         let zone = self.zones.get(zone)?;
         let place = zone.newest?;
         Some((self.members.get(place)?.as_ref()?.id, zone.said.get(place)?.serial?))
     }
 
     /// Returns one of the up members with the newest version of a zone, in rotation by `turn`.
-    pub fn one_of_newest(&self, zone: &[u8], turn: usize) -> Option<MemberId> {
+    pub fn one_of_newest(&self, zone: &[u8], turn: usize) -> Option<BackendIndex> {
         let (_, newest) = self.newest(zone)?;
         let said = &self.zones.get(zone)?.said;
         let up = self.members.iter().zip(said).filter_map(|(member, said)| Some((member.as_ref()?, said)));
@@ -119,13 +117,13 @@ impl SerialTable {
     }
 
     /// Returns true if a member's version of a zone is older than that of another up member.
-    pub fn is_older(&self, zone: &[u8], member: MemberId) -> bool {
+    pub fn is_older(&self, zone: &[u8], member: BackendIndex) -> bool {
         let said = self.zones.get(zone).zip(self.places.get(&member)).and_then(|(zone, place)| zone.said.get(*place));
         said.is_some_and(|said| said.older_since.is_some())
     }
 
     /// Returns the up members that are older for longer than `max_lag`, but never all up members.
-    pub fn behind(&self, max_lag: Duration, now: Instant) -> Vec<MemberId> {
+    pub fn behind(&self, max_lag: Duration, now: Instant) -> Vec<BackendIndex> {
         let is_late = |said: &SerialObservation| {
             said.older_since.is_some_and(|since| now.saturating_duration_since(since) > max_lag)
         };
@@ -139,7 +137,7 @@ impl SerialTable {
     }
 
     /// Returns the SOA probes to send now: one per member at most, about its zone with the oldest report.
-    pub fn ask(&mut self, now: Instant) -> Vec<(MemberId, Box<[u8]>)> {
+    pub fn ask(&mut self, now: Instant) -> Vec<(BackendIndex, Box<[u8]>)> {
         let mut asked = Vec::new();
         for (place, member) in self.members.iter_mut().enumerate() {
             let Some(member) = member.as_mut().filter(|member| member.is_up) else { continue };
@@ -190,12 +188,7 @@ impl SerialTable {
         zones.collect()
     }
 
-    /// Returns the number of zones and their size in bytes.
-    pub fn size(&self) -> (usize, usize) {
-        (self.zones.len(), self.bytes)
-    }
-
-    fn place_of(&mut self, id: MemberId) -> usize {
+    fn place_of(&mut self, id: BackendIndex) -> usize {
         if let Some(place) = self.places.get(&id) {
             return *place;
         }
@@ -306,7 +299,7 @@ pub struct Versions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastSerial {
     /// The member.
-    pub member: MemberId,
+    pub member: BackendIndex,
     /// The serial.
     pub serial: u32,
     /// The time since it was heard or asked.

@@ -67,16 +67,6 @@ impl<K> Timers<K> {
         let nearest = self.lanes.iter().filter_map(VecDeque::front).chain(self.rest.peek());
         nearest.map(|timer| timer.at).min()
     }
-
-    /// Returns the number of timers, including stale ones.
-    pub fn len(&self) -> usize {
-        self.lanes.iter().map(VecDeque::len).sum::<usize>() + self.rest.len()
-    }
-
-    /// Returns true if no timer is set.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 fn pop_front<K>(lane: &mut VecDeque<Timer<K>>) -> Option<Timer<K>> {
@@ -154,6 +144,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl<K> Timers<K> {
+        /// Returns the number of timers, including stale ones.
+        fn len(&self) -> usize {
+            self.lanes.iter().map(VecDeque::len).sum::<usize>() + self.rest.len()
+        }
+
+        fn is_empty(&self) -> bool {
+            self.len() == 0
+        }
+    }
 
     #[test]
     fn nothing_comes_before_its_time() {

@@ -23,7 +23,6 @@ use crate::net::sys::clock;
 use crate::net::tasks::{Task, TaskKind};
 use crate::policy::BackendIndex;
 use crate::policy::divergence::{Ask, DivergenceKind, DivergenceTable, MemberAnswer, RoundResult};
-use crate::policy::serials::MemberId;
 use crate::sight::divergence as shown;
 use crate::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
 use crate::wire::{OwnEdns, QuestionFlags, Rcode, RecordClass, RecordType, display_name};
@@ -143,7 +142,7 @@ impl PoolComparison {
     fn collect(&self, next_audit: &mut Instant, now: Instant) {
         let (pool, mut divergences) = (self.pool.borrow(), self.divergences.borrow_mut());
         for suspect in pool.state.compared.take_suspects() {
-            divergences.suspect(suspect.question.as_octets(), Some(member(suspect.backend)), now);
+            divergences.suspect(suspect.question.as_octets(), Some(suspect.backend), now);
         }
         let Some(every) = pool.config.replicas.audit else { return };
         if now >= *next_audit {
@@ -186,7 +185,7 @@ impl PoolComparison {
     }
 
     fn hear(&self, question: &[u8], answers: &[(BackendIndex, ReplicaAnswer)], now: Instant) {
-        let said: Vec<_> = answers.iter().map(|(index, answer)| answer.by(member(*index))).collect();
+        let said: Vec<_> = answers.iter().map(|(index, answer)| answer.by(*index)).collect();
         let mut divergences = self.divergences.borrow_mut();
         let heard = divergences.hear(question, &said, now);
         let known = |question: &[u8]| divergences.get(question).is_some();
@@ -239,7 +238,7 @@ impl PoolComparison {
         let words = texts.get(question);
         let said = |said: &MemberAnswer| {
             // A member that has left the pool has no name any more.
-            let backend = pool.find(BackendIndex(u16::try_from(said.member.0).ok()?))?.name.clone();
+            let backend = pool.find(said.member)?.name.clone();
             let data = words.and_then(|words| words.get(&said.digest)).cloned().unwrap_or_default();
             Some(shown::DivergentAnswer { backend, rcode: Rcode(said.rcode).to_string(), data, serial: said.serial })
         };
@@ -263,12 +262,12 @@ impl PoolComparison {
 
 /// Returns all members that take queries; in a large pool the named ones, and random others if the answers
 /// are not known yet.
-fn whom_to_ask(pool: &SharedPool, named: &[MemberId]) -> Vec<Arc<SharedBackend>> {
+fn whom_to_ask(pool: &SharedPool, named: &[BackendIndex]) -> Vec<Arc<SharedBackend>> {
     let taking = || pool.backends.iter().filter(|backend| backend.takes_queries());
     if taking().count() <= MOST {
         return taking().cloned().collect();
     }
-    let is_named = |backend: &&Arc<SharedBackend>| named.contains(&member(backend.index));
+    let is_named = |backend: &&Arc<SharedBackend>| named.contains(&backend.index);
     let mut asked: Vec<_> = taking().filter(is_named).take(MOST).cloned().collect();
     // A single member has nothing to be compared with.
     if named.len() < 2 {
@@ -276,10 +275,6 @@ fn whom_to_ask(pool: &SharedPool, named: &[MemberId]) -> Vec<Arc<SharedBackend>>
         asked.extend(others.sample(&mut rand::rng(), MOST - asked.len()));
     }
     asked
-}
-
-fn member(index: BackendIndex) -> MemberId {
-    MemberId(index.get() as u32)
 }
 
 /// The largest number of members asked one question.

@@ -1,7 +1,7 @@
 //! The content of a reply: short for a comparison, and readable for people.
 
+use crate::policy::BackendIndex;
 use crate::policy::divergence::MemberAnswer;
-use crate::policy::serials::MemberId;
 use crate::wire::{Message, Rcode, RecordType, ReplyDigest, Section, SectionRecord, read_reply};
 use crate::zone::rdata_to_text;
 
@@ -25,7 +25,7 @@ impl ReplicaAnswer {
         Some(Self { rcode: reply.rcode(), digest, serial, data: data(&records) })
     }
 
-    pub(super) fn by(&self, member: MemberId) -> MemberAnswer {
+    pub(super) fn by(&self, member: BackendIndex) -> MemberAnswer {
         MemberAnswer { member, rcode: self.rcode.0, digest: self.digest, serial: self.serial }
     }
 }

@@ -16,7 +16,6 @@ use super::ReplicaLinks;
 use super::ask::{ReplicaMember, ReplicaQuestion, ask};
 use crate::net::sys::clock;
 use crate::net::tasks::{Task, TaskKind};
-use crate::policy::BackendIndex;
 use crate::policy::serials::{LastSerial, SerialSource};
 use crate::sight::serials as shown;
 use crate::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
@@ -83,7 +82,7 @@ pub fn show<'p>(pools: impl Iterator<Item = &'p Arc<SharedPool>>) -> shown::Seri
 
 fn show_pool(pool: &SharedPool) -> Vec<shown::PoolZone> {
     let member = |version: &LastSerial| {
-        let backend = pool.find(BackendIndex(u16::try_from(version.member.0).ok()?))?;
+        let backend = pool.find(version.member)?;
         Some(shown::MemberSerial {
             backend: backend.name.clone(),
             serial: version.serial,

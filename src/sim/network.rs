@@ -18,14 +18,14 @@ use super::links::{LinkState, QueuedQuery, SimulatedLink, SimulatedLinks};
 use super::message::{self, ModelAnswer};
 use super::spells::Unfolding;
 use crate::engine::{
-    self, AskedFor, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, QuarantinedAttempt, RaceRef,
-    RaceReport, ResponseOrigin, ResponseSummary, SentAttempt, TakenSlot, TcpQuery, Waiter,
+    self, AskedFor, Destination, FetchQuery, Io, NotSent, Outstanding, QuarantinedAttempt, RaceRef, RaceReport,
+    ResponseOrigin, ResponseSummary, SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
 use crate::policy::Rank;
 use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 use crate::policy::timers::Timers;
 use crate::state::{HealthSignal, SharedBackend};
-use crate::wire::{Cookie, Reply, ShownCookie, Transport};
+use crate::wire::Transport;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caller(pub(super) u32);
@@ -278,9 +278,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
 
     pub(super) fn take_link(&mut self, backend: usize, place: usize) -> Option<(SocketSetId, Vec<TakenSlot>)> {
         let sockets = self.set_of_backend(backend)?;
-        let mut taken = Vec::new();
-        self.take(|slot| slot.socket().index() == sockets.0 as usize * SOCKETS + place, &mut taken);
-        Some((sockets, taken))
+        self.take_socket(SocketId(sockets.0 * SOCKETS as u32 + place as u32))
     }
 
     fn take(&mut self, is_meant: impl Fn(QuerySlot) -> bool, taken: &mut Vec<TakenSlot>) {
@@ -383,16 +381,9 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         Ok(slot)
     }
 
-    fn heard(&mut self, _attempt: &SentAttempt<'_>, _sent: Instant, _reply: &Reply<'_>, _now: Instant) {}
-
     fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)> {
         let slot = QuerySlot::new(socket, id)?;
         self.sockets.slots.find(slot).map(|taken_by| (slot, taken_by))
-    }
-
-    /// True, because every reply in a scenario answers a query.
-    fn was_in_use(&self, _socket: SocketId, _id: u16) -> bool {
-        true
     }
 
     fn release(&mut self, slot: QuerySlot, _now: Instant) {
@@ -406,13 +397,6 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
 
     fn withdraw(&mut self, slot: QuerySlot) {
         self.release(slot, self.now);
-    }
-
-    /// Does nothing, because a scenario has no forgers.
-    fn shun(&mut self, _slot: QuerySlot) {}
-
-    fn is_suspicious(&mut self, _socket: SocketId) -> bool {
-        false
     }
 
     fn void(&mut self, socket: SocketId, _now: Instant, taken: &mut Vec<TakenSlot>) {
@@ -450,11 +434,6 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         false
     }
 
-    /// Returns `None`, because a scenario has no cookies.
-    fn late_cookie(&self, _client: &Caller, _shown: ShownCookie) -> Option<Cookie> {
-        None
-    }
-
     fn respond(
         &mut self,
         waiter: &Waiter<Caller>,
@@ -478,8 +457,6 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         self.observe(Happening::RaceOver(report));
         false
     }
-
-    fn late_reply(&mut self, _late: LateReport<'_>) {}
 }
 
 pub(super) fn address(backend: usize) -> SocketAddr {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use rand::Rng;
 
 use crate::policy::HealthRules;
-use crate::policy::health::{Health, HealthStep};
+use crate::policy::health::{Health, HealthState, HealthStep};
 
 #[derive(Debug)]
 pub(super) struct SimulatedProber {
@@ -29,8 +29,8 @@ pub(super) enum ProberTask {
 impl SimulatedProber {
     /// Creates the prober of a backend in this initial state.
     pub(super) fn new(rules: HealthRules, is_up: bool, now: Instant) -> Self {
-        let health = if is_up { Health::new(rules, now) } else { Health::new_down(rules, now) };
-        Self { health, was_up: is_up, probe: 0, wake: now }
+        let state = if is_up { HealthState::Up } else { HealthState::Down };
+        Self { health: Health::new(rules, state, now), was_up: is_up, probe: 0, wake: now }
     }
 
     /// Returns the state of the backend if it has changed.

@@ -22,7 +22,7 @@ use crate::cache::Cache;
 use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, SpoofingConfig};
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
-use crate::engine::{self, Engine, HashedQuestion, LookupReason, Seeds, Tick, ValidQuery};
+use crate::engine::{self, Engine, HashedQuestion, LookupReason, Outstanding, Seeds, Tick, ValidQuery};
 use crate::limit::{Access, AccessRules, Clients, WaitRules};
 use crate::metrics::{Counters, LimitCounters};
 use crate::policy::PoolRules;
@@ -190,7 +190,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
             Event::Second => self.on_second(),
             Event::Retransmission(number) => self.ask_again(number),
             Event::Back { slot, outstanding, name, back } => match back {
-                Back::Reply(answer) => self.on_reply(slot, (outstanding.race(), outstanding.attempt()), name, answer),
+                Back::Reply(answer) => self.on_reply(slot, outstanding, name, answer),
                 Back::Unreachable => self.on_unreachable(slot),
             },
             Event::Dialled { link, is_open, is_refused } => self.on_dialled(link, is_open, is_refused),
@@ -281,13 +281,13 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         self.engine.tick(&mut self.network, now).on_query(valid, Caller(number));
     }
 
-    fn on_reply(&mut self, slot: QuerySlot, (race, attempt): AttemptOf, name: u32, answer: ModelAnswer) {
-        let waits = |taken: &SlotState<engine::Outstanding, _>| match taken {
-            SlotState::InFlight(outstanding) => (outstanding.race(), outstanding.attempt()) == (race, attempt),
-            SlotState::Quarantined(_) => false,
-        };
+    fn on_reply(&mut self, slot: QuerySlot, asked: Outstanding, name: u32, answer: ModelAnswer) {
+        let (race, attempt) = (asked.race(), asked.attempt());
         let found = self.network.sockets.slots.find(slot);
-        let is_late = !found.is_some_and(|taken| waits(&taken));
+        let is_late = match &found {
+            Some(SlotState::InFlight(waiting)) => (waiting.race(), waiting.attempt()) != (race, attempt),
+            Some(SlotState::Quarantined(_)) | None => true,
+        };
         let elapsed = self.network.elapsed();
         if let Some(link) = self.network.link_of(slot) {
             // A reply to a query of the previous connection is lost.
@@ -404,8 +404,6 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         self.network.events.push(at, event);
     }
 }
-
-type AttemptOf = (engine::RaceRef, crate::policy::race::AttemptId);
 
 fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
     let suffix = |pool: usize| {

@@ -61,6 +61,7 @@ struct StandingCells {
     health: AtomicU8,
     manual: AtomicU8,
     is_draining: AtomicBool,
+    /// 0 or the place of the order in [`OrderWord::ALL`], plus 1.
     order: AtomicU8,
     is_leaving: AtomicBool,
     is_behind: AtomicBool,
@@ -278,11 +279,7 @@ impl SharedBackend {
 
     /// Sets [`is_behind`](Self::is_behind). Returns true if that is a change.
     pub fn set_behind(&self, is_behind: bool) -> bool {
-        let is_news = self.status.is_behind.swap(is_behind, Relaxed) != is_behind;
-        if is_news {
-            self.status.since.store(unix_millis(), Relaxed);
-        }
-        is_news
+        self.noted(self.status.is_behind.swap(is_behind, Relaxed) != is_behind)
     }
 
     /// Returns the state of the backend with the reason why it gets no queries.
@@ -298,20 +295,12 @@ impl SharedBackend {
 
     /// Returns the result of probes and replies.
     pub fn health(&self) -> HealthState {
-        match self.status.health.load(Relaxed) {
-            NEW => HealthState::New,
-            UP => HealthState::Up,
-            _ => HealthState::Down,
-        }
+        [HealthState::New, HealthState::Up, HealthState::Down][usize::from(self.status.health.load(Relaxed))]
     }
 
     /// Returns the operator's setting.
     pub fn manual(&self) -> ManualHealth {
-        match self.status.manual.load(Relaxed) {
-            0 => ManualHealth::Auto,
-            1 => ManualHealth::Up,
-            _ => ManualHealth::Down,
-        }
+        [ManualHealth::Auto, ManualHealth::Up, ManualHealth::Down][usize::from(self.status.manual.load(Relaxed))]
     }
 
     /// Returns true if the operator, an order, or the backend itself drains the backend.
@@ -326,29 +315,16 @@ impl SharedBackend {
 
     /// Returns the order for all forwarders.
     pub fn order(&self) -> Option<OrderWord> {
-        match self.status.order.load(Relaxed) {
-            0 => None,
-            DRAIN => Some(OrderWord::Drain),
-            DOWN => Some(OrderWord::Down),
-            _ => Some(OrderWord::Up),
-        }
+        let number = usize::from(self.status.order.load(Relaxed));
+        number.checked_sub(1).and_then(|place| OrderWord::ALL.get(place).copied())
     }
 
     /// Sets the order and the backend's announcement of its end. Returns true if the caller must announce it.
     pub fn set_order(&self, order: Option<OrderWord>, is_leaving: bool) -> bool {
         let was = self.state();
-        let order = order.map_or(0, |order| match order {
-            OrderWord::Drain => DRAIN,
-            OrderWord::Down => DOWN,
-            OrderWord::Up => ORDERED_UP,
-        });
-        self.status.order.store(order, Relaxed);
+        self.status.order.store(order.map_or(0, |order| order as u8 + 1), Relaxed);
         self.status.is_leaving.store(is_leaving, Relaxed);
-        let is_change = self.state() != was;
-        if is_change {
-            self.status.since.store(unix_millis(), Relaxed);
-        }
-        is_change
+        self.noted(self.state() != was)
     }
 
     /// Returns the time of the last state change.
@@ -360,9 +336,7 @@ impl SharedBackend {
     pub fn set_health(&self, health: HealthState) -> bool {
         let is_change = self.status.health.swap(health as u8, Relaxed) != health as u8;
         // Probes do not change a state that the operator has set.
-        if is_change && self.manual() == ManualHealth::Auto && !self.is_draining() {
-            self.status.since.store(unix_millis(), Relaxed);
-        }
+        self.noted(is_change && self.manual() == ManualHealth::Auto && !self.is_draining());
         is_change
     }
 
@@ -370,13 +344,21 @@ impl SharedBackend {
     pub fn set_manual(&self, manual: ManualHealth) {
         self.status.manual.store(manual as u8, Relaxed);
         self.status.is_draining.store(false, Relaxed);
-        self.status.since.store(unix_millis(), Relaxed);
+        self.noted(true);
     }
 
     /// Lets the backend finish its pending queries and gives it no more.
     pub fn drain(&self) {
         self.status.is_draining.store(true, Relaxed);
-        self.status.since.store(unix_millis(), Relaxed);
+        self.noted(true);
+    }
+
+    /// Notes the time of a change of state, if it is one.
+    fn noted(&self, is_change: bool) -> bool {
+        if is_change {
+            self.status.since.store(unix_millis(), Relaxed);
+        }
+        is_change
     }
 
     /// Returns the state for another process.
@@ -450,13 +432,6 @@ const WITHOUT_OPT: Duration = Duration::from_secs(600);
 
 /// The backend may be repaired or replaced; finding out costs one repeated query.
 const CASE_LOST: Duration = Duration::from_secs(600);
-
-const DRAIN: u8 = 1;
-const DOWN: u8 = 2;
-const ORDERED_UP: u8 = 3;
-
-const NEW: u8 = HealthState::New as u8;
-const UP: u8 = HealthState::Up as u8;
 
 fn unix_millis() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

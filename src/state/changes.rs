@@ -13,15 +13,6 @@ pub struct PoolChanges {
     last: Mutex<VecDeque<Option<BackendIndex>>>,
 }
 
-/// The changes since the last check.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Since {
-    /// The changed backends; some may be listed twice.
-    Some(Vec<BackendIndex>),
-    /// Any of the backends.
-    Any,
-}
-
 impl PoolChanges {
     /// Returns the number of changes so far.
     #[inline]
@@ -39,14 +30,14 @@ impl PoolChanges {
         self.count.fetch_add(1, Release);
     }
 
-    /// Returns the changes after the first `known` ones, and their number now.
-    pub fn since(&self, known: u64) -> (Since, u64) {
+    /// Returns the backends of the changes after the first `known` ones, some maybe twice, and the number of
+    /// changes now. `None` stands for any backends.
+    pub fn since(&self, known: u64) -> (Option<Vec<BackendIndex>>, u64) {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.count();
         let new = usize::try_from(count.saturating_sub(known)).unwrap_or(usize::MAX);
-        let Some(before) = last.len().checked_sub(new) else { return (Since::Any, count) };
-        let changed: Option<Vec<_>> = last.range(before..).copied().collect();
-        (changed.map_or(Since::Any, Since::Some), count)
+        let before = last.len().checked_sub(new);
+        (before.and_then(|before| last.range(before..).copied().collect()), count)
     }
 }
 
@@ -60,16 +51,16 @@ mod tests {
     #[test]
     fn whoever_has_seen_some_is_told_of_the_rest() {
         let changes = PoolChanges::default();
-        assert_eq!(changes.since(0), (Since::Some(Vec::new()), 0));
-        let numbers = |range: std::ops::Range<u16>| Since::Some(range.map(BackendIndex).collect());
+        assert_eq!(changes.since(0), (Some(Vec::new()), 0));
+        let numbers = |range: std::ops::Range<u16>| Some(range.map(BackendIndex).collect());
         (0..10).for_each(|number| changes.note(Some(BackendIndex(number))));
         assert_eq!(changes.since(7), (numbers(7..10), 10));
         assert_eq!(changes.since(10), (numbers(0..0), 10));
         changes.note(None);
-        assert_eq!(changes.since(10), (Since::Any, 11));
+        assert_eq!(changes.since(10), (None, 11));
         (0..KEPT as u16).for_each(|number| changes.note(Some(BackendIndex(number))));
         let count = 11 + KEPT as u64;
         assert_eq!(changes.since(11), (numbers(0..KEPT as u16), count));
-        assert_eq!(changes.since(10), (Since::Any, count), "the log has forgotten");
+        assert_eq!(changes.since(10), (None, count), "the log has forgotten");
     }
 }

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, Standing};
-pub use self::changes::{PoolChanges, Since};
+pub use self::changes::PoolChanges;
 pub use self::compared::{ComparisonQuestions, Suspect};
-pub use self::pool::{PoolState, SharedPool, hash_identity};
+pub use self::pool::{PoolState, SharedPool};
 pub use self::resolver_arpa::ResolverArpa;
 pub use self::routes::{Routes, Target};
 pub use self::serials::SharedSerials;
@@ -29,7 +29,7 @@ use crate::config::{CacheConfig, Config, PoolConfig};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
 
 /// The state of a configured forwarder.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ForwarderState {
     /// The largest UDP message sent or requested, bytes.
     pub edns_udp_size: u16,
@@ -86,18 +86,7 @@ impl ForwarderState {
 
     /// Returns this state with pools of a different config, in the same order.
     pub fn with_pools(&self, pools: &[PoolConfig], workers: usize, now: Instant) -> Self {
-        Self {
-            edns_udp_size: self.edns_udp_size,
-            access: Arc::clone(&self.access),
-            limits: self.limits,
-            rate: self.rate.clone(),
-            routes: Arc::clone(&self.routes),
-            resolver_arpa: self.resolver_arpa.clone(),
-            pools: shared_pools(pools, Some(self), workers, now),
-            cache: self.cache.clone(),
-            cache_config: self.cache_config.clone(),
-            cookies: self.cookies.clone(),
-        }
+        Self { pools: shared_pools(pools, Some(self), workers, now), ..self.clone() }
     }
 
     /// Returns the cache IDs of the pools that the cache serves.

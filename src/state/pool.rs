@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
 
 use super::backend::SharedBackend;
-use super::changes::{PoolChanges, Since};
+use super::changes::PoolChanges;
 use super::compared::ComparisonQuestions;
 use super::serials::SharedSerials;
 use crate::address::{BackendAddress, Scheme};
@@ -93,8 +93,7 @@ impl SharedPool {
         };
         by_affinity.sort_unstable();
         let machines = machines(&config, &members);
-        let crowd = (members.len() > FEW).then(|| ArcSwap::from_pointee(crowd(&config, &members)));
-        Self {
+        let mut pool = Self {
             id: cache_identity(&config),
             names_clients: config.backends.iter().any(|backend| backend.proxy_protocol),
             config,
@@ -105,9 +104,13 @@ impl SharedPool {
             by_index: by_index.into(),
             by_affinity,
             machines,
-            crowd,
+            crowd: None,
             crowd_changes: AtomicU64::new(changes),
+        };
+        if pool.backends.len() > FEW {
+            pool.crowd = Some(ArcSwap::from_pointee(Crowd::new(pool.rules().balance, pool.turns())));
         }
+        pool
     }
 
     /// Returns the member at this place. A race only asks members of the state in which it began.
@@ -145,6 +148,15 @@ impl SharedPool {
         self.backends.iter().map(|backend| (backend, self.weight(backend.index)))
     }
 
+    /// Returns all members as the balancers take them: with the load share, the identity for `hash`, and true
+    /// if the member takes turns.
+    pub fn turns(&self) -> impl Iterator<Item = (BackendIndex, u16, u64, bool)> + Clone {
+        let is_anybody_ahead = self.is_anybody_ahead();
+        self.members().map(move |(backend, weight)| {
+            (backend.index, weight, hash_identity(backend.address), backend.takes_turns(is_anybody_ahead))
+        })
+    }
+
     /// Returns the size of tables by [`BackendIndex`].
     pub fn places(&self) -> usize {
         self.by_index.len()
@@ -162,7 +174,7 @@ impl SharedPool {
     }
 
     /// Returns true if a member takes queries and is not behind.
-    pub fn is_anybody_ahead(&self) -> bool {
+    fn is_anybody_ahead(&self) -> bool {
         self.config.replicas.enabled
             && self.backends.iter().any(|backend| backend.takes_queries() && !backend.is_behind())
     }
@@ -178,15 +190,10 @@ impl SharedPool {
         if self.crowd_changes.swap(changes, Relaxed) == changes {
             return false;
         }
-        let is_anybody_ahead = self.is_anybody_ahead();
-        let taking = self.backends.iter().filter(|backend| backend.takes_turns(is_anybody_ahead));
-        let taking = taking.map(|backend| backend.index);
-        if known.load().is_of(taking) {
+        if known.load().is_of(self.turns().filter(|(.., takes_turns)| *takes_turns).map(|(index, ..)| index)) {
             return false;
         }
-        let members: Vec<_> = self.members().map(|(backend, weight)| (Arc::clone(backend), weight)).collect();
-        let renewed = Arc::new(crowd(&self.config, &members));
-        known.store(renewed);
+        known.store(Arc::new(Crowd::new(self.rules().balance, self.turns())));
         self.state.changes.note(Some(NOBODY));
         self.crowd_changes.store(changes + 1, Relaxed);
         true
@@ -281,17 +288,8 @@ fn machines(config: &PoolConfig, members: &[Weighted]) -> Box<[u16]> {
     machines.into()
 }
 
-fn crowd(config: &PoolConfig, members: &[Weighted]) -> Crowd {
-    let is_ahead = |(backend, _): &Weighted| backend.takes_queries() && !backend.is_behind();
-    let is_anybody_ahead = config.replicas.enabled && members.iter().any(is_ahead);
-    let known = members.iter().map(|(backend, weight)| {
-        (backend.index, *weight, hash_identity(backend.address), backend.takes_turns(is_anybody_ahead))
-    });
-    Crowd::new(config.rules.balance, known)
-}
-
 /// Returns the identity for `balance = "hash"`: the address, so that names stay put after a restart.
-pub fn hash_identity(address: BackendAddress) -> u64 {
+fn hash_identity(address: BackendAddress) -> u64 {
     match address.scheme {
         // The scheme is left out, as in all versions, so that names stay at their backends.
         Scheme::Plain => FixedState::default().hash_one(address.socket),
@@ -386,8 +384,8 @@ impl PoolState {
         self.changes.count()
     }
 
-    /// Returns the changes since an epoch, and the current epoch.
-    pub fn changed_since(&self, epoch: u64) -> (Since, u64) {
+    /// Returns the backends that changed since an epoch (`None` for any of them), and the current epoch.
+    pub fn changed_since(&self, epoch: u64) -> (Option<Vec<BackendIndex>>, u64) {
         self.changes.since(epoch)
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{SharedBackend, SharedPool};
 use crate::policy::BackendIndex;
-use crate::policy::serials::{MemberId, SerialSource, SerialTable, Versions, is_newer};
+use crate::policy::serials::{SerialSource, SerialTable, Versions, is_newer};
 use crate::wire::ZoneSerial;
 
 /// The zone versions of the members of a pool.
@@ -39,15 +39,15 @@ impl SharedSerials {
         source: SerialSource,
         now: Instant,
     ) -> Option<BackendIndex> {
-        let (zone, member) = (reported.zone.as_wire(), member_of(backend));
+        let zone = reported.zone.as_wire();
         let mut known = self.known();
-        known.serials.hear(zone, member, reported.serial, source, now);
+        known.serials.hear(zone, backend, reported.serial, source, now);
         self.verdicts.store(known.serials.verdicts(), Release);
-        if !known.serials.is_older(zone, member) {
+        if !known.serials.is_older(zone, backend) {
             return None;
         }
         known.turn = known.turn.wrapping_add(1);
-        known.serials.one_of_newest(zone, known.turn).map(backend_of)
+        known.serials.one_of_newest(zone, known.turn)
     }
 
     /// Returns true if a member that is up has a newer version.
@@ -63,20 +63,20 @@ impl SharedSerials {
         members.retain(|index, known| {
             let is_member = pool.find(*index).is_some_and(|same| Arc::ptr_eq(same, known));
             if !is_member {
-                serials.forget(member_of(*index), now);
+                serials.forget(*index, now);
             }
             is_member
         });
         for backend in &pool.backends {
             members.entry(backend.index).or_insert_with(|| Arc::clone(backend));
-            serials.set_up(member_of(backend.index), backend.takes_queries(), now);
+            serials.set_up(backend.index, backend.takes_queries(), now);
         }
         self.verdicts.store(serials.verdicts(), Release);
     }
 
     /// Returns the members that have been outdated for longer than `max_lag`.
     pub fn behind(&self, max_lag: Duration, now: Instant) -> Vec<BackendIndex> {
-        self.known().serials.behind(max_lag, now).into_iter().map(backend_of).collect()
+        self.known().serials.behind(max_lag, now)
     }
 
     /// Returns the members and zones whose SOA record is due for a query.
@@ -84,7 +84,7 @@ impl SharedSerials {
         let mut guard = self.known();
         let PoolSerials { serials, members, .. } = &mut *guard;
         let asked = serials.ask(now).into_iter();
-        asked.filter_map(|(member, zone)| Some((Arc::clone(members.get(&backend_of(member))?), zone))).collect()
+        asked.filter_map(|(member, zone)| Some((Arc::clone(members.get(&member)?), zone))).collect()
     }
 
     /// Returns the last reported versions of each zone.
@@ -104,12 +104,4 @@ impl SharedSerials {
     fn known(&self) -> MutexGuard<'_, PoolSerials> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn member_of(backend: BackendIndex) -> MemberId {
-    MemberId(backend.0.into())
-}
-
-fn backend_of(MemberId(number): MemberId) -> BackendIndex {
-    BackendIndex(number as u16)
 }

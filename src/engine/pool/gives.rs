@@ -3,27 +3,14 @@
 use std::time::Instant;
 
 use super::super::proof::ReplyProof;
-use super::{Pool, known_cookies};
+use super::Pool;
 use crate::config::Case;
 use crate::policy::Rank;
 use crate::policy::race::BackendIndex;
-use crate::state::SharedPool;
 use crate::state::backend_cookies::{HasChanged, RENEWAL, Urgency};
 use crate::wire::{CookiePair, Reply};
 
 impl Pool {
-    pub(super) fn renew_all_cookies(&mut self, shared: &SharedPool, now: Instant) {
-        for backend in &shared.backends {
-            if let Some(member) = self.members.get_mut(backend.index.get()) {
-                (member.cookies, member.cookies_since) = (known_cookies(shared, backend), now);
-            }
-        }
-    }
-
-    pub(in crate::engine) fn is_without_opt(&self, backend: BackendIndex, now: Instant) -> bool {
-        self.backend(backend).is_without_opt(now)
-    }
-
     /// Returns true if a backend is asked with a randomized case (DNS 0x20).
     pub(in crate::engine) fn is_case_random(&self, backend: BackendIndex, now: Instant) -> bool {
         self.plan.shared.config.spoofing.case == Case::Random && !self.backend(backend).is_case_lost(now)
@@ -32,15 +19,6 @@ impl Pool {
     pub(in crate::engine) fn gives(&self, lacking: ReplyProof, backend: BackendIndex, now: Instant) -> bool {
         lacking.has(ReplyProof::CASE) && self.is_case_random(backend, now)
             || lacking.has(ReplyProof::COOKIE) && self.gives_cookies(backend)
-    }
-
-    pub(in crate::engine) fn set_doubted(&mut self, backend: BackendIndex) {
-        self.members[backend.get()].is_doubted = true;
-    }
-
-    /// Returns true, once, if the next query is to find out about a backend's proofs.
-    pub(in crate::engine) fn take_doubt(&mut self, backend: BackendIndex) -> bool {
-        std::mem::take(&mut self.members[backend.get()].is_doubted)
     }
 
     /// Returns the cookies for queries to a backend, if it supports them (RFC 7873).
@@ -88,10 +66,6 @@ impl Pool {
         let is_news = self.is_case_random(backend, now);
         self.backend(backend).set_case_lost(now);
         is_news
-    }
-
-    pub(in crate::engine) fn remember_without_opt(&self, backend: BackendIndex, now: Instant) {
-        self.backend(backend).set_without_opt(now);
     }
 
     pub(in crate::engine) fn learn_lacking(

@@ -60,7 +60,11 @@ impl Pool {
         self.sure = sure(shared.config.max_in_flight.into(), shared.backends.first().map_or(1, |b| b.workers()) as u64);
         self.make_room(now);
         if shared.config.spoofing.cookies != before.config.spoofing.cookies {
-            self.renew_all_cookies(&shared, now);
+            for backend in &shared.backends {
+                if let Some(member) = self.members.get_mut(backend.index.get()) {
+                    (member.cookies, member.cookies_since) = (known_cookies(&shared, backend), now);
+                }
+            }
         }
         if shared.edition.number == before.edition.number + 1 {
             self.leaving.extend(&shared.edition.left);

@@ -30,14 +30,9 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Creates the turns of these backends in the order of the config. Each item holds the index, the weight
-    /// (0 counts as 1), the identity for `hash`, and true if the backend takes queries.
+    /// Creates the turns of these backends, given as to [`Balancer::new`](super::Balancer::new).
     pub fn new(balance: Balance, backends: impl Iterator<Item = (BackendIndex, u16, u64, bool)> + Clone) -> Self {
-        let all_down = !backends.clone().any(|(.., takes_queries)| takes_queries);
-        let asked = backends.filter(|(.., takes_queries)| *takes_queries || all_down);
-        let members: Box<[BalanceMember]> = asked
-            .map(|(backend, weight, identity, _)| BalanceMember { backend, weight: weight.max(1), identity })
-            .collect();
+        let (members, all_down) = BalanceMember::all(backends);
         let mut weights = vec![1; members.iter().map(|member| member.backend.get() + 1).max().unwrap_or(0)];
         members.iter().for_each(|member| weights[member.backend.get()] = member.weight);
         Self {

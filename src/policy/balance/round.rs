@@ -3,23 +3,9 @@
 use super::BalanceMember;
 use crate::policy::candidates::{BackendIndex, Candidates};
 
-#[derive(Clone, Debug)]
-pub(super) struct Round(Box<[Candidates]>);
-
-impl Round {
-    pub(super) fn new(members: &[BalanceMember], all_down: bool) -> Self {
-        Self(followed(&smooth_round(members), all_down))
-    }
-
-    pub(super) fn turn(&self, turn: u64) -> Option<&Candidates> {
-        let place = turn.checked_rem(self.0.len() as u64)?;
-        self.0.get(place as usize)
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
+/// Returns the candidates of each turn of one round.
+pub(super) fn round(members: &[BalanceMember], all_down: bool) -> Box<[Candidates]> {
+    followed(&smooth_round(members), all_down)
 }
 
 /// Builds one round in which each member is first in proportion to its weight, spread as evenly as possible.

@@ -23,7 +23,23 @@ pub(super) const ALL: [Balance; 7] = [
 /// Creates a pool with numbers as identities.
 pub(super) fn pool(weights: &[u16], up: impl Fn(usize) -> bool) -> Balancer {
     let identities: Vec<u64> = (0..weights.len() as u64).collect();
-    Balancer::new(weights, &identities, up)
+    balancer(weights, &identities, up)
+}
+
+/// Creates a pool from one weight and one identity per backend.
+pub(super) fn balancer(weights: &[u16], identities: &[u64], up: impl Fn(usize) -> bool) -> Balancer {
+    let numbered: Vec<_> = (0..).zip(weights.iter().zip(identities)).collect();
+    let backends = numbered
+        .into_iter()
+        .map(|(number, (&weight, &identity))| (BackendIndex(number), weight, identity, up(usize::from(number))));
+    Balancer::new(backends.collect::<Vec<_>>().into_iter())
+}
+
+impl BalanceInput<'_> {
+    /// Creates an input that contains only the time.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { now, turn: 0, name: 0, loads: &[], out: 0, remembered: None }
+    }
 }
 
 /// Returns the input of an idle pool at this turn.
@@ -86,7 +102,7 @@ fn random_follows_the_weights() {
 fn huge_weights_make_no_huge_round() {
     let turns = pool(&[u16::MAX, u16::MAX - 1, 1], |_| true);
     assert!(turns.round.len() <= MAX_ROUND as usize + 3, "{}", turns.round.len());
-    assert!((0..turns.round.len() as u64).all(|turn| turns.round.turn(turn).is_some_and(|list| list.len() == 3)));
+    assert!(turns.round.iter().all(|list| list.len() == 3));
 }
 
 /// The first of two, and the first three of a crowd's hundred, answer SERVFAIL to all, and sooner than the

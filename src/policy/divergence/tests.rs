@@ -5,6 +5,13 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 
+impl DivergenceTable {
+    /// Returns the number of suspected, known and unsteady questions.
+    fn size(&self) -> [usize; 3] {
+        [self.suspected.len(), self.known.len(), self.unsteady.len()]
+    }
+}
+
 const QUESTION: &[u8] = b"\x03www\0\0\x01\0\x01";
 
 fn ms(count: u64) -> Duration {
@@ -17,7 +24,7 @@ type Round<'a> = &'a [Option<(u16, u32, Option<u32>)>];
 fn said(round: Round<'_>) -> Vec<MemberAnswer> {
     let said = round.iter().enumerate().filter_map(|(member, said)| {
         let (rcode, digest, serial) = (*said)?;
-        Some(MemberAnswer { member: MemberId(member as u32), rcode, digest, serial })
+        Some(MemberAnswer { member: BackendIndex(member as u16), rcode, digest, serial })
     });
     said.collect()
 }
@@ -39,7 +46,7 @@ fn asked(divergences: &mut DivergenceTable, now: Instant) -> Option<Box<[u8]>> {
 fn who_has_said_something_is_asked_again() {
     let mut now = Instant::now();
     let mut divergences = DivergenceTable::default();
-    divergences.suspect(QUESTION, Some(MemberId(7)), now);
+    divergences.suspect(QUESTION, Some(BackendIndex(7)), now);
     let mut ask = |round: Round<'_>| {
         now = divergences.next().expect("something to ask").max(now);
         let ask = divergences.ask(now).expect("it is time");

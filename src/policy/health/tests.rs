@@ -22,7 +22,7 @@ enum Event {
 /// Plays the events with `fall = 2` and `rise = 2`, and compares the state.
 fn check(mut health: Health, events: &[Event], expected: HealthState) {
     let mut rng = StdRng::seed_from_u64(1);
-    let mut now = health.since();
+    let mut now = health.next_probe;
     for event in events {
         match event {
             Event::Good => {
@@ -53,7 +53,7 @@ fn check(mut health: Health, events: &[Event], expected: HealthState) {
             }
         }
     }
-    assert_eq!(health.state(), expected, "{events:?}");
+    assert_eq!(health.state, expected, "{events:?}");
 }
 
 fn begin_probe(health: &mut Health, mut now: Instant, rng: &mut StdRng) -> Instant {
@@ -84,7 +84,7 @@ fn sit_out(health: &mut Health, mut now: Instant, rng: &mut StdRng) -> Instant {
 /// Returns a backend with default rules, and its start time.
 fn health() -> (Health, Instant, StdRng) {
     let start = Instant::now();
-    (Health::new(HealthRules::default(), start), start, StdRng::seed_from_u64(1))
+    (Health::new(HealthRules::default(), HealthState::Up, start), start, StdRng::seed_from_u64(1))
 }
 
 const fn ms(count: u64) -> Duration {
@@ -114,7 +114,7 @@ fn probes_in_a_row_decide_and_a_reply_decides_at_once() {
         (&[Missed, Missed, Reply], HealthState::Up),
         (&[Missed, Missed, Icmp, Reply, Missed], HealthState::Up),
     ] {
-        check(Health::new(HealthRules::default(), Instant::now()), events, expected);
+        check(Health::new(HealthRules::default(), HealthState::Up, Instant::now()), events, expected);
     }
 }
 
@@ -135,19 +135,23 @@ fn failures_in_reply_to_probes_count_as_expect_has_it() {
         (Expect::NoFailure, &[answer, unserved, unserved], HealthState::Down),
         (Expect::NoFailure, &[failure, unserved, failure], HealthState::Up),
     ] {
-        check(Health::new(HealthRules { expect, ..HealthRules::default() }, Instant::now()), events, expected);
+        check(
+            Health::new(HealthRules { expect, ..HealthRules::default() }, HealthState::Up, Instant::now()),
+            events,
+            expected,
+        );
     }
 }
 
 #[test]
 fn one_probe_that_is_refused_by_stream_decides() {
     use Event::{Good, Refused};
-    let up = || Health::new(HealthRules::default(), Instant::now());
+    let up = || Health::new(HealthRules::default(), HealthState::Up, Instant::now());
     check(up(), &[Refused], HealthState::Down);
     check(up(), &[Good, Refused, Good], HealthState::Down);
     check(up(), &[Refused, Good, Refused, Good], HealthState::Down);
     check(up(), &[Refused, Good, Good], HealthState::Up);
-    check(Health::new_unproven(HealthRules::default(), Instant::now()), &[Refused], HealthState::New);
+    check(Health::new(HealthRules::default(), HealthState::New, Instant::now()), &[Refused], HealthState::New);
 }
 
 #[test]
@@ -161,7 +165,11 @@ fn two_probes_that_are_unreachable_decide_whatever_fall_says() {
         (9, &[Unreachable, Missed, Unreachable, Missed], HealthState::Up),
         (3, &[Unreachable, Missed, Unreachable], HealthState::Down),
     ] {
-        check(Health::new(HealthRules { fall, ..HealthRules::default() }, Instant::now()), events, expected);
+        check(
+            Health::new(HealthRules { fall, ..HealthRules::default() }, HealthState::Up, Instant::now()),
+            events,
+            expected,
+        );
     }
 }
 
@@ -177,7 +185,7 @@ fn icmp_to_a_query_asks_for_a_probe_and_a_probe_that_is_unreachable_for_the_next
         assert!(health.is_up());
         health.on_probe_unreachable(died);
     }
-    assert_eq!(health.state(), HealthState::Down);
+    assert_eq!(health.state, HealthState::Down);
     assert!(matches!(health.next_step(died, &mut rng), HealthStep::WaitUntil(_)), "the next waits");
 }
 
@@ -209,7 +217,7 @@ fn a_new_backend_is_not_up_before_its_first_good_probe() {
         (&[Reply], HealthState::Up),
         (&[Good, Missed, Missed], HealthState::Down),
     ] {
-        check(Health::new_unproven(HealthRules::default(), Instant::now()), events, expected);
+        check(Health::new(HealthRules::default(), HealthState::New, Instant::now()), events, expected);
     }
 }
 
@@ -268,7 +276,7 @@ fn silence_asks_for_a_probe_but_not_for_two_at_a_time() {
 #[test]
 fn suspicion_never_puts_a_probe_off() {
     let (start, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
-    let mut health = Health::new(HealthRules { interval: ms(300), ..HealthRules::default() }, start);
+    let mut health = Health::new(HealthRules { interval: ms(300), ..HealthRules::default() }, HealthState::Up, start);
     health.next_step(start, &mut rng);
     health.on_probe_reply(start);
     let due = health.next_step(start, &mut rng);
@@ -282,7 +290,7 @@ fn queries_ask_for_a_probe_whatever_the_state() {
         let (mut health, start, mut rng) = health();
         health.next_step(start, &mut rng);
         if is_down {
-            health = Health::new_down(HealthRules::default(), start);
+            health = Health::new(HealthRules::default(), HealthState::Down, start);
             health.next_step(start, &mut rng);
         }
         health.on_probe_reply(start);
@@ -344,7 +352,7 @@ fn simulate(model: Model, length: Duration, seed: u64) -> Log {
     let (mut health, start, _) = health();
     let mut rng = StdRng::seed_from_u64(seed);
     let mut log = Log::default();
-    let (mut now, mut state) = (start, health.state());
+    let (mut now, mut state) = (start, health.state);
     // Arrival times of replies to the open probe, and the timeout of the next query.
     let mut replies: Vec<Instant> = Vec::new();
     let mut silence = (!model.misses.is_zero()).then_some(start + Duration::from_secs(1));
@@ -364,8 +372,8 @@ fn simulate(model: Model, length: Duration, seed: u64) -> Log {
                 replies.push(now + model.round_trip);
             }
         };
-        if health.state() != state {
-            state = health.state();
+        if health.state != state {
+            state = health.state;
             log.changes.push((now - start, state));
         }
         let reply = replies.iter().min().copied();
@@ -432,11 +440,11 @@ fn probe_that_could_not_be_made_tells_nothing() {
     let mut rng = StdRng::seed_from_u64(1);
     let rules = HealthRules::default();
     let start = Instant::now();
-    let (mut health, mut now) = (Health::new(rules, start), start);
+    let (mut health, mut now) = (Health::new(rules, HealthState::Up, start), start);
     for _ in 0..10 {
         now = begin_probe(&mut health, now, &mut rng);
         health.on_probe_not_made();
     }
-    assert_eq!(health.state(), HealthState::Up);
+    assert_eq!(health.state, HealthState::Up);
     assert!(now >= start + rules.interval.mul_f64(9.0 * 0.9), "it does not spin");
 }

@@ -1,5 +1,7 @@
 //! Tests of the latency history on fake time.
 
+mod attempts;
+
 use proptest::prelude::*;
 
 use super::window::MAX_MICROS;

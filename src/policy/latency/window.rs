@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::image::{age_millis, before};
 use crate::log_linear::LogLinear;
 
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +162,14 @@ impl Window {
     }
 }
 
+fn age_millis(since: Instant, now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
+}
+
+fn before(now: Instant, millis: u64) -> Instant {
+    now.checked_sub(Duration::from_millis(millis)).unwrap_or(now)
+}
+
 pub(super) fn bucket(latency: Duration) -> u16 {
     Buckets::bucket_of(latency, MAX_MICROS) as u16
 }
@@ -176,3 +183,51 @@ pub(super) const BUCKETS: usize = Buckets::bucket(MAX_MICROS) + 1;
 const BEYOND: u16 = STEPS as u16 / 4;
 /// The limit of samples in an epoch, so that no bucket overflows.
 const MAX_SAMPLES: u32 = u16::MAX as u32;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Latency;
+    use super::*;
+    use crate::policy::rules::Hedge;
+
+    proptest! {
+        /// A successor uses the same hedge delays as the process before it.
+        #[test]
+        fn a_successor_knows_the_same_percentiles(
+            replies in prop::collection::vec((1..200_000_u64, 0..50_u64), 0..600),
+            given_up in 0..40_u32,
+            later in prop::collection::vec(1..200_000_u64, 0..200),
+        ) {
+            let start = Instant::now();
+            let mut now = start;
+            let mut latency = Latency::new(start);
+            for (micros, pause) in replies {
+                now += Duration::from_millis(pause);
+                latency.record(Duration::from_micros(micros), now);
+            }
+            (0..given_up).for_each(|_| latency.give_up());
+            // A successor reads samples since the last refresh at once.
+            latency.samples_mut().refresh(now);
+            let text = serde_json::to_string(&latency.image(now)).expect("plain data");
+            let reported = serde_json::from_str(&text).expect("what was written");
+            let mut successor = Latency::of_image(&reported, now);
+            let hedge = Hedge::default();
+            for part in [0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0] {
+                prop_assert_eq!(latency.quantile(part), successor.quantile(part), "{}", part);
+            }
+            prop_assert_eq!(latency.hedge_delay(&hedge), successor.hedge_delay(&hedge));
+            prop_assert_eq!(&successor.image(now), &reported);
+            // A window ends for both at the same time if the latency does not change.
+            if later.len() < 50 {
+                for micros in later {
+                    now += Duration::from_millis(40);
+                    latency.record(Duration::from_micros(micros), now);
+                    successor.record(Duration::from_micros(micros), now);
+                }
+                prop_assert_eq!(latency.image(now).long, successor.image(now).long);
+            }
+        }
+    }
+}

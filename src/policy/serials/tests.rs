@@ -5,6 +5,13 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 
+impl SerialTable {
+    /// Returns the number of zones and their size in bytes.
+    fn size(&self) -> (usize, usize) {
+        (self.zones.len(), self.bytes)
+    }
+}
+
 const MAX_LAG: Duration = Duration::from_secs(10);
 const ZONE: &[u8] = b"\x07example\0";
 
@@ -16,18 +23,18 @@ fn ms(count: u64) -> Duration {
 fn heard(serials: &[u32], now: Instant) -> SerialTable {
     let mut all = SerialTable::default();
     for (member, serial) in serials.iter().enumerate() {
-        all.set_up(MemberId(member as u32), true, now);
-        all.hear(ZONE, MemberId(member as u32), *serial, SerialSource::Reply, now);
+        all.set_up(BackendIndex(member as u16), true, now);
+        all.hear(ZONE, BackendIndex(member as u16), *serial, SerialSource::Reply, now);
     }
     all
 }
 
 #[test]
 fn the_newest_is_found_by_serial_arithmetic() {
-    let check = |serials: &[u32], newest: Option<u32>, older: &[u32]| {
+    let check = |serials: &[u32], newest: Option<u16>, older: &[u16]| {
         let all = heard(serials, Instant::now());
         assert_eq!(all.newest(ZONE).map(|(member, _)| member.0), newest, "{serials:?}");
-        let found = (0..serials.len() as u32).filter(|member| all.is_older(ZONE, MemberId(*member)));
+        let found = (0..serials.len() as u16).filter(|member| all.is_older(ZONE, BackendIndex(*member)));
         assert_eq!(found.collect::<Vec<_>>(), older, "{serials:?}");
     };
     check(&[], None, &[]);
@@ -50,43 +57,43 @@ fn the_newest_is_found_by_serial_arithmetic() {
 fn only_members_that_are_up_count_and_nothing_is_kept_of_those_gone() {
     let now = Instant::now();
     let mut all = heard(&[5, 9, 6], now);
-    assert_eq!(all.newest(ZONE), Some((MemberId(1), 9)));
-    all.set_up(MemberId(1), false, now);
-    assert_eq!(all.newest(ZONE), Some((MemberId(2), 6)));
-    assert!(all.is_older(ZONE, MemberId(0)) && !all.is_older(ZONE, MemberId(2)));
-    all.set_up(MemberId(1), true, now);
-    assert_eq!(all.newest(ZONE), Some((MemberId(1), 9)));
-    all.forget(MemberId(1), now);
-    assert_eq!(all.newest(ZONE), Some((MemberId(2), 6)));
+    assert_eq!(all.newest(ZONE), Some((BackendIndex(1), 9)));
+    all.set_up(BackendIndex(1), false, now);
+    assert_eq!(all.newest(ZONE), Some((BackendIndex(2), 6)));
+    assert!(all.is_older(ZONE, BackendIndex(0)) && !all.is_older(ZONE, BackendIndex(2)));
+    all.set_up(BackendIndex(1), true, now);
+    assert_eq!(all.newest(ZONE), Some((BackendIndex(1), 9)));
+    all.forget(BackendIndex(1), now);
+    assert_eq!(all.newest(ZONE), Some((BackendIndex(2), 6)));
     // A new member in its place has no serial.
-    all.set_up(MemberId(7), true, now);
-    assert_eq!(all.newest(ZONE), Some((MemberId(2), 6)));
+    all.set_up(BackendIndex(7), true, now);
+    assert_eq!(all.newest(ZONE), Some((BackendIndex(2), 6)));
     // A serial that was set back counts as soon as all members report it.
     for member in [0, 2, 7] {
-        all.hear(ZONE, MemberId(member), 1, SerialSource::Reply, now);
+        all.hear(ZONE, BackendIndex(member), 1, SerialSource::Reply, now);
     }
-    assert_eq!(all.newest(ZONE), Some((MemberId(0), 1)));
-    assert!([0, 2, 7].iter().all(|member| !all.is_older(ZONE, MemberId(*member))));
+    assert_eq!(all.newest(ZONE), Some((BackendIndex(0), 1)));
+    assert!([0, 2, 7].iter().all(|member| !all.is_older(ZONE, BackendIndex(*member))));
 }
 
 #[test]
 fn who_is_older_for_long_is_behind_until_it_has_caught_up() {
     let start = Instant::now();
     let mut all = heard(&[5, 5, 5], start);
-    all.hear(ZONE, MemberId(1), 6, SerialSource::Reply, start + ms(1_000));
+    all.hear(ZONE, BackendIndex(1), 6, SerialSource::Reply, start + ms(1_000));
     assert!(all.behind(MAX_LAG, start + ms(11_000)).is_empty());
-    assert_eq!(all.behind(MAX_LAG, start + ms(11_001)), [MemberId(0), MemberId(2)]);
+    assert_eq!(all.behind(MAX_LAG, start + ms(11_001)), [BackendIndex(0), BackendIndex(2)]);
     // A newer version of the newest does not restart the lag of the others.
-    all.hear(ZONE, MemberId(1), 7, SerialSource::Reply, start + ms(11_500));
-    all.hear(ZONE, MemberId(0), 6, SerialSource::Probe, start + ms(11_500));
-    assert_eq!(all.behind(MAX_LAG, start + ms(11_600)), [MemberId(0), MemberId(2)]);
-    all.hear(ZONE, MemberId(2), 7, SerialSource::Probe, start + ms(11_700));
-    assert_eq!(all.behind(MAX_LAG, start + ms(11_700)), [MemberId(0)]);
+    all.hear(ZONE, BackendIndex(1), 7, SerialSource::Reply, start + ms(11_500));
+    all.hear(ZONE, BackendIndex(0), 6, SerialSource::Probe, start + ms(11_500));
+    assert_eq!(all.behind(MAX_LAG, start + ms(11_600)), [BackendIndex(0), BackendIndex(2)]);
+    all.hear(ZONE, BackendIndex(2), 7, SerialSource::Probe, start + ms(11_700));
+    assert_eq!(all.behind(MAX_LAG, start + ms(11_700)), [BackendIndex(0)]);
     // A down member is not asked anyway, and an unused zone puts no member behind.
-    all.set_up(MemberId(0), false, start + ms(11_800));
+    all.set_up(BackendIndex(0), false, start + ms(11_800));
     assert!(all.behind(MAX_LAG, start + ms(11_800)).is_empty());
-    all.set_up(MemberId(0), true, start + ms(11_900));
-    assert_eq!(all.behind(MAX_LAG, start + ms(11_900)), [MemberId(0)]);
+    all.set_up(BackendIndex(0), true, start + ms(11_900));
+    assert_eq!(all.behind(MAX_LAG, start + ms(11_900)), [BackendIndex(0)]);
     assert!(all.behind(MAX_LAG, start + ms(11_500) + IN_USE + ms(1)).is_empty());
 }
 
@@ -96,36 +103,36 @@ fn never_all_are_behind() {
     let mut all = SerialTable::default();
     for (zone, serials) in [(&b"\x01a\0"[..], [1, 2]), (b"\x01b\0", [2, 1])] {
         for (member, serial) in serials.into_iter().enumerate() {
-            all.set_up(MemberId(member as u32), true, start);
-            all.hear(zone, MemberId(member as u32), serial, SerialSource::Reply, start);
+            all.set_up(BackendIndex(member as u16), true, start);
+            all.hear(zone, BackendIndex(member as u16), serial, SerialSource::Reply, start);
         }
     }
     assert!(all.behind(MAX_LAG, start + ms(20_000)).is_empty());
     // A third member that is older nowhere makes the two behind.
-    all.set_up(MemberId(2), true, start);
+    all.set_up(BackendIndex(2), true, start);
     for zone in [b"\x01a\0", b"\x01b\0"] {
-        all.hear(zone, MemberId(2), 2, SerialSource::Reply, start + ms(20_000));
+        all.hear(zone, BackendIndex(2), 2, SerialSource::Reply, start + ms(20_000));
     }
-    assert_eq!(all.behind(MAX_LAG, start + ms(20_000)), [MemberId(0), MemberId(1)]);
+    assert_eq!(all.behind(MAX_LAG, start + ms(20_000)), [BackendIndex(0), BackendIndex(1)]);
 }
 
 #[test]
 fn who_was_not_heard_for_two_seconds_is_asked() {
     let start = Instant::now();
     let mut all = heard(&[5, 5], start);
-    all.set_up(MemberId(2), true, start);
+    all.set_up(BackendIndex(2), true, start);
     // A member without a report is asked at once, and not again before it had time to answer.
-    assert_eq!(all.ask(start), [(MemberId(2), ZONE.into())]);
+    assert_eq!(all.ask(start), [(BackendIndex(2), ZONE.into())]);
     assert!(all.ask(start + FRESH - ms(1)).is_empty());
-    all.hear(ZONE, MemberId(1), 5, SerialSource::Reply, start + ms(1_000));
-    assert_eq!(all.ask(start + ms(2_000)), [(MemberId(0), ZONE.into()), (MemberId(2), ZONE.into())]);
-    all.set_up(MemberId(1), false, start + ms(2_000));
+    all.hear(ZONE, BackendIndex(1), 5, SerialSource::Reply, start + ms(1_000));
+    assert_eq!(all.ask(start + ms(2_000)), [(BackendIndex(0), ZONE.into()), (BackendIndex(2), ZONE.into())]);
+    all.set_up(BackendIndex(1), false, start + ms(2_000));
     assert!(all.ask(start + ms(3_000)).is_empty(), "one that is down is not asked");
     // The zone is no longer in use.
     assert!(all.ask(start + ms(1_001) + IN_USE).is_empty());
     // A probe makes a zone neither used nor known.
-    all.hear(ZONE, MemberId(0), 5, SerialSource::Probe, start + ms(1_002) + IN_USE);
-    all.hear(b"\x01x\0", MemberId(0), 5, SerialSource::Probe, start);
+    all.hear(ZONE, BackendIndex(0), 5, SerialSource::Probe, start + ms(1_002) + IN_USE);
+    all.hear(b"\x01x\0", BackendIndex(0), 5, SerialSource::Probe, start);
     assert!(all.ask(start + ms(9_000) + IN_USE).is_empty());
     assert_eq!(all.size().0, 1);
 }
@@ -134,10 +141,10 @@ fn who_was_not_heard_for_two_seconds_is_asked() {
 fn a_member_is_asked_ten_times_a_second_the_longest_unheard_zone_first() {
     let start = Instant::now();
     let mut all = SerialTable::default();
-    all.set_up(MemberId(0), true, start);
+    all.set_up(BackendIndex(0), true, start);
     let name = |number: u8| [2, b'z', number, 0];
     for number in 0..50 {
-        all.hear(&name(number), MemberId(0), 1, SerialSource::Reply, start + ms(number.into()));
+        all.hear(&name(number), BackendIndex(0), 1, SerialSource::Reply, start + ms(number.into()));
     }
     let mut asked = Vec::new();
     for tick in 0..500 {
@@ -152,12 +159,12 @@ fn a_member_is_asked_ten_times_a_second_the_longest_unheard_zone_first() {
 fn zones_are_bounded_by_number_and_octets() {
     let start = Instant::now();
     let mut all = SerialTable::default();
-    (0..5_000).for_each(|member| all.set_up(MemberId(member), true, start));
+    (0..5_000).for_each(|member| all.set_up(BackendIndex(member), true, start));
     let name = |number: u32, len: usize| [&vec![b'x'; len][..], &number.to_be_bytes()].concat();
     for number in 0..2_000 {
-        all.hear(&name(number, 8), MemberId(0), number, SerialSource::Reply, start + ms(number.into()));
+        all.hear(&name(number, 8), BackendIndex(0), number, SerialSource::Reply, start + ms(number.into()));
         // The first is used all the time.
-        all.hear(&name(0, 8), MemberId(0), 0, SerialSource::Reply, start + ms(number.into()));
+        all.hear(&name(0, 8), BackendIndex(0), 0, SerialSource::Reply, start + ms(number.into()));
     }
     assert!((MAX_ZONES * 15 / 16..=MAX_ZONES).contains(&all.size().0), "{:?}", all.size());
     assert!(all.newest(&name(0, 8)).is_some() && all.newest(&name(1_999, 8)).is_some());
@@ -166,7 +173,7 @@ fn zones_are_bounded_by_number_and_octets() {
     for number in 0..100 {
         for member in 0..5_000 {
             let now = start + ms(10_000 + u64::from(number));
-            all.hear(&name(number, 250), MemberId(member), 1, SerialSource::Reply, now);
+            all.hear(&name(number, 250), BackendIndex(member), 1, SerialSource::Reply, now);
             assert!(all.size().1 <= MAX_BYTES, "{:?}", all.size());
         }
     }
@@ -177,9 +184,9 @@ fn zones_are_bounded_by_number_and_octets() {
 /// All reports by zone and member, and the state of the members.
 #[derive(Default)]
 struct Model {
-    said: BTreeMap<(u8, u32), u32>,
+    said: BTreeMap<(u8, u16), u32>,
     /// Members; true if up.
-    members: BTreeMap<u32, bool>,
+    members: BTreeMap<u16, bool>,
 }
 
 impl Model {
@@ -203,26 +210,26 @@ fn over_many_seeds_it_says_what_a_model_says() {
         let (mut all, mut model) = (SerialTable::default(), Model::default());
         let start = Instant::now();
         let mut now = start;
-        let mut asks: BTreeMap<MemberId, Instant> = BTreeMap::new();
-        let mut heard: BTreeMap<(u8, u32), Instant> = BTreeMap::new();
+        let mut asks: BTreeMap<BackendIndex, Instant> = BTreeMap::new();
+        let mut heard: BTreeMap<(u8, u16), Instant> = BTreeMap::new();
         let mut used: BTreeMap<u8, Instant> = BTreeMap::new();
         let base = if seed % 3 == 0 { u32::MAX - 3 } else { random.random_range(0..u32::MAX) };
         for _ in 0..200 {
             now += ms(random.random_range(0..900));
-            let (zone, member) = (random.random_range(0..4_u8), random.random_range(0..5_u32));
+            let (zone, member) = (random.random_range(0..4_u8), random.random_range(0..5_u16));
             let name = [1, b'a' + zone, 0];
             match random.random_range(0..10) {
                 0 => {
                     let is_up = random.random_bool(0.7);
-                    all.set_up(MemberId(member), is_up, now);
+                    all.set_up(BackendIndex(member), is_up, now);
                     model.members.insert(member, is_up);
                 }
                 1 if random.random_bool(0.3) => {
-                    all.forget(MemberId(member), now);
+                    all.forget(BackendIndex(member), now);
                     model.members.remove(&member);
                     model.said.retain(|(_, of), _| *of != member);
                     heard.retain(|(_, of), _| *of != member);
-                    asks.remove(&MemberId(member));
+                    asks.remove(&BackendIndex(member));
                 }
                 _ => {
                     let wild = random.random_bool(0.02);
@@ -232,7 +239,7 @@ fn over_many_seeds_it_says_what_a_model_says() {
                         base.wrapping_add(random.random_range(0..8))
                     };
                     let source = if random.random_bool(0.7) { SerialSource::Reply } else { SerialSource::Probe };
-                    all.hear(&name, MemberId(member), serial, source, now);
+                    all.hear(&name, BackendIndex(member), serial, source, now);
                     if !model.members.contains_key(&member) {
                         // No member has reported it.
                         continue;
@@ -256,12 +263,12 @@ fn over_many_seeds_it_says_what_a_model_says() {
                         assert_eq!(model.members.get(&member.0), Some(&true), "seed {seed}: the newest is up");
                         assert!(!all.is_older(&name, member), "seed {seed}: the newest is not older");
                         for ((_, other), said) in model.said.iter().filter(|((of, _), _)| *of == zone) {
-                            let is_older = all.is_older(&name, MemberId(*other));
+                            let is_older = all.is_older(&name, BackendIndex(*other));
                             assert_eq!(is_older, is_newer(serial, *said), "seed {seed}: {said} beside {serial}");
                         }
                     }
                     None => {
-                        assert!((0..5).all(|member| !all.is_older(&name, MemberId(member))), "seed {seed}");
+                        assert!((0..5).all(|member| !all.is_older(&name, BackendIndex(member))), "seed {seed}");
                         // Without wild serials one member is newest as soon as any is up.
                         let up = model.up(zone);
                         let are_near = up.iter().all(|serial| serial.wrapping_sub(base) < 8);
@@ -271,7 +278,7 @@ fn over_many_seeds_it_says_what_a_model_says() {
             }
             let behind = all.behind(MAX_LAG, now);
             let up: Vec<_> =
-                model.members.iter().filter(|(_, is_up)| **is_up).map(|(member, _)| MemberId(*member)).collect();
+                model.members.iter().filter(|(_, is_up)| **is_up).map(|(member, _)| BackendIndex(*member)).collect();
             assert!(behind.iter().all(|member| up.contains(member)), "seed {seed}: {behind:?} of {up:?}");
             assert!(behind.is_empty() || behind.len() < up.len(), "seed {seed}: all are behind");
             for (member, zone) in all.ask(now) {
@@ -300,15 +307,15 @@ fn a_verdict_holds_until_somebody_else_is_older() {
     let now = Instant::now();
     let mut all = heard(&[5, 5, 5], now);
     let before = all.verdicts();
-    all.hear(ZONE, MemberId(0), 5, SerialSource::Reply, now);
+    all.hear(ZONE, BackendIndex(0), 5, SerialSource::Reply, now);
     assert_eq!(all.verdicts(), before);
-    all.hear(ZONE, MemberId(0), 6, SerialSource::Reply, now);
+    all.hear(ZONE, BackendIndex(0), 6, SerialSource::Reply, now);
     assert_eq!(all.verdicts(), before + 2);
     // Members 1 and 2 were older before; and a repeated report does not make the third older.
-    all.hear(ZONE, MemberId(0), 7, SerialSource::Reply, now);
-    all.hear(ZONE, MemberId(1), 7, SerialSource::Reply, now);
+    all.hear(ZONE, BackendIndex(0), 7, SerialSource::Reply, now);
+    all.hear(ZONE, BackendIndex(1), 7, SerialSource::Reply, now);
     assert_eq!(all.verdicts(), before + 2);
-    all.hear(ZONE, MemberId(1), 5, SerialSource::Reply, now);
+    all.hear(ZONE, BackendIndex(1), 5, SerialSource::Reply, now);
     assert_eq!(all.verdicts(), before + 3);
 }
 

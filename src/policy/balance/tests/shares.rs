@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::super::*;
-use super::{ALL, pool};
+use super::{ALL, balancer, pool};
 use crate::policy::affinity::Affinity;
 use crate::policy::backend_load::{AttemptEnd, SLOW_START};
 use crate::policy::timers::Timers;
@@ -65,7 +65,7 @@ fn an_idle_pool_is_shared_by_weight() {
 }
 
 fn homes(weights: &[u16], identities: &[u64], names: u64) -> Vec<u64> {
-    let turns = Balancer::new(weights, identities, |_| true);
+    let turns = balancer(weights, identities, |_| true);
     let now = Instant::now();
     let home = |name| {
         let input = BalanceInput { name, ..BalanceInput::new(now) };
