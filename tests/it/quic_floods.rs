@@ -219,7 +219,9 @@ fn a_full_table_shrinks_the_idle_time_of_open_connections() {
 #[test]
 fn many_connections_are_bounded_and_freed() {
     let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
-    let keys = "[forwarder.connections]\nper_client = 0\nmax = 20";
+    // Few, because a full table closes connections that have been idle for half a second, and many handshakes
+    // may take longer.
+    let keys = "[forwarder.connections]\nper_client = 0\nmax = 3";
     let server = start(&forwarder(&backend, keys).workers(2), &authorities);
     let config = quic_config(&authorities, &["doq"]);
     let mut clients = Vec::new();
@@ -228,7 +230,7 @@ fn many_connections_are_bounded_and_freed() {
         let _ = client.shake_hands();
         clients.push(client);
     }
-    assert!(sum(&server, "hedgerow_connections", &[]) <= 20);
+    assert!(sum(&server, "hedgerow_connections", &[]) <= 3);
     assert!(sum(&server, "hedgerow_connections_total", &[("result", "refused")]) >= 1);
     assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), [ADDRESS]);
     drop(clients);
