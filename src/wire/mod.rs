@@ -60,7 +60,7 @@ pub use header::{Flag, HEADER_LEN, Header, ask_authentic, rewrite_header, set_id
 pub use hop::{
     Asks, QUERY_BLOCK, RESPONSE_BLOCK, add_opt, append_hop_options, ask_keepalive, pad_query, stated_keepalive,
 };
-pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
+pub use name::{Name, NameError, eq_ignore_case, fold, labels, suffixes};
 pub use query::{
     OwnEdns, Query, QueryRejection, QuestionFlags, QuestionKey, add_cookie, read_query, write_own_query,
     write_plain_query, write_query, write_recursive_query, write_without_opt,

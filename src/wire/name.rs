@@ -154,7 +154,8 @@ pub fn suffixes(wire_name: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-pub(super) fn labels(wire_name: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The labels of a name in wire form from left to right, without the root.
+pub fn labels(wire_name: &[u8]) -> impl Iterator<Item = &[u8]> {
     suffixes(wire_name).map_while(|rest| {
         let (&len, rest) = rest.split_first()?;
         (len > 0).then(|| rest.get(..usize::from(len))).flatten()

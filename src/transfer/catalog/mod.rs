@@ -16,7 +16,7 @@ pub use self::consumer::{
     CatalogAcceptError, CatalogChanges, CatalogCondition, CatalogRules, Consumer, MemberZone, Note, ReservedNames,
 };
 pub use self::producer::{ListedZone, MAX_CATALOG_NAME, label_of, produce};
-use crate::wire::{Name, RecordType, eq_ignore_case, suffixes};
+use crate::wire::{Name, RecordType, eq_ignore_case, labels, suffixes};
 use crate::zone::Record;
 
 /// The content of a version of a catalog zone.
@@ -77,32 +77,28 @@ impl Catalog {
         let mut groups: HashMap<Box<[u8]>, Vec<String>> = HashMap::new();
         let mut owners: HashMap<Box<[u8]>, Name> = HashMap::new();
         for Record { owner, rtype, rdata, .. } in records {
-            let Some(labels) = Labels::of(owner, apex.as_wire()) else { continue };
-            match (labels.as_slice(), rtype) {
-                ([name], RecordType::TXT) if is(name, b"version") => {
+            let Some(labels) = labels_below(owner, apex.as_wire()) else { continue };
+            match (&labels[..], rtype) {
+                ([name], RecordType::TXT) if eq_ignore_case(name, b"version") => {
                     let earlier = version.replace(rdata);
                     if earlier.is_some_and(|earlier| earlier != rdata) {
                         return Err(CatalogFault::SeveralVersions);
                     }
                 }
-                ([label, below], RecordType::PTR) if is(below, b"zones") => {
-                    let Ok(zone) = Name::from_wire(rdata) else { continue };
-                    let zone = zone.folded();
-                    let other = zones.insert(folded(label), zone.clone());
-                    if other.is_some_and(|other| other != zone) {
-                        return Err(CatalogFault::SeveralZones { label: text(label) });
-                    }
+                ([label, below], RecordType::PTR) if eq_ignore_case(below, b"zones") => {
+                    note_name(&mut zones, label, rdata)
+                        .ok_or_else(|| CatalogFault::SeveralZones { label: text(label) })?;
                 }
-                ([name, label, below], RecordType::TXT) if is(below, b"zones") && is(name, b"group") => {
+                ([name, label, below], RecordType::TXT)
+                    if eq_ignore_case(below, b"zones") && eq_ignore_case(name, b"group") =>
+                {
                     groups.entry(folded(label)).or_default().push(text(&joined(rdata)));
                 }
-                ([name, label, below], RecordType::PTR) if is(below, b"zones") && is(name, b"coo") => {
-                    let Ok(owner) = Name::from_wire(rdata) else { continue };
-                    let owner = owner.folded();
-                    let other = owners.insert(folded(label), owner.clone());
-                    if other.is_some_and(|other| other != owner) {
-                        return Err(CatalogFault::SeveralOwners { label: text(label) });
-                    }
+                ([name, label, below], RecordType::PTR)
+                    if eq_ignore_case(below, b"zones") && eq_ignore_case(name, b"coo") =>
+                {
+                    note_name(&mut owners, label, rdata)
+                        .ok_or_else(|| CatalogFault::SeveralOwners { label: text(label) })?;
                 }
                 _ => {}
             }
@@ -125,33 +121,17 @@ impl Catalog {
     }
 }
 
-struct Labels<'a> {
-    labels: [&'a [u8]; 3],
-    count: usize,
+/// Returns the labels of an owner below the apex; `None` if the owner is not at or below it.
+fn labels_below<'a>(owner: &'a [u8], apex: &[u8]) -> Option<Vec<&'a [u8]>> {
+    let depth = suffixes(owner).position(|rest| eq_ignore_case(rest, apex))?;
+    Some(labels(owner).take(depth).collect())
 }
 
-impl<'a> Labels<'a> {
-    /// `None` if the owner is not below the apex, or deeper than any name of a catalog.
-    fn of(owner: &'a [u8], apex: &[u8]) -> Option<Self> {
-        let (mut labels, mut count) = ([&[][..]; 3], 0);
-        for rest in suffixes(owner) {
-            if rest.len() == apex.len() {
-                return eq_ignore_case(rest, apex).then_some(Self { labels, count });
-            }
-            let len = usize::from(*rest.first()?);
-            *labels.get_mut(count)? = rest.get(1..=len)?;
-            count += 1;
-        }
-        None
-    }
-
-    fn as_slice(&self) -> &[&'a [u8]] {
-        &self.labels[..self.count]
-    }
-}
-
-fn is(label: &[u8], word: &[u8]) -> bool {
-    eq_ignore_case(label, word)
+/// Notes the name in RDATA under a label; `None` if the label has another one.
+fn note_name(names: &mut HashMap<Box<[u8]>, Name>, label: &[u8], rdata: &[u8]) -> Option<()> {
+    let Ok(name) = Name::from_wire(rdata).map(|name| name.folded()) else { return Some(()) };
+    let earlier = names.insert(folded(label), name.clone());
+    earlier.is_none_or(|earlier| earlier == name).then_some(())
 }
 
 fn folded(label: &[u8]) -> Box<[u8]> {
