@@ -3,8 +3,9 @@
 use std::io::{IsTerminal, stderr};
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::nearest;
 
@@ -60,17 +61,28 @@ pub(super) fn init(args: &Args) -> Result<(), String> {
     if args.log.split(',').map(str::trim).any(|part| is_bare_word(part) && !is_known(part)) {
         return Err(bad(&args.log));
     }
-    let filter = EnvFilter::try_new(&args.log).map_err(|_| bad(&args.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let filter = parse_filter(&args.log).ok_or_else(|| bad(&args.log))?;
+    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(stderr);
     match args.log_format {
-        ProcessLogFormat::Text => builder.with_ansi(stderr().is_terminal()).init(),
-        ProcessLogFormat::Json => builder.json().init(),
+        ProcessLogFormat::Text => builder.with_ansi(stderr().is_terminal()).finish().with(filter).init(),
+        ProcessLogFormat::Json => builder.json().finish().with(filter).init(),
     }
     Ok(())
 }
 
+/// Parses a level and levels by target, which apply to all targets with that prefix.
+fn parse_filter(text: &str) -> Option<Targets> {
+    let parts: Vec<_> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() {
+        return Some(Targets::new().with_default(LevelFilter::ERROR));
+    }
+    parts.join(",").parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
 
     #[test]
@@ -94,5 +106,18 @@ mod tests {
             "--log or HEDGEROW_LOG: bad filter \"hedgerow=wat\", expected off, error, warn, info, debug, trace, or \
              levels by target such as warn,hedgerow::health=info"
         );
+    }
+
+    #[test]
+    fn levels_apply_by_target() {
+        let is_on =
+            |filter: &str, target: &str, level| parse_filter(filter).expect(filter).would_enable(target, &level);
+        assert!(is_on("warn,hedgerow::health=info", "hedgerow::health::stream", Level::INFO));
+        assert!(!is_on("warn,hedgerow::health=info", "hedgerow::server", Level::INFO));
+        assert!(is_on("debug, ", "hedgerow::server", Level::DEBUG));
+        assert!(is_on("hedgerow", "hedgerow::server", Level::TRACE));
+        assert!(!is_on("hedgerow=debug", "rustls", Level::ERROR));
+        assert!(is_on("", "rustls", Level::ERROR) && !is_on("", "rustls", Level::WARN));
+        assert!(is_on("3", "rustls", Level::INFO) && !is_on("off", "rustls", Level::ERROR));
     }
 }

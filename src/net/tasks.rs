@@ -4,6 +4,8 @@
 //! every task runs in a set here with its [`TaskKind`], and the owner of the thread waits for a [`LostTask`]
 //! one. [`Tasks`] may end when their work is done, [`Endless`] may not. `tests/tidy.rs` checks that no task
 //! starts elsewhere, unless its set is polled as well.
+//!
+//! Each task is boxed first: a copy of the runtime's code per type of task would add 0.5 MB to the program.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -12,6 +14,7 @@ use std::fmt;
 use std::future::{pending, poll_fn};
 use std::io;
 use std::panic::resume_unwind;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -142,7 +145,8 @@ impl Tasks {
     }
 
     fn spawn(&self, kind: TaskKind, work: impl Future<Output = ()> + 'static) -> AbortHandle {
-        let handle = self.0.running.borrow_mut().spawn_local(begun(kind, work));
+        let work: Pin<Box<dyn Future<Output = ()>>> = Box::pin(begun(kind, work));
+        let handle = self.0.running.borrow_mut().spawn_local(work);
         self.0.kinds.borrow_mut().insert(handle.id(), kind);
         self.0.added.notify_one();
         handle
@@ -179,7 +183,8 @@ impl Endless {
 
     /// Starts one more task. Must be called within a `LocalSet`.
     pub fn start(&mut self, work: impl Future<Output = io::Result<()>> + 'static) {
-        self.running.spawn_local(begun(self.kind, work));
+        let work: Pin<Box<dyn Future<Output = io::Result<()>>>> = Box::pin(begun(self.kind, work));
+        self.running.spawn_local(work);
     }
 
     /// Polls for a lost task. Pending for ever if the set is empty.
