@@ -1,6 +1,7 @@
 //! The `[xdp]` part of `hedgerow check`: the abilities of each interface, its listeners, missing rights, and
 //! settings that would work. It queries the kernel and attaches nothing; pure functions judge the result.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Findings;
@@ -17,20 +18,21 @@ pub(super) fn look(config: &Config) -> Findings {
     let mut findings = Findings { lines: vec![EXPERIMENTAL.to_owned()], ..Findings::default() };
     let mut sockets = 0;
     for (place, wanted) in xdp.interfaces.iter().enumerate() {
-        let key = format!("xdp.interfaces[{place}]");
-        match find(config, &wanted.name) {
-            Ok(InterfaceSearch::Interface(found)) => {
+        let (key, name) = (format!("xdp.interfaces[{place}]"), &wanted.name);
+        match find(config, name) {
+            Ok(Some(found)) => {
                 sockets += served(wanted, &found.facts).len();
-                let verdict = judge(wanted, &found, config.process.workers.map(usize::from));
-                findings.lines.extend(verdict.lines.into_iter().map(|line| format!("xdp: {line}")));
-                findings.warnings.extend(verdict.odd.into_iter().map(|odd| format!("{key}: {odd}")));
-                findings.forbid(xdp, verdict.impossible.into_iter().map(|why| format!("{key}: {why}")));
+                let Findings { lines, warnings, problems } =
+                    judge(wanted, &found, config.process.workers.map(usize::from));
+                findings.lines.extend(lines.into_iter().map(|line| format!("xdp: {line}")));
+                findings.warnings.extend(warnings.into_iter().map(|warning| format!("{key}: {warning}")));
+                findings.forbid(xdp, problems.into_iter().map(|problem| format!("{key}: {problem}")));
             }
-            Ok(InterfaceSearch::Others(names)) => {
-                findings.forbid(xdp, [format!("{key}: {}", absent(&wanted.name, &names))])
+            Ok(None) => {
+                let names = netlink::interface_names().unwrap_or_default();
+                findings.forbid(xdp, [format!("{key}: {}", absent(name, &names))]);
             }
             Err(error) => {
-                let name = &wanted.name;
                 findings.warnings.push(format!("{key}: the kernel does not describe interface {name}: {error}"));
             }
         }
@@ -58,11 +60,6 @@ impl Findings {
     }
 }
 
-enum InterfaceSearch {
-    Interface(InterfaceAbilities),
-    Others(Vec<String>),
-}
-
 #[derive(Debug)]
 struct InterfaceAbilities {
     facts: InterfaceFacts,
@@ -72,10 +69,8 @@ struct InterfaceAbilities {
     backends: usize,
 }
 
-fn find(config: &Config, name: &str) -> std::io::Result<InterfaceSearch> {
-    let Some(facts) = netlink::interface(name)? else {
-        return Ok(InterfaceSearch::Others(netlink::interface_names()?));
-    };
+fn find(config: &Config, name: &str) -> io::Result<Option<InterfaceAbilities>> {
+    let Some(facts) = netlink::interface(name)? else { return Ok(None) };
     let authorities = config.authorities.iter().flat_map(|authority| &authority.listen);
     let all = config.forwarder.iter().flat_map(|forwarder| &forwarder.listen).chain(authorities);
     let plain = all.filter(|listener| listener.address.scheme == Scheme::Plain).map(|listener| listener.socket());
@@ -85,7 +80,7 @@ fn find(config: &Config, name: &str) -> std::io::Result<InterfaceSearch> {
     let hops = asked.map(|backend| netlink::next_hop(backend.address.ip()));
     let backends = hops.filter(|hop| matches!(hop, Ok(Some(hop)) if hop.interface == facts.index)).count();
     let features = netlink::driver_features(facts.index);
-    Ok(InterfaceSearch::Interface(InterfaceAbilities { facts, features, listeners, backends }))
+    Ok(Some(InterfaceAbilities { facts, features, listeners, backends }))
 }
 
 /// Returns true if the listener receives datagrams sent to one of these addresses.
@@ -94,54 +89,46 @@ fn is_on(listener: SocketAddr, addresses: &[IpAddr]) -> bool {
     addresses.iter().any(|ip| *ip == listener.ip() || is_all(ip))
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-struct InterfaceVerdict {
-    lines: Vec<String>,
-    odd: Vec<String>,
-    impossible: Vec<String>,
-}
-
-fn judge(wanted: &XdpInterface, found: &InterfaceAbilities, workers: Option<usize>) -> InterfaceVerdict {
+fn judge(wanted: &XdpInterface, found: &InterfaceAbilities, workers: Option<usize>) -> Findings {
     let InterfaceAbilities { facts, features, listeners, backends } = found;
     let name = &wanted.name;
-    let mut verdict = InterfaceVerdict { lines: vec![summary(name, found)], ..InterfaceVerdict::default() };
-    let InterfaceVerdict { lines, odd, impossible } = &mut verdict;
+    let mut findings = Findings { lines: vec![summary(name, found)], ..Findings::default() };
+    let Findings { lines, warnings, problems } = &mut findings;
     if !facts.is_ethernet {
-        impossible
+        problems
             .push(format!("{name} is not an Ethernet interface, expected one that other hosts use to reach this host"));
-        return verdict;
+        return findings;
     }
     if !facts.is_up {
-        odd.push(format!("{name} is down, or has no carrier"));
+        warnings.push(format!("{name} is down, or has no carrier"));
     }
     if listeners.is_empty() && *backends == 0 {
-        odd.push(format!(
+        warnings.push(format!(
             "nothing here uses {name}: no listener by UDP has an address of it, and no backend is reached by it"
         ));
     }
     if let Some(program) = facts.program {
-        odd.push(format!(
+        warnings.push(format!(
             "XDP program {program} is attached to {name} already, by a running hedgerow or by another program"
         ));
     }
     if let Some(queue) = wanted.queues.iter().flatten().find(|queue| **queue >= facts.queues) {
         let last = facts.queues.saturating_sub(1);
-        impossible.push(format!("there is no queue {queue}, expected 0 to {last} (ethtool -L {name} sets how many)"));
+        problems.push(format!("there is no queue {queue}, expected 0 to {last} (ethtool -L {name} sets how many)"));
     }
     if wanted.mode == XdpMode::Native && !features.is_none_or(|features| features.native) {
-        impossible.push(format!("the driver of {name} has no native XDP, write mode = \"generic\" or \"auto\""));
+        problems.push(format!("the driver of {name} has no native XDP, write mode = \"generic\" or \"auto\""));
     }
     if wanted.zero_copy == ZeroCopy::On && !features.is_none_or(|features| features.zero_copy) {
-        impossible
-            .push(format!("the driver of {name} cannot do without copies, write zero_copy = \"off\" or \"auto\""));
+        problems.push(format!("the driver of {name} cannot do without copies, write zero_copy = \"off\" or \"auto\""));
     }
     let queues = served(wanted, facts).len();
     if let Some(workers) = workers.filter(|workers| *workers > queues && queues > 0) {
         let have = if queues == 1 { "has" } else { "have" };
-        odd.push(format!("of {} only {queues} {have} a queue here", count(workers, "worker")));
+        warnings.push(format!("of {} only {queues} {have} a queue here", count(workers, "worker")));
     }
     lines.push(right(name, facts, *features));
-    verdict
+    findings
 }
 
 fn summary(name: &str, InterfaceAbilities { facts, features, listeners, backends }: &InterfaceAbilities) -> String {
@@ -283,7 +270,7 @@ mod tests {
         let check = |wanted: &XdpInterface, found: &InterfaceAbilities, workers, odd: &[&str], impossible: &[&str]| {
             let verdict = judge(wanted, found, workers);
             assert_eq!(
-                (verdict.odd, verdict.impossible),
+                (verdict.warnings, verdict.problems),
                 (to_owned(odd), to_owned(impossible)),
                 "{wanted:?} {found:?}"
             );

@@ -53,83 +53,20 @@ pub const PASSED: usize = 64;
 /// All other frames, and frames on a queue without a socket, go to the kernel and are counted.
 pub fn filter(mac: [u8; 6], workers: u32, maps: Maps) -> Vec<u64> {
     let mut code = Assembler::default();
-    let [ipv4, ipv6, known, redirect, pass, counted] = [(); 6].map(|()| code.label());
-    code.copy(CONTEXT, R1);
-    code.load(Word, FRAME, (R1, CTX_DATA));
-    code.load(Word, END, (R1, CTX_DATA_END));
-    check_length(&mut code, ETHERNET + IPV4 + UDP, pass);
-    // The socket would drop a longer frame.
-    code.copy(R1, FRAME);
-    code.compute(Arithmetic::Add, R1, MAX_FRAME as i32);
-    code.jump_if(JumpCondition::Above, END, R1, pass);
-
-    let [m0, m1, m2, m3, m4, m5] = mac;
-    code.load(Word, R1, (FRAME, 0));
-    code.jump_if(JumpCondition::NotEqualWord, R1, i32::from_ne_bytes([m0, m1, m2, m3]), pass);
-    code.load(Half, R1, (FRAME, 4));
-    code.jump_if(JumpCondition::NotEqual, R1, i32::from(u16::from_ne_bytes([m4, m5])), pass);
+    let [ipv6, known, redirect, pass, counted] = [(); 5].map(|()| code.label());
+    check_ethernet(&mut code, mac, pass);
     code.load(Half, R1, (FRAME, 12));
-    code.jump_if(JumpCondition::Equal, R1, in_memory(ETHER_TYPE_IPV4), ipv4);
     code.jump_if(JumpCondition::Equal, R1, in_memory(ETHER_TYPE_IPV6), ipv6);
-    code.jump(pass);
-
-    code.place(ipv4);
-    // Version 4, no options.
-    code.load(Octet, R1, (FRAME, ETHERNET));
-    code.jump_if(JumpCondition::NotEqual, R1, 0x45, pass);
-    // Not fragmented.
-    code.load(Half, R1, (FRAME, ETHERNET + 6));
-    code.compute(Arithmetic::And, R1, in_memory(0x3FFF));
-    code.jump_if(JumpCondition::NotEqual, R1, 0, pass);
-    code.load(Octet, R1, (FRAME, ETHERNET + 9));
-    code.jump_if(JumpCondition::NotEqual, R1, PROTOCOL_UDP, pass);
-    for (from, to) in [(ETHERNET + 12, REMOTE), (ETHERNET + 16, LOCAL)] {
-        code.store(Long, (R10, to), 0);
-        code.store(Word, (R10, to + 8), i32::from_ne_bytes([0, 0, 0xFF, 0xFF]));
-        copy(&mut code, Word, from, to + 12);
-    }
-    copy(&mut code, Half, ETHERNET + IPV4, REMOTE_PORT);
-    copy(&mut code, Half, ETHERNET + IPV4 + 2, LOCAL_PORT);
-    code.copy(FIRST_PORT, 0);
+    code.jump_if(JumpCondition::NotEqual, R1, in_memory(ETHER_TYPE_IPV4), pass);
+    read_ipv4(&mut code, pass);
     code.jump(known);
-
     code.place(ipv6);
-    check_length(&mut code, ETHERNET + IPV6 + UDP, pass);
-    code.load(Octet, R1, (FRAME, ETHERNET));
-    code.compute(Arithmetic::And, R1, 0xF0);
-    code.jump_if(JumpCondition::NotEqual, R1, 0x60, pass);
-    code.load(Octet, R1, (FRAME, ETHERNET + 6));
-    code.jump_if(JumpCondition::NotEqual, R1, PROTOCOL_UDP, pass);
-    for (from, to) in [(ETHERNET + 8, REMOTE), (ETHERNET + 24, LOCAL)] {
-        copy(&mut code, Long, from, to);
-        copy(&mut code, Long, from + 8, to + 8);
-    }
-    copy(&mut code, Half, ETHERNET + IPV6, REMOTE_PORT);
-    copy(&mut code, Half, ETHERNET + IPV6 + 2, LOCAL_PORT);
-    code.copy(FIRST_PORT, HELD_IPV6 as i32);
-
+    read_ipv6(&mut code, pass);
     code.place(known);
     code.store(Half, (R10, LOCAL_PORT + 2), 0);
     look_up(&mut code, maps.listening, LOCAL);
     code.jump_if(JumpCondition::NotEqual, R0, 0, redirect);
-    code.load(Half, R1, (R10, LOCAL_PORT));
-    code.from_network(R1);
-    code.compute(Arithmetic::Add, R1, FIRST_PORT);
-    code.store(Word, (R10, INDEX), R1);
-    look_up(&mut code, maps.held, INDEX);
-    code.jump_if(JumpCondition::Equal, R0, 0, pass);
-    code.load(Word, R1, (R0, 0));
-    code.load(Word, R2, (CONTEXT, CTX_QUEUE));
-    code.compute(Arithmetic::Modulo, R2, workers as i32);
-    code.compute(Arithmetic::Add, R2, 1);
-    code.jump_if(JumpCondition::NotEqual, R1, R2, pass);
-    for (width, held, here) in
-        [(Half, 4, REMOTE_PORT), (Long, 8, REMOTE), (Long, 16, REMOTE + 8), (Long, 24, LOCAL), (Long, 32, LOCAL + 8)]
-    {
-        code.load(width, R1, (R0, held));
-        code.load(width, R2, (R10, here));
-        code.jump_if(JumpCondition::NotEqual, R1, R2, pass);
-    }
+    check_holder(&mut code, workers, maps.held, pass);
 
     code.place(redirect);
     code.load(Word, R2, (CONTEXT, CTX_QUEUE));
@@ -154,6 +91,68 @@ pub fn filter(mac: [u8; 6], workers: u32, maps: Maps) -> Vec<u64> {
     code.finish()
 }
 
+/// Checks the length of the frame and its Ethernet address.
+fn check_ethernet(code: &mut Assembler, [m0, m1, m2, m3, m4, m5]: [u8; 6], pass: JumpLabel) {
+    code.copy(CONTEXT, R1);
+    code.load(Word, FRAME, (R1, CTX_DATA));
+    code.load(Word, END, (R1, CTX_DATA_END));
+    check_length(code, ETHERNET + IPV4 + UDP, pass);
+    // The socket would drop a longer frame.
+    code.copy(R1, FRAME);
+    code.compute(Arithmetic::Add, R1, MAX_FRAME as i32);
+    code.jump_if(JumpCondition::Above, END, R1, pass);
+    let (first, last) = (i32::from_ne_bytes([m0, m1, m2, m3]), i32::from(u16::from_ne_bytes([m4, m5])));
+    check_fields(code, &[(Word, 0, ALL, first), (Half, 4, ALL, last)], pass);
+}
+
+/// Copies addresses and ports of an IPv4 frame to the stack.
+fn read_ipv4(code: &mut Assembler, pass: JumpLabel) {
+    let not_fragmented = (Half, ETHERNET + 6, in_memory(0x3FFF), 0);
+    // Version 4, no options.
+    let version = (Octet, ETHERNET, ALL, 0x45);
+    check_fields(code, &[version, not_fragmented, (Octet, ETHERNET + 9, ALL, PROTOCOL_UDP)], pass);
+    for to in [REMOTE, LOCAL] {
+        code.store(Long, (R10, to), 0);
+        code.store(Word, (R10, to + 8), i32::from_ne_bytes([0, 0, 0xFF, 0xFF]));
+    }
+    copy_fields(code, &[(Word, ETHERNET + 12, REMOTE + 12), (Word, ETHERNET + 16, LOCAL + 12)]);
+    copy_fields(code, &[(Half, ETHERNET + IPV4, REMOTE_PORT), (Half, ETHERNET + IPV4 + 2, LOCAL_PORT)]);
+    code.copy(FIRST_PORT, 0);
+}
+
+/// Copies addresses and ports of an IPv6 frame to the stack.
+fn read_ipv6(code: &mut Assembler, pass: JumpLabel) {
+    check_length(code, ETHERNET + IPV6 + UDP, pass);
+    check_fields(code, &[(Octet, ETHERNET, 0xF0, 0x60), (Octet, ETHERNET + 6, ALL, PROTOCOL_UDP)], pass);
+    for (from, to) in [(ETHERNET + 8, REMOTE), (ETHERNET + 24, LOCAL)] {
+        copy_fields(code, &[(Long, from, to), (Long, from + 8, to + 8)]);
+    }
+    copy_fields(code, &[(Half, ETHERNET + IPV6, REMOTE_PORT), (Half, ETHERNET + IPV6 + 2, LOCAL_PORT)]);
+    code.copy(FIRST_PORT, HELD_IPV6 as i32);
+}
+
+/// Checks that a worker of this queue holds the local port for the sender.
+fn check_holder(code: &mut Assembler, workers: u32, held: i32, pass: JumpLabel) {
+    code.load(Half, R1, (R10, LOCAL_PORT));
+    code.from_network(R1);
+    code.compute(Arithmetic::Add, R1, FIRST_PORT);
+    code.store(Word, (R10, INDEX), R1);
+    look_up(code, held, INDEX);
+    code.jump_if(JumpCondition::Equal, R0, 0, pass);
+    code.load(Word, R1, (R0, 0));
+    code.load(Word, R2, (CONTEXT, CTX_QUEUE));
+    code.compute(Arithmetic::Modulo, R2, workers as i32);
+    code.compute(Arithmetic::Add, R2, 1);
+    code.jump_if(JumpCondition::NotEqual, R1, R2, pass);
+    for (width, held, here) in
+        [(Half, 4, REMOTE_PORT), (Long, 8, REMOTE), (Long, 16, REMOTE + 8), (Long, 24, LOCAL), (Long, 32, LOCAL + 8)]
+    {
+        code.load(width, R1, (R0, held));
+        code.load(width, R2, (R10, here));
+        code.jump_if(JumpCondition::NotEqual, R1, R2, pass);
+    }
+}
+
 /// The verifier requires this check before a read.
 fn check_length(code: &mut Assembler, octets: i16, label: JumpLabel) {
     code.copy(R1, FRAME);
@@ -161,9 +160,23 @@ fn check_length(code: &mut Assembler, octets: i16, label: JumpLabel) {
     code.jump_if(JumpCondition::Above, R1, END, label);
 }
 
-fn copy(code: &mut Assembler, width: Width, from: i16, to: i16) {
-    code.load(width, R1, (FRAME, from));
-    code.store(width, (R10, to), R1);
+/// Checks fields of the frame: the width, the offset, a mask, and the required value.
+fn check_fields(code: &mut Assembler, fields: &[(Width, i16, i32, i32)], pass: JumpLabel) {
+    for &(width, offset, mask, wanted) in fields {
+        code.load(width, R1, (FRAME, offset));
+        if mask != ALL {
+            code.compute(Arithmetic::And, R1, mask);
+        }
+        code.jump_if(JumpCondition::NotEqualWord, R1, wanted, pass);
+    }
+}
+
+/// Copies fields of the frame to the stack: the width, and the offsets of both.
+fn copy_fields(code: &mut Assembler, fields: &[(Width, i16, i16)]) {
+    for &(width, from, to) in fields {
+        code.load(width, R1, (FRAME, from));
+        code.store(width, (R10, to), R1);
+    }
 }
 
 fn look_up(code: &mut Assembler, map: i32, key: i16) {
@@ -177,6 +190,9 @@ fn look_up(code: &mut Assembler, map: i32, key: i16) {
 pub fn in_memory(number: u16) -> i32 {
     i32::from(number.to_be())
 }
+
+/// A mask of all bits.
+const ALL: i32 = -1;
 
 /// Registers that helper calls preserve.
 const CONTEXT: Register = R6;
