@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
 use super::QTYPE_QCLASS;
 use super::entry::Replies;
 use super::slots::RaceRef;
@@ -156,7 +158,7 @@ impl<'a> RaceReport<'a> {
             outcome: self.slow_outcome(),
             winner: self.winner().map(str::to_owned),
             rcode: self.result.rcode.map(|rcode| rcode.to_string()),
-            waiters: (self.clients.waiting as u32).saturating_add(self.clients.given_stale),
+            waiters: self.waiters(),
             obstacles: RaceObstacles {
                 hedges_denied: self.race.hedges_denied().into(),
                 denied: self.denied(),
@@ -167,11 +169,20 @@ impl<'a> RaceReport<'a> {
         }
     }
 
-    fn slow_attempt(&self, attempt: &Attempt) -> SlowAttempt {
+    /// Returns the JSON of a [`ReportedRace`](crate::sight::slow::ReportedRace), which is written without an
+    /// allocation.
+    pub fn as_json(&'a self, at: f64) -> impl Serialize + 'a {
+        ReportedRaceJson(RaceJson { report: self, at })
+    }
+
+    fn waiters(&self) -> u32 {
+        (self.clients.waiting as u32).saturating_add(self.clients.given_stale)
+    }
+
+    fn slow_attempt<S: From<&'a str>>(&self, attempt: &Attempt) -> SlowAttempt<S> {
         let (fate, took_ms, rank) = self.fate(attempt);
         let at_ms = millis(attempt.asked_at.saturating_duration_since(self.race.started()));
-        let backend = self.label(attempt.backend).to_owned();
-        SlowAttempt { backend, kind: attempt.kind, at_ms, took_ms, fate, rank }
+        SlowAttempt { backend: self.label(attempt.backend).into(), kind: attempt.kind, at_ms, took_ms, fate, rank }
     }
 
     fn fate(&self, attempt: &Attempt) -> (Fate, Option<f64>, Option<Rank>) {
@@ -205,13 +216,13 @@ impl<'a> RaceReport<'a> {
     }
 
     /// Returns the first denied hedge: its backend, its time, and the time until the next attempt.
-    fn denied(&self) -> Option<DeniedHedge> {
+    fn denied<S: From<&'a str>>(&self) -> Option<DeniedHedge<S>> {
         let at = self.denied_at?;
         let next = self.race.attempts().find(|attempt| attempt.asked_at >= at);
         let until = next.map_or(self.now, |next| next.asked_at);
         let to = next.map(|next| next.backend).or_else(|| self.race.next_hedge());
         Some(DeniedHedge {
-            to: to.map(|to| self.label(to).to_owned()),
+            to: to.map(|to| self.label(to).into()),
             at_ms: millis(at.saturating_duration_since(self.race.started())),
             for_ms: millis(until.saturating_duration_since(at)),
         })
@@ -269,16 +280,70 @@ impl LateReport<'_> {
         self.now.saturating_duration_since(self.sent)
     }
 
-    /// Returns the reply to an attempt of this Unix time as a value that lasts.
-    pub fn late_reply(&self, asked_at: f64) -> LateReply {
+    /// Returns the reply to an attempt of this Unix time as a value, with borrowed names or own ones.
+    pub fn late_reply<'s, S: From<&'s str>>(&'s self, asked_at: f64) -> LateReply<S> {
         LateReply {
             hash: self.hash,
-            pool: self.pool.config.name.clone(),
-            backend: self.pool.backend(self.backend).name.clone(),
+            pool: self.pool.config.name.as_str().into(),
+            backend: self.pool.backend(self.backend).name.as_str().into(),
             asked_at,
             took_ms: millis(self.took()),
             rank: self.rank,
         }
+    }
+}
+
+struct RaceJson<'a> {
+    report: &'a RaceReport<'a>,
+    at: f64,
+}
+
+struct ReportedRaceJson<'a>(RaceJson<'a>);
+
+impl Serialize for ReportedRaceJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("ReportedRace", 2)?;
+        fields.serialize_field("hash", &self.0.report.hash)?;
+        fields.serialize_field("race", &self.0)?;
+        fields.end()
+    }
+}
+
+/// Writes the fields of a [`SlowRace`], except the sentence that explains it.
+impl Serialize for RaceJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { report, at } = self;
+        let mut race = serializer.serialize_struct("SlowRace", 13)?;
+        race.serialize_field("at", at)?;
+        race.serialize_field("pool", &report.pool.config.name)?;
+        race.serialize_field("name", &DisplayJson(report.qname()))?;
+        race.serialize_field("type", &DisplayJson(report.qtype()))?;
+        race.serialize_field("took_ms", &millis(report.took()))?;
+        race.serialize_field("outcome", &report.slow_outcome())?;
+        race.serialize_field("winner", &report.winner())?;
+        race.serialize_field("rcode", &report.result.rcode.map(DisplayJson))?;
+        race.serialize_field("waiters", &report.waiters())?;
+        race.serialize_field("hedges_denied", &report.race.hedges_denied())?;
+        race.serialize_field("denied", &report.denied::<&str>())?;
+        race.serialize_field("all_down", &report.race.all_down())?;
+        race.serialize_field("attempts", &AttemptsJson(report))?;
+        race.end()
+    }
+}
+
+struct AttemptsJson<'a>(&'a RaceReport<'a>);
+
+impl Serialize for AttemptsJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.race.attempts().map(|attempt| self.0.slow_attempt::<&str>(&attempt)))
+    }
+}
+
+struct DisplayJson<T>(T);
+
+impl<T: fmt::Display> Serialize for DisplayJson<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
     }
 }
 

@@ -22,7 +22,6 @@ use crate::net::sys::clock;
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::sockets::{BackendSockets, StreamWay, TlsSource, UnsentMessage};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
-use crate::sight::slow::ReportedRace;
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
 use crate::taps::{AttemptMessage, WorkerTaps};
 use crate::wire::{self, Cookie, Reply, ShownCookie};
@@ -233,7 +232,7 @@ impl Io for WorkerIo {
     fn late_reply(&mut self, late: LateReport<'_>) {
         self.explain_late(&late);
         if self.taps.reports_slow_races() {
-            self.taps.late_reply(late.sent, |asked_at| late.late_reply(asked_at));
+            self.taps.late_reply(late.sent, |asked_at| late.late_reply::<&str>(asked_at));
         }
     }
 }
@@ -258,8 +257,7 @@ impl WorkerIo {
             return false;
         }
         report.pool.state.counters[usize::from(self.me.0)].slow_races.increment();
-        let reported = |at| ReportedRace { hash: report.hash, race: report.slow_race(at) };
-        self.taps.slow_race(report.race.started(), report.now, reported)
+        self.taps.slow_race(report.race.started(), report.now, |at| report.as_json(at))
     }
 }
 

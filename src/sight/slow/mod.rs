@@ -87,9 +87,9 @@ labels! {
 
 /// A hedge that the budget did not pay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DeniedHedge {
+pub struct DeniedHedge<S = String> {
     /// The backend that would have got it, if known.
-    pub to: Option<String>,
+    pub to: Option<S>,
     /// The time at which it was due, from the start of the race.
     pub at_ms: f64,
     /// The time that the race then ran without another attempt.
@@ -98,9 +98,9 @@ pub struct DeniedHedge {
 
 /// One attempt of a race.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SlowAttempt {
+pub struct SlowAttempt<S = String> {
     /// The backend.
-    pub backend: String,
+    pub backend: S,
     /// The reason for the attempt.
     pub kind: AttemptKind,
     /// The time of the attempt, from the start of the race.
@@ -148,13 +148,13 @@ pub struct ReportedRace {
 
 /// A reply that arrived after the end of its race.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LateReply {
+pub struct LateReply<S = String> {
     /// The hash of the question.
     pub hash: u64,
     /// The pool.
-    pub pool: String,
+    pub pool: S,
     /// The backend.
-    pub backend: String,
+    pub backend: S,
     /// The time of the attempt, as Unix time in seconds.
     pub asked_at: f64,
     /// The reply time.
