@@ -141,8 +141,11 @@ fn noise_wrong_ids_and_wrong_questions_cost_no_query() {
         for number in 0..5 {
             assert_eq!(client.ask(&query(&format!("q{number}.example"), A)).answers(), [OTHER], "{manner:?}");
         }
-        let broken = lost(&server, "protocol");
-        assert_eq!(broken > 0, manner != Manner::MistakesQuestions, "{manner:?}: {broken}");
+        // The other backend may have answered before the noise comes.
+        match manner {
+            Manner::MistakesQuestions => assert_eq!(lost(&server, "protocol"), 0),
+            _ => until("a connection is lost", || (lost(&server, "protocol") > 0).then_some(())),
+        }
     }
 }
 

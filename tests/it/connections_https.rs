@@ -93,8 +93,9 @@ fn responses_that_are_no_replies_fail_their_query_alone() {
         let good = HttpsBackend::new(&ca, answer(OTHER));
         let server = server(&ca, &[&bad, &good], "balance = 'ordered'\n");
         assert_eq!(ask_in_turn(&server, 5, OTHER), 5, "{manner:?}");
+        // The other backend may have answered all before this one is asked.
+        until("it is asked", || (bad.queries() >= 1).then_some(()));
         assert_eq!(bad.connections(), 1, "{manner:?}: it is no fault of the connection");
-        assert!(bad.queries() >= 1, "{manner:?}");
         assert_eq!(sum(&server, "hedgerow_backend_connections_lost_total", &[]), 0, "{manner:?}");
     }
 }
