@@ -208,22 +208,30 @@ impl AdminConnection {
     }
 
     async fn ask<T: DeserializeOwned>(&self, order: &AdminOrder, patience: Duration) -> Result<T, CommandFailure> {
+        let (status, body) = self.accepted(order, patience).await?;
+        serde_json::from_slice(&body).map_err(|_| self.stranger(status))
+    }
+
+    /// Returns the body of a response with a successful status.
+    async fn accepted(&self, order: &AdminOrder, patience: Duration) -> Result<(StatusCode, Bytes), CommandFailure> {
         let target = &self.target;
         let exchanged = timeout(patience, self.exchange(order)).await;
         let (status, body) = exchanged.map_err(|error| self.unreachable(&error.into()))??;
-        let stranger = |_| {
-            CommandFailure::Server(format!("{target} answers {status}, but not as the admin server of hedgerow does"))
-        };
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(stranger);
+            return Ok((status, body));
         }
-        let ErrorResponse { error } = serde_json::from_slice(&body).map_err(stranger)?;
+        let ErrorResponse { error } = serde_json::from_slice(&body).map_err(|_| self.stranger(status))?;
         let mut message = format!("{target} refused: {error}");
         if let (StatusCode::FORBIDDEN, Some((path, error))) = (status, &self.closed) {
             let path = path.display();
             message.push_str(&format!("; {path} is not for you ({error}): be root or the user of the server"));
         }
         Err(CommandFailure::Server(message))
+    }
+
+    fn stranger(&self, status: StatusCode) -> CommandFailure {
+        let target = &self.target;
+        CommandFailure::Server(format!("{target} answers {status}, but not as the admin server of hedgerow does"))
     }
 
     fn unreachable(&self, error: &io::Error) -> CommandFailure {

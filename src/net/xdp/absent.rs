@@ -10,7 +10,7 @@ use crate::policy::query_slots::{QuerySlot, SocketId};
 
 /// A way past the kernel that no datagram takes.
 #[derive(Default)]
-pub struct Bypass;
+pub struct Bypass {}
 
 impl Bypass {
     /// Returns false: nothing disturbs GRO.
