@@ -109,11 +109,11 @@ pub trait Io {
     fn take_waiting(&mut self, sockets: SocketSetId, taken: &mut Vec<TakenSlot>);
 
     /// Asks by TCP after suspected forgery. Returns true if there is room; the reply then arrives by
-    /// [`on_reply_by_tcp`](super::Engine::on_reply_by_tcp).
+    /// [`on_reply_by_tcp`](super::Tick::on_reply_by_tcp).
     fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery, asked_for: AskedFor<'_, Self::Client>) -> bool;
 
     /// Fetches a whole answer by TCP. Returns true if there is room; the result then arrives by
-    /// [`on_fetched`](super::Engine::on_fetched) or [`on_fetch_failed`](super::Engine::on_fetch_failed).
+    /// [`on_fetched`](super::Tick::on_fetched) or [`on_fetch_failed`](super::Tick::on_fetch_failed).
     fn fetch(&mut self, race: RaceRef, query: FetchQuery, asked_for: AskedFor<'_, Self::Client>, now: Instant) -> bool;
 
     /// Returns the whole cookie of a client that has waited, if cookies are on.
