@@ -4,6 +4,7 @@ FROM rust:1-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock config.toml ./
 COPY benches benches
+COPY crates crates
 COPY src src
 COPY zones zones
 RUN cargo build --locked --release

@@ -9,12 +9,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns::Transport;
 use hedgerow::metrics::{Counters, CountersSummary, DropReason, Snapshot};
 use hedgerow::policy::{Dispatch, PoolRules};
 use hedgerow::sight::Sight;
 use hedgerow::sight::live::{Verdict, VerdictState};
 use hedgerow::sim::{BackendModel, Course, Delay, Happening, NameDistribution, PoolModel, Scenario, When, play};
-use hedgerow::wire::Transport;
 
 /// A fault of two minutes, and the codes that may report it.
 struct Fault {

@@ -11,7 +11,13 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use hedgerow::address::HttpPath;
+use dns::address::HttpPath;
+use dns::{
+    ClientForm, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, Freshness, HEADER_LEN, Header, Name,
+    QueryRejection, QuestionKey, Rcode, RecordType, Transport, TtlBounds, clamp_ttls, first_message, read_query,
+    read_reply, write_cacheable, write_cached, write_error, write_plain_query, write_query, write_response,
+    write_synthesized,
+};
 use hedgerow::cache::{Cache, CacheRules, PoolId};
 use hedgerow::config::Config;
 use hedgerow::limit::{CookieSecret, CookieSecrets};
@@ -27,12 +33,6 @@ use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, PoolRules, Rank};
 use hedgerow::sim::{ScriptEvent, lead};
 use hedgerow::transfer::tsig::{Algorithm, TsigKey, TsigKeys, verify_query};
 use hedgerow::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
-use hedgerow::wire::{
-    ClientForm, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, Freshness, HEADER_LEN, Header, Name,
-    QueryRejection, QuestionKey, Rcode, RecordType, Transport, TtlBounds, clamp_ttls, first_message, read_query,
-    read_reply, write_cacheable, write_cached, write_error, write_plain_query, write_query, write_response,
-    write_synthesized,
-};
 use hedgerow::zone::master::{self, ZoneFileContext, ZoneFileSource};
 use hedgerow::zone::{Miss, ZoneBuilder, ZoneDb, is_master_file, rdata_to_text, read_table, respond};
 use hickory_proto::op::Message;

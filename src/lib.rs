@@ -11,7 +11,7 @@
 //! The path of a query:
 //!
 //! - `net`: sockets, batches of datagrams, connections from clients and to backends, AF_XDP.
-//! - `wire`: DNS messages, read and edited in place.
+//! - the crate `dns`: DNS messages, read and edited in place, and the addresses of servers.
 //! - `forwarder`: one worker's forwarder, the shell around its engine.
 //! - `engine`: the pure part of a forwarder: cache, single-flight, races, responses.
 //! - `policy`: race, balance, hedge delay and budget, health, query slots.
@@ -33,7 +33,7 @@
 //!
 //! # Invariants
 //!
-//! - `address`, `config`, `discover`, `wire`, `policy`, `cache`, `transfer`, `limit`, `zone`, `engine`, `sim`
+//! - `config`, `discover`, `policy`, `cache`, `transfer`, `limit`, `zone`, `engine`, `sim`
 //!   and `sight` are pure. A module uses only the modules below it. `tests/tidy.rs` checks both.
 //! - A worker owns everything that its queries touch. Workers share only atomics (`state`, single-flight,
 //!   limits) and the cache, whose locks are many and held for one copy.
@@ -59,10 +59,6 @@
 //! are not decoded and encoded again. No trait exists only so that a test can fake something: the trait for
 //! the I/O of an engine has two implementations in the program, `forwarder` and `sim`.
 
-#[macro_use]
-mod labels;
-
-pub mod address;
 pub mod admin;
 pub mod authority;
 pub mod backoff;
@@ -96,5 +92,4 @@ pub mod supervisor;
 mod sync;
 pub mod taps;
 pub mod transfer;
-pub mod wire;
 pub mod zone;

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use dns::{Name, RecordType, eq_ignore_case};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep_until;
 
@@ -18,7 +19,6 @@ use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
 use crate::net::to_backends::client::UdpClient;
 use crate::transfer::tsig::{TsigKey, sign_query};
 use crate::transfer::{NotifyAttempts, NotifyStep, Records, Targets, is_notify_response, write_notify};
-use crate::wire::{Name, RecordType, eq_ignore_case};
 use crate::zone::Zone;
 
 /// Announces new versions of zones to other servers.

@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use source::{Line, Source, has_words, is_word, read_tree};
 
 /// The whole tree, read once for all rules.
-static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "tests", "benches"]));
+static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "crates", "tests", "benches"]));
 
 /// The rooms that each room may use: arrows point down only. A room that is not on the line of this table is
 /// out of reach, and a new arrow is a change of design, to be argued in the commit that adds it here.
@@ -23,7 +23,6 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "address",
             "supervisor",
             "server",
             "service_manager",
@@ -37,7 +36,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "policy",
             "limit",
             "zone",
-            "wire",
             "files",
         ],
     ),
@@ -47,7 +45,6 @@ const ARROWS: &[(&str, &[&str])] = &[
         "server",
         &[
             "backoff",
-            "address",
             "load",
             "admin",
             "sight",
@@ -69,7 +66,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "transfer",
             "limit",
             "zone",
-            "wire",
             "metrics",
             "files",
         ],
@@ -79,59 +75,52 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("signals", &["net"]),
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
-    ("load", &["address", "admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
+    ("load", &["admin", "config", "net", "transfer", "limit", "zone", "files"]),
     // To `sight`: the JSON is its type.
-    ("admin", &["address", "taps", "config", "net", "cache", "sight", "wire", "metrics", "state", "files"]),
+    ("admin", &["taps", "config", "net", "cache", "sight", "metrics", "state", "files"]),
     // To `limit`: the discoverer recognizes a resolver that is hedgerow itself by hedgerow's addresses.
-    ("discoverer", &["backoff", "discover", "config", "net", "limit", "wire", "files"]),
+    ("discoverer", &["backoff", "discover", "config", "net", "limit", "files"]),
     // To `metrics`: the origin of a member is named by a word of it. To `config`: the bounds of a member are
     // those of a backend.
-    ("discover", &["address", "config", "limit", "wire", "metrics"]),
-    ("health", &["state", "config", "net", "policy", "wire"]),
-    ("secondary", &["address", "config", "net", "transfer", "zone", "wire", "files"]),
+    ("discover", &["config", "limit", "metrics"]),
+    ("health", &["state", "config", "net", "policy"]),
+    ("secondary", &["config", "net", "transfer", "zone", "files"]),
     // To `sight`: the JSON is a type of it. To `zone`: it prints differences as text.
-    ("replicas", &["address", "sight", "state", "net", "policy", "zone", "wire"]),
-    ("notify", &["config", "net", "transfer", "zone", "wire"]),
-    (
-        "forwarder",
-        &["engine", "taps", "sight", "state", "config", "net", "policy", "limit", "wire", "metrics", "faults"],
-    ),
-    ("authority", &["taps", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
+    ("replicas", &["sight", "state", "net", "policy", "zone"]),
+    ("notify", &["config", "net", "transfer", "zone"]),
+    ("forwarder", &["engine", "taps", "sight", "state", "config", "net", "policy", "limit", "metrics", "faults"]),
+    ("authority", &["taps", "net", "transfer", "limit", "zone", "metrics", "faults"]),
     // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and
     // the words for sources.
-    ("taps", &["backoff", "address", "config", "net", "policy", "sight", "wire", "metrics", "faults"]),
+    ("taps", &["backoff", "config", "net", "policy", "sight", "metrics", "faults"]),
     // It drives the engine, and so makes what that is made of.
-    ("sim", &["address", "engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
+    ("sim", &["engine", "state", "config", "policy", "cache", "limit", "metrics", "log_linear"]),
     // To `state`, `metrics` and `limit`: the state that workers share is made of atomics, and so no I/O. To
     // `sight`: the description of a race is a value of it.
-    ("engine", &["address", "state", "config", "policy", "cache", "limit", "wire", "metrics", "sight", "sync"]),
+    ("engine", &["state", "config", "policy", "cache", "limit", "metrics", "sight", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are
     // parts of that. To `zone`: what the LS says of itself is a zone that the workers share.
-    ("state", &["address", "config", "policy", "cache", "limit", "zone", "wire", "metrics"]),
+    ("state", &["config", "policy", "cache", "limit", "zone", "metrics"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
-    ("config", &["address", "policy", "cache", "transfer", "limit", "zone", "wire"]),
+    ("config", &["policy", "cache", "transfer", "limit", "zone"]),
     // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are
     // in messages.
-    ("sight", &["policy", "metrics", "wire", "log_linear"]),
+    ("sight", &["policy", "metrics", "log_linear"]),
     // To `limit`: it decides which clients may connect and for how long. To `policy`: the table of query
     // slots, with their quarantine, is pure, and `sim` has one too.
-    ("net", &["backoff", "address", "policy", "limit", "wire", "metrics", "faults"]),
-    ("cache", &["wire", "metrics"]),
+    ("net", &["backoff", "policy", "limit", "metrics", "faults"]),
+    ("cache", &["metrics"]),
     // To `zone`: transfers send the records of zones. To `limit`: prefixes select the clients that may
     // transfer.
-    ("transfer", &["backoff", "limit", "zone", "wire"]),
-    ("zone", &["wire"]),
+    ("transfer", &["backoff", "limit", "zone"]),
+    ("zone", &[]),
     // To `wire`: a cookie comes and goes as an option of a message. To `sync`: atomics come from there where
     // a model tries them.
-    ("limit", &["wire", "sync"]),
+    ("limit", &["sync"]),
     ("policy", &["backoff", "log_linear", "sync"]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
-    ("metrics", &["address", "wire", "log_linear"]),
-    ("wire", &[]),
-    // The notation of server addresses: for all rooms that know a listener or a backend by its address.
-    ("address", &[]),
+    ("metrics", &["log_linear"]),
     ("backoff", &[]),
-    ("labels", &[]),
     ("log_linear", &[]),
     ("files", &["faults"]),
     ("faults", &[]),
@@ -139,8 +128,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument. They use only each other.
-const PURE_ROOMS: &str = "address config discover wire policy cache transfer limit zone state engine sim sight metrics \
-                          labels log_linear backoff sync";
+const PURE_ROOMS: &str = "config discover policy cache transfer limit zone state engine sim sight metrics \
+                          log_linear backoff sync";
 
 fn is_pure(room: &str) -> bool {
     PURE_ROOMS.split_whitespace().any(|pure| pure == room)
@@ -265,7 +254,7 @@ const MAX_MAIN: usize = 50;
 
 #[test]
 fn unsafe_stands_in_the_batched_system_calls_only() {
-    check_lines(&["src", "tests", "benches"], "no `unsafe` here (STYLE: types)", |source, line| {
+    check_lines(&["src", "crates", "tests", "benches"], "no `unsafe` here (STYLE: types)", |source, line| {
         !is_excepted(UNSAFE_FILES, source)
             && (has_words(&line.code, "unsafe") || has_words(&line.code, "allow(unsafe_code)"))
     });
@@ -273,7 +262,7 @@ fn unsafe_stands_in_the_batched_system_calls_only() {
 
 #[test]
 fn sockets_for_datagrams_are_made_in_two_places() {
-    check_lines(&["src"], "made by `net::bind`, which keeps its datagrams whole", |source, line| {
+    check_lines(&["src", "crates"], "made by `net::bind`, which keeps its datagrams whole", |source, line| {
         MADE.iter().any(|made| line.code.contains(made))
             && !line.is_test
             && !SOCKET_FILES.contains(&source.path.as_str())
@@ -283,7 +272,7 @@ fn sockets_for_datagrams_are_made_in_two_places() {
 #[test]
 fn pure_rooms_touch_nothing_of_the_world() {
     for what in IMPURE.split_whitespace() {
-        check_lines(&["src"], &format!("a pure room names no `{what}`"), |source, line| {
+        check_lines(&["src", "crates"], &format!("a pure room names no `{what}`"), |source, line| {
             let is_excepted = IMPURE_FILES.iter().any(|(path, word, _)| *path == source.path && *word == what);
             is_pure(source.room()) && !line.is_test && !is_excepted && has_words(&line.code, what)
         });
@@ -383,16 +372,20 @@ fn files_open_with_a_paragraph_and_stay_short() {
 #[test]
 fn nothing_is_left_for_later() {
     for what in ["todo!", "unimplemented!", "dbg!", "#[ignore"] {
-        check_lines(&["src", "tests", "benches"], &format!("no `{what}`"), |_, line| has_words(&line.code, what));
+        check_lines(&["src", "crates", "tests", "benches"], &format!("no `{what}`"), |_, line| {
+            has_words(&line.code, what)
+        });
     }
     for what in ["TODO", "FIXME", "XXX"] {
-        check_lines(&["src", "tests", "benches"], &format!("no `{what}`"), |_, line| has_words(&line.comment, what));
+        check_lines(&["src", "crates", "tests", "benches"], &format!("no `{what}`"), |_, line| {
+            has_words(&line.comment, what)
+        });
     }
 }
 
 #[test]
 fn conditions_are_waited_for_not_slept_on() {
-    check_lines(&["src", "tests"], "wait for a condition with a deadline, never sleep", |source, line| {
+    check_lines(&["src", "crates", "tests"], "wait for a condition with a deadline, never sleep", |source, line| {
         // To wait for nothing until a timeout is to sleep by another name.
         let is_dodge = has_words(&line.code, "timeout(") && has_words(&line.code, "pending");
         is_dodge || !is_excepted(SLEEPING_FILES, source) && SLEEPS.iter().any(|sleep| has_words(&line.code, sleep))
@@ -401,28 +394,30 @@ fn conditions_are_waited_for_not_slept_on() {
 
 #[test]
 fn tasks_and_threads_are_started_where_their_end_is_seen() {
-    check_lines(&["src"], "started by `net::tasks`, whose sets are polled", |source, line| {
+    check_lines(&["src", "crates"], "started by `net::tasks`, whose sets are polled", |source, line| {
         !line.is_test && !is_excepted(STARTING_FILES, source) && STARTS.iter().any(|start| line.code.contains(start))
     });
 }
 
 #[test]
 fn invariants_are_stated_not_unwrapped() {
-    check_lines(&["src"], "`expect` states the invariant, `unwrap` does not", |_, line| {
+    check_lines(&["src", "crates"], "`expect` states the invariant, `unwrap` does not", |_, line| {
         !line.is_test && line.code.contains(".unwrap()")
     });
 }
 
 #[test]
 fn getters_bear_no_get() {
-    check_lines(&["src"], "a getter borrows and bears no `get_`", |_, line| {
+    check_lines(&["src", "crates"], "a getter borrows and bears no `get_`", |_, line| {
         line.code.contains("fn get_") && !line.code.contains("fn get_mut")
     });
 }
 
 #[test]
 fn standards_are_cited_in_one_form() {
-    check_lines(&["src", "tests", "benches"], "cite as `RFC 2308 section 5`", |_, line| miscites(&line.comment));
+    check_lines(&["src", "crates", "tests", "benches"], "cite as `RFC 2308 section 5`", |_, line| {
+        miscites(&line.comment)
+    });
 }
 
 /// Checks that each cited section of the contract exists.
@@ -432,7 +427,7 @@ fn the_contract_is_cited_by_its_headings() {
     let text =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/contract.md")).expect("the contract");
     let headings: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
-    check_lines(&["src", "tests", "benches"], "cite as `docs/src/contract.md, Races`", |_, line| {
+    check_lines(&["src", "crates", "tests", "benches"], "cite as `docs/src/contract.md, Races`", |_, line| {
         let is_right =
             |rest: &str| rest.strip_prefix(", ").is_some_and(|rest| headings.iter().any(|h| rest.starts_with(h)));
         let mut cited = line.comment.split(FILE).skip(1);
@@ -476,7 +471,8 @@ fn tests_with_load_run_alone() {
 
 #[test]
 fn what_the_field_knows_is_found_by_its_name() {
-    let comments = || below(&["src"]).flat_map(|source| &source.lines).map(|line| line.comment.to_lowercase());
+    let comments =
+        || below(&["src", "crates"]).flat_map(|source| &source.lines).map(|line| line.comment.to_lowercase());
     let missing = TERMS.iter().filter(|term| !comments().any(|comment| comment.contains(&term.to_lowercase())));
     let missing = missing.map(|term| format!("src: nobody who looks for {term:?} finds it"));
     report(&missing.collect::<Vec<_>>());
@@ -505,7 +501,7 @@ fn files_that_comments_name_are_there() {
 #[test]
 fn bounds_are_minima_and_maxima() {
     let bounds = ["LEAST_", "MOST_", "LONGEST_", "SHORTEST_", "LARGEST_", "SMALLEST_", "FEWEST_"];
-    check_lines(&["src", "tests", "benches"], "a bound is named MIN_ or MAX_", |_, line| {
+    check_lines(&["src", "crates", "tests", "benches"], "a bound is named MIN_ or MAX_", |_, line| {
         let name = line.code.split_once("const ").map(|(_, rest)| rest.trim_start());
         name.is_some_and(|name| bounds.iter().any(|bound| name.starts_with(bound)))
     });
@@ -514,7 +510,7 @@ fn bounds_are_minima_and_maxima() {
 #[test]
 fn words_are_those_of_the_contract() {
     for (word, ours) in WORDS {
-        check_lines(&["src"], &format!("`{word}` is not our word, `{ours}` is"), |_, line| {
+        check_lines(&["src", "crates"], &format!("`{word}` is not our word, `{ours}` is"), |_, line| {
             let text = format!("{} {}", line.code, line.comment).to_lowercase();
             has_words(&FOREIGN_TERMS.iter().fold(text, |text, term| text.replace(term, "")), word)
         });

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use hedgerow::wire::{Rcode, Transport};
+use dns::{Rcode, Transport};
 use hedgerow::zone::master::ZoneFileSource;
 use hedgerow::zone::{DeferredZoneBuilder, Miss, Reaction, Tables, ZoneDb, respond};
 

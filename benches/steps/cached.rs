@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use foldhash::quality::FixedState;
 
+use dns::{ClientForm, QuestionFlags};
 use hedgerow::cache::{Cache, CacheKey, CacheLookup, CacheRules, PoolId, ResponseFor};
-use hedgerow::wire::{self, ClientForm, QuestionFlags};
 
 /// Looks up one of so many entries, in random order, and finds a fresh answer. The cache takes so many
 /// bytes.
@@ -77,7 +77,7 @@ impl Filled {
     /// Keeps the reply to one query.
     fn keep(&mut self, number: u32) {
         spell(number, &mut self.reply);
-        let reply = wire::read_reply(&self.reply).expect("a sound reply");
+        let reply = dns::read_reply(&self.reply).expect("a sound reply");
         let question = reply.question().expect("it has one").as_wire();
         let key = CacheKey::new(POOL, question, QuestionFlags::default(), self.hasher.hash_one(question));
         assert!(self.cache.keep(&key, &reply, &self.rules, self.now, &mut self.scratch));
@@ -85,7 +85,7 @@ impl Filled {
 
     /// Looks up the answer to one query.
     fn look_up(&mut self, query: &[u8], out: &mut Vec<u8>) -> CacheLookup {
-        let query = wire::read_query(black_box(query)).expect("a sound query");
+        let query = dns::read_query(black_box(query)).expect("a sound query");
         self.folded.clear();
         let flags = query.fold_question(&mut self.folded);
         let key = CacheKey::new(POOL, &self.folded, flags, self.hasher.hash_one(&self.folded[..]));

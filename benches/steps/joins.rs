@@ -3,10 +3,9 @@
 use std::hash::BuildHasher;
 use std::hint::black_box;
 
+use dns::QuestionKey;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-
-use hedgerow::wire::{self, QuestionKey};
 
 use super::message::query;
 
@@ -31,5 +30,5 @@ pub(super) fn look_up(name: &str, is_in_flight: bool) -> impl FnMut() {
 
 /// Returns the key that equal queries share.
 fn key(query: &[u8]) -> QuestionKey {
-    QuestionKey::of(&wire::read_query(query).expect("hickory writes sound queries"))
+    QuestionKey::of(&dns::read_query(query).expect("hickory writes sound queries"))
 }

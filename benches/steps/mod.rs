@@ -12,9 +12,9 @@ mod message;
 mod policy;
 mod wire;
 
+use dns::Rcode;
 use hedgerow::policy::Dispatch;
 use hedgerow::policy::balance::Balance;
-use hedgerow::wire::Rcode;
 
 pub(crate) struct Step {
     /// The name in reports.

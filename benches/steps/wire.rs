@@ -3,9 +3,8 @@
 use std::hash::BuildHasher;
 use std::hint::black_box;
 
+use dns::{ClientForm, Query};
 use foldhash::quality::FixedState;
-
-use hedgerow::wire::{self, ClientForm, Query};
 
 use super::message::{UDP_SIZE, query, reply};
 
@@ -16,7 +15,7 @@ const NAME: &str = "www.Example.org.";
 pub(super) fn read_query() -> impl FnMut() {
     let query = query(NAME);
     move || {
-        black_box(wire::read_query(black_box(query)).is_ok());
+        black_box(dns::read_query(black_box(query)).is_ok());
     }
 }
 
@@ -36,7 +35,7 @@ pub(super) fn write_query() -> impl FnMut() {
     let query = parsed(query(NAME));
     let mut out = Vec::with_capacity(512);
     move || {
-        black_box(wire::write_query(black_box(&query), UDP_SIZE, &mut out));
+        black_box(dns::write_query(black_box(&query), UDP_SIZE, &mut out));
     }
 }
 
@@ -44,22 +43,22 @@ pub(super) fn write_query() -> impl FnMut() {
 pub(super) fn read_reply() -> impl FnMut() {
     let reply = reply(NAME);
     move || {
-        black_box(wire::read_reply(black_box(reply)).is_ok());
+        black_box(dns::read_reply(black_box(reply)).is_ok());
     }
 }
 
 /// Writes the response for a client.
 pub(super) fn write_response() -> impl FnMut() {
     let form = ClientForm::of(&parsed(query(NAME)));
-    let reply = wire::read_reply(reply(NAME)).expect("hickory writes sound replies");
+    let reply = dns::read_reply(reply(NAME)).expect("hickory writes sound replies");
     let mut out = Vec::with_capacity(512);
     move || {
-        wire::write_response(black_box(&reply), &form, UDP_SIZE, usize::from(UDP_SIZE), &mut out);
+        dns::write_response(black_box(&reply), &form, UDP_SIZE, usize::from(UDP_SIZE), &mut out);
         black_box(out.len());
     }
 }
 
 /// A query that is known to be sound.
 fn parsed(query: &[u8]) -> Query<'_> {
-    wire::read_query(query).expect("hickory writes sound queries")
+    dns::read_query(query).expect("hickory writes sound queries")
 }

@@ -7,9 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use dns::Name;
+
 use super::status::EntryStatus;
 use crate::cache::{Cache, CacheRules, Flush, PoolId};
-use crate::wire::Name;
 
 /// Access to the cache with the current config.
 #[derive(Clone)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use dns::{Name, RecordType};
 use serde::Deserialize;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -14,7 +15,6 @@ use super::routes::{AdminServer, HttpError, RequestBody, SharedServer, read_json
 use crate::config::words;
 use crate::net::sys::clock;
 use crate::sight::explain::{Event, Explanation, Transcript};
-use crate::wire::{Name, RecordType};
 
 /// A question to explain.
 #[derive(Clone, Debug)]

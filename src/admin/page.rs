@@ -129,7 +129,7 @@ mod tests {
         }
         for letter in ('\0'..='\u{ffff}').filter(|letter| !matches!(letter, '\t' | '\n')) {
             let is_in_page = ranges.iter().any(|range| range.contains(&u32::from(letter)));
-            assert_eq!(is_in_page, crate::address::is_unseen(letter), "{letter:?}");
+            assert_eq!(is_in_page, dns::address::is_unseen(letter), "{letter:?}");
         }
     }
 }

@@ -15,6 +15,8 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, delete, get, post};
 use axum::{Extension, Json, Router};
+use dns::Name;
+use dns::address::BackendAddress;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -32,11 +34,9 @@ use super::{
     AdminRequest, ChangeRefusal, FleetOrder, HealthCondition, ManualHealth, OrderWord, ProcessChange, ServerChange,
     ServerView, live,
 };
-use crate::address::BackendAddress;
 use crate::config::{limits, words};
 use crate::metrics::exposition::{self, ExpositionFormat};
 use crate::net::tasks::blocking;
-use crate::wire::Name;
 
 /// Builds the router. Requests must be authorized and have their complete body.
 pub(super) fn router(

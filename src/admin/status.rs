@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use dns::address::BackendAddress;
 use serde::{Deserialize, Serialize};
 
-use crate::address::BackendAddress;
 use crate::cache::{ShownEntry, State};
 /// An order for a backend.
 pub use crate::metrics::BackendOrder;
@@ -14,6 +14,8 @@ pub use crate::metrics::CacheStats;
 /// The state of a catalog zone of other servers.
 pub use crate::metrics::CatalogSnapshot as CatalogStatus;
 /// The origin of a pool's member.
+use dns::Rcode;
+
 pub use crate::metrics::MemberOrigin;
 use crate::metrics::{
     BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot,
@@ -21,7 +23,6 @@ use crate::metrics::{
 };
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 use crate::sight::{History, Sight};
-use crate::wire::Rcode;
 
 /// The status of the whole server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,6 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use dns::{
+    Asks, Cookie, CookieState, MalformedCookie, Query, QueryRejection, Rcode, Transport, edns_of_rejected, read_query,
+    write_error, write_prohibited,
+};
 use tokio::sync::{Semaphore, mpsc};
 
 use self::special::{Special, SpecialOutcome, is_special, truncate};
@@ -23,10 +27,6 @@ use crate::net::sys::batch::{BATCH, Datagram, SendBatch};
 use crate::net::sys::clock;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::taps::{Side, TapQuery, TapResponse, WorkerTaps};
-use crate::wire::{
-    Asks, Cookie, CookieState, MalformedCookie, Query, QueryRejection, Rcode, Transport, edns_of_rejected, read_query,
-    write_error, write_prohibited,
-};
 use crate::zone::{self, RateKey, Reaction, ZoneDb};
 
 /// One worker's part of an authority.

@@ -6,6 +6,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use dns::{
+    Cookie, Flag, HEADER_LEN, Header, Message, Name, Opcode, Query, QueryRejection, Rcode, RecordType, Transport,
+    write_error,
+};
 use tokio::sync::mpsc::Sender;
 
 use super::state::{AuthorityState, ZoneTransfers};
@@ -17,10 +21,6 @@ use crate::transfer::tsig::{self, ServerChain, verify_query};
 use crate::transfer::{
     MESSAGE_LIMIT, Serial, TransferKind, TransferOffer, TransferQuery, TransferWriter, differences, read_notify,
     read_transfer_query, whole, write_datagram,
-};
-use crate::wire::{
-    Cookie, Flag, HEADER_LEN, Header, Message, Name, Opcode, Query, QueryRejection, Rcode, RecordType, Transport,
-    write_error,
 };
 use crate::zone::{Reaction, Record, Zone, respond_to};
 

@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
 
+use dns::Name;
+
 use crate::limit::{Access, Cookies, ResponseRate};
 use crate::transfer::tsig::{TsigKey, TsigKeys};
 use crate::transfer::{AccessList, Journal, Serial};
-use crate::wire::Name;
 use crate::zone::{Zone, ZoneDb};
 
 /// The data of one authority.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::wire::QuestionFlags;
+use dns::QuestionFlags;
 
 /// The kind of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

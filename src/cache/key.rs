@@ -1,6 +1,6 @@
 //! The key of an entry: pool, question, CD and DO. A reply from one pool never answers for another pool.
 
-use crate::wire::QuestionFlags;
+use dns::QuestionFlags;
 
 /// The identity of a pool. It stays the same over reloads and restarts while the pool's settings stay the
 /// same.
@@ -24,7 +24,7 @@ pub struct CacheKey<'a> {
 }
 
 impl<'a> CacheKey<'a> {
-    /// Makes a key from the parts of a [`QuestionKey`](crate::wire::QuestionKey). RD does not matter here.
+    /// Makes a key from the parts of a [`QuestionKey`](dns::QuestionKey). RD does not matter here.
     /// `hash` is a seeded hash of the question that clients cannot foresee, and is mixed with pool and flags.
     pub fn new(pool: PoolId, question: &'a [u8], flags: QuestionFlags, hash: u64) -> Self {
         let flags = flags.without_recursion_desired();

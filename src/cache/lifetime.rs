@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use dns::{Conclusion, HEADER_LEN, Header, Rcode, RecordType, Reply, TtlBounds, clamp_ttls, write_cacheable};
+
 use super::entry::State;
 use super::rules::CacheRules;
-use crate::wire::{Conclusion, HEADER_LEN, Header, Rcode, RecordType, Reply, TtlBounds, clamp_ttls, write_cacheable};
 
 /// Writes the entry for a reply to `question` into `out`, and returns its state and lifetime in seconds.
 /// Returns `None` if the reply must not be cached.
@@ -82,7 +83,7 @@ fn truncate_records(reply: &Reply<'_>, out: &mut Vec<u8>) {
 }
 
 fn error_len(kept: &[u8]) -> usize {
-    crate::wire::read_reply(kept).ok().and_then(|reply| reply.edns()).map_or(0, |edns| OPT_LEN + edns.options.len())
+    dns::read_reply(kept).ok().and_then(|reply| reply.edns()).map_or(0, |edns| OPT_LEN + edns.options.len())
 }
 
 fn seconds(duration: Duration) -> u32 {

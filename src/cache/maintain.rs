@@ -4,12 +4,13 @@
 
 use std::time::{Duration, Instant};
 
+use dns::{Name, Question, Rcode, RecordClass, RecordType, read_reply};
+
 use super::entry::{EntryHead, State};
 use super::key::{CacheKey, PoolId};
 use super::rules::CacheRules;
 use super::shard::Retain;
 use super::store::{Cache, lock};
-use crate::wire::{Name, Question, Rcode, RecordClass, RecordType, read_reply};
 
 /// The entries to remove.
 #[derive(Clone, Copy, Debug)]

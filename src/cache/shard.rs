@@ -16,12 +16,13 @@
 
 use std::time::Duration;
 
+use dns::HEADER_LEN;
+
 use super::entry::{EntryHead, State};
 use super::key::CacheKey;
 use super::ring::{CacheRing, RingQueue};
 use super::table::{Location, TagTable};
 use crate::metrics::CacheStats;
-use crate::wire::HEADER_LEN;
 
 pub(super) struct Shard {
     table: TagTable,
@@ -321,9 +322,10 @@ const SLOTS_PER_STEP: usize = 256;
 
 #[cfg(test)]
 mod tests {
+    use dns::QuestionFlags;
+
     use super::super::key::PoolId;
     use super::*;
-    use crate::wire::QuestionFlags;
 
     fn question(number: u32) -> Vec<u8> {
         let label = format!("{number:08x}");

@@ -14,13 +14,14 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
+use dns::{QuestionFlags, read_reply};
+
 use super::entry::{EntryHead, State};
 use super::key::{CacheKey, EMPTY_FINGERPRINT, PoolId, fingerprint};
 use super::maintain::Flush;
 use super::rules::CacheRules;
 use super::shard::Retain;
 use super::store::{Cache, lock};
-use crate::wire::{QuestionFlags, read_reply};
 
 /// The reason why a snapshot was not loaded.
 #[derive(Debug, thiserror::Error)]

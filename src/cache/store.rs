@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use dns::{ClientForm, ExtendedError, Freshness, Rcode, Reply, read_reply, write_cached};
+
 use super::entry::{EntryHead, State};
 use super::key::CacheKey;
 use super::lifetime::{write_entry, write_silence};
 use super::rules::CacheRules;
 use super::shard::{Now, Shard};
 use crate::metrics::CacheStats;
-use crate::wire::{ClientForm, ExtendedError, Freshness, Rcode, Reply, read_reply, write_cached};
 
 /// The cached replies of all pools, shared by all workers.
 pub struct Cache {
@@ -269,7 +270,7 @@ fn quiet(shard: &mut Shard, key: &CacheKey<'_>, now: Now) -> bool {
 fn judge(head: &EntryHead, kept: &[u8], rules: &CacheRules, now: u64) -> Option<(CacheLookup, Freshness)> {
     if head.is_stale(now, rules.stale) {
         let is_race_due = !head.has_failed || now >= head.no_refresh_before;
-        let is_nxdomain = crate::wire::Header::read(kept).is_some_and(|header| header.rcode() == Rcode::NXDOMAIN);
+        let is_nxdomain = dns::Header::read(kept).is_some_and(|header| header.rcode() == Rcode::NXDOMAIN);
         // RFC 8914 section 4.4, and section 4.20 for NXDOMAIN.
         let error = if is_nxdomain { ExtendedError::STALE_NXDOMAIN } else { ExtendedError::STALE };
         let ttl = u32::try_from(rules.stale_ttl.as_secs()).unwrap_or(u32::MAX);

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use dns::{Name, display_name};
+
 use super::{count, failure, usage};
 use crate::config::words;
 use crate::load::{self, ConfigText, LoadError, Loader, Setup};
-use crate::wire::{Name, display_name};
 use crate::zone::{Zone, rdata_to_text};
 
 #[derive(Clone, Debug, clap::Args)]

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::address::ListenUrl;
+use dns::address::ListenUrl;
+
 use crate::config::{CertificateConfig, ListenConfig, listen_address};
 
 #[derive(Clone, Debug, clap::Args)]

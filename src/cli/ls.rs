@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use dns::Name;
+use dns::address::{BackendAddress, BackendUrl};
+
 use super::listen::ListenArgs;
 use super::{number, run, usage};
-use crate::address::{BackendAddress, BackendUrl};
 use crate::config::{
     BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint, PoolConfig,
     PoolIndex, ProcessConfig, Route, etcd_key, http_endpoint, limits, usual_rate_limit, words,
@@ -17,7 +19,6 @@ use crate::limit::{AccessRules, WaitRules};
 use crate::load::{self, Loader};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, PoolRules, Serves, Silence};
-use crate::wire::Name;
 
 /// The options. Each corresponds to the config key of the same name, with the same values and default.
 #[derive(Debug, clap::Args)]

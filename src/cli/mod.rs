@@ -27,9 +27,9 @@ use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use dns::HashSeed;
 
 use crate::config::{Limits, nearest};
-use crate::wire::HashSeed;
 use crate::zone;
 
 /// Exit status of a wrong command line, config or zone file.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use dns::Name;
+
 use super::listen::ListenArgs;
 use super::{run, usage};
 use crate::config::{
@@ -13,7 +15,6 @@ use crate::config::{
 };
 use crate::limit::AccessRules;
 use crate::load::{self, LoadError, Loader, Setup};
-use crate::wire::Name;
 use crate::zone::{Identity, Miss};
 
 /// The options. Each corresponds to the config key of the same name, with the same values and default.

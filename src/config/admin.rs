@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use dns::address::{ListenAddress, Scheme};
+
 use super::readers::{boolean, file, integer, some, text};
 use super::references::References;
 use super::section::ConfigSection;
 use super::words::{self, Expectation};
-use crate::address::{ListenAddress, Scheme};
 
 config_section! {
     /// `[admin]`.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use dns::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, ServerTrust, Verify};
 use serde::{Deserialize, Serialize};
 
 use super::readers::{boolean, distinct, file, integer, label, text, word};
@@ -10,7 +11,6 @@ use super::references::References;
 use super::section::{ConfigNode, ConfigSection, note_repeats};
 use super::transfer::PRIMARIES_EXAMPLE;
 use super::{limits, words};
-use crate::address::{BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, ServerTrust, Verify};
 
 pub(super) const BACKENDS_EXAMPLE: &str = "[\"127.0.0.1:5301\"]";
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use dns::Name;
+
 use super::backend::{PrimaryConfig, read_primaries};
 use super::readers::{boolean, integer, text};
 use super::references::References;
@@ -10,7 +12,6 @@ use super::transfer::{PRIMARIES_EXAMPLE, SecondaryConfig, Sharing, Transfers, re
 use super::{Expectation, words};
 use crate::transfer::AccessList;
 use crate::transfer::catalog::{CatalogRules, MAX_CATALOG_NAME};
-use crate::wire::Name;
 
 /// A consumed catalog zone. The zone itself is one of the authority's secondaries.
 #[derive(Clone, Debug, PartialEq, Eq)]

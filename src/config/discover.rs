@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dns::Name;
+
 use super::limits::{self, ms, secs};
 use super::listen::ListenConfig;
 use super::readers::{distinct, duration, file, integer, label, seconds, some, text};
@@ -11,7 +13,6 @@ use super::references::References;
 use super::section::ConfigSection;
 use super::words::{self, Expectation};
 use crate::limit::{AccessRules, Prefix};
-use crate::wire::Name;
 
 config_section! {
     /// `[pools.*.discover]`: the sources of pool members besides `backends`.

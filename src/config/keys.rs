@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use dns::Name;
+
 use super::readers::{file, word};
 use super::section::ConfigNode;
 use super::words;
 use crate::transfer::tsig::{Algorithm, TsigKey};
-use crate::wire::Name;
 
 /// `[keys.NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

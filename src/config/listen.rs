@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use dns::address::{BadAddress, HttpPath, ListenAddress, ListenUrl, Scheme};
+
 use super::clients::read_prefixes;
 use super::readers::{distinct, file, label, text};
 use super::references::References;
 use super::section::{ConfigNode, DocumentSpot, note_repeats};
 use super::{Expectation, words};
-use crate::address::{BadAddress, HttpPath, ListenAddress, ListenUrl, Scheme};
 use crate::limit::Prefix;
 
 /// One entry of `listen`.

@@ -46,6 +46,7 @@ pub use clients::usual_rate_limit;
 pub use discover::{
     DiscoverConfig, DnsTarget, EtcdConfig, HttpEndpoint, RegisterConfig, TlsName, etcd_key, http_endpoint,
 };
+use dns::{Name, RecordType};
 pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use listen::{CertificateConfig, ListenConfig, listen_address};
@@ -62,7 +63,6 @@ pub use xdp::{XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 use crate::limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
 use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::{PoolRules, Serves};
-use crate::wire::{Name, RecordType};
 use crate::zone::{Identity, Miss};
 
 /// The configuration of `hedgerow serve`, without bad addresses, zero deadlines or empty pools.

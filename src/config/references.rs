@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use dns::Name;
+
 use super::discover::EtcdConfig;
 use super::keys::KeyConfig;
 use super::listen::{CertificateConfig, ListenConfig, ListenReferences};
 use super::section::{DocumentSpot, note_repeats};
 use super::words::nearest;
-use crate::wire::Name;
 
 #[derive(Default)]
 pub(super) struct References<'d> {

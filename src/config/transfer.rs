@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use dns::Name;
+
 use super::backend::{PrimaryConfig, read_primaries};
 use super::catalog::{CatalogConfig, ProducedCatalog, read_listing};
 use super::readers::{distinct, text};
@@ -11,7 +13,6 @@ use super::references::References;
 use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
 use super::{ZoneSource, words};
 use crate::transfer::AccessList;
-use crate::wire::Name;
 
 /// The distribution of a zone to other servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,16 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dns::address::{self, BackendAddress, BackendUrl, BadAddress, Pin, Verify};
+use dns::{Name, RecordType};
+
 use super::Case;
 use super::limits::{self, Limits, ms, secs};
 use super::taps::{ClientDetail, LogFormat, NameDetail, SlowThreshold};
-use crate::address::{self, BackendAddress, BackendUrl, BadAddress, Pin, Verify};
 use crate::limit::{OnDenied, Prefix};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Expect, Grace, HedgeDelay, Serves, Silence};
 use crate::transfer::acl::AclRule;
 use crate::transfer::tsig::Algorithm;
-use crate::wire::{Name, RecordType};
 use crate::zone::Miss;
 
 /// The accepted values in place of a wrong text. Shown as `expected ...`.

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use dns::{Message, Name, Rcode, RecordClass, RecordType, Section, SectionRecord};
+
 use super::entry::MemberEntry;
 use super::listing::Item;
 use crate::config::DnsTarget;
-use crate::wire::{Message, Name, Rcode, RecordClass, RecordType, Section, SectionRecord};
 
 /// The shortest lifetime of a list, so that a name server cannot cause more than one look-up a second.
 pub const MIN_TTL: Duration = Duration::from_secs(1);

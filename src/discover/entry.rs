@@ -3,11 +3,11 @@
 //!
 //! Each entry is read separately, so that a wrong one spoils no other.
 
+use dns::address::{BackendAddress, is_unseen};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::address::{BackendAddress, is_unseen};
 use crate::config::{limits, words};
 
 /// A member as a source lists it.

@@ -4,11 +4,10 @@
 //! a stream of JSON objects, one a line.
 
 use data_encoding::BASE64;
+use dns::address::is_unseen;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
-
-use crate::address::is_unseen;
 
 /// A lease, by its number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

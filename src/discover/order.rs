@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use dns::address::is_unseen;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{escaped, unescaped};
-use crate::address::is_unseen;
 use crate::metrics::BackendOrder;
 
 impl BackendOrder {

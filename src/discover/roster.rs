@@ -21,9 +21,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use dns::address::{BackendAddress, is_unseen};
+
 use super::entry::MemberEntry;
 use super::listing::{SourceListing, SourceNews};
-use crate::address::{BackendAddress, is_unseen};
 use crate::limit::Prefix;
 use crate::metrics::{MemberOrigin, MembershipChange, SourceState};
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use dns::{Header, is_reply_to, write_recursive_query};
 use tokio::time::{sleep_until, timeout};
 
 use super::{FIRST_BACKOFF, random_wait};
@@ -18,7 +19,6 @@ use crate::net::tasks::blocking;
 use crate::net::to_backends::client::UdpClient;
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::server_client::ServerClient;
-use crate::wire::{Header, is_reply_to, write_recursive_query};
 
 /// A name that lists members, and its resolvers.
 pub(super) struct DnsSource {

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use dns::Reply;
+
 use super::attempt::Outstanding;
 use super::entry::{RaceEntry, Spills, StaleAnswer};
 use super::io::{AskedFor, ClientHandle, Destination, Io, NotSent, SentAttempt};
@@ -13,7 +15,6 @@ use crate::metrics::Want;
 use crate::policy::Rank;
 use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, OptRefusal, Race, RaceStep, ReplyValue};
 use crate::policy::timers::Timers;
-use crate::wire::{self, Reply};
 
 use super::reply::{decision, is_opt_refusal, rank};
 
@@ -142,23 +143,23 @@ impl<I: Io> ActiveRace<'_, I> {
         let slot = io.send(to, outstanding, &report, now, |slot, out| {
             let opt_at = entry.write_query(with_opt, out);
             if entry.needs_authentic() {
-                wire::ask_authentic(out);
+                dns::ask_authentic(out);
             }
             if let Some(cookies) = cookies {
-                wire::add_cookie(out, opt_at, cookies, own_udp_size);
+                dns::add_cookie(out, opt_at, cookies, own_udp_size);
             }
             if adds_opt {
-                wire::add_opt(out, opt_at, own_udp_size);
+                dns::add_opt(out, opt_at, own_udp_size);
             }
             if asks_version {
-                wire::ask_zone_version(out, opt_at, own_udp_size);
+                dns::ask_zone_version(out, opt_at, own_udp_size);
             }
             if is_case_random {
-                let qname = wire::HEADER_LEN..wire::HEADER_LEN + entry.question().len().saturating_sub(QTYPE_QCLASS);
-                wire::set_case(out.get_mut(qname).unwrap_or_default(), secret.case(slot, entry.hash));
+                let qname = dns::HEADER_LEN..dns::HEADER_LEN + entry.question().len().saturating_sub(QTYPE_QCLASS);
+                dns::set_case(out.get_mut(qname).unwrap_or_default(), secret.case(slot, entry.hash));
             }
             if is_padded {
-                wire::pad_query(out, opt_at, wire::QUERY_BLOCK);
+                dns::pad_query(out, opt_at, dns::QUERY_BLOCK);
             }
         })?;
         self.entry.set_query_slot(attempt, Some(slot), self.spills);

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use dns::{QuestionFlags, ReplyDigest};
+
 use super::pool::PlanNumber;
 use super::pools::PoolSlot;
 use super::proof::ReplyProof;
@@ -9,7 +11,6 @@ use super::slots::RaceRef;
 use crate::policy::Rank;
 use crate::policy::query_slots::SlotState;
 use crate::policy::race::{AttemptId, AttemptKind, BackendIndex, MAX_ATTEMPTS};
-use crate::wire::{QuestionFlags, ReplyDigest};
 
 /// An attempt whose race runs: the race, the attempt's number and its proof.
 #[derive(Clone, Copy, Debug)]

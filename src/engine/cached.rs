@@ -16,6 +16,8 @@
 
 use std::time::Instant;
 
+use dns::{ClientForm, Query, QuestionFlags, QuestionKey, Rcode, Reply};
+
 use super::attempt::QuarantinedAttempt;
 use super::entry::{RaceEntry, StaleAnswer, Waiter};
 use super::io::{ClientHandle, Io, ResponseOrigin, ResponseSummary};
@@ -28,7 +30,6 @@ use crate::metrics::ResponseSource;
 use crate::policy::race::Accept;
 use crate::policy::{self, Rank, Silence};
 use crate::state::{ForwarderState, SharedPool};
-use crate::wire::{self, ClientForm, Query, QuestionFlags, QuestionKey, Rcode, Reply};
 
 #[derive(Clone, Copy)]
 pub(super) struct PoolCache<'a> {
@@ -167,7 +168,7 @@ impl PoolCache<'_> {
             }
             let source =
                 if matches!(found, CacheLookup::Stale { .. }) { ResponseSource::Stale } else { ResponseSource::Cache };
-            let rcode = wire::Header::read(out).map_or(Rcode::NOERROR, |header| header.rcode());
+            let rcode = dns::Header::read(out).map_or(Rcode::NOERROR, |header| header.rcode());
             Some(ResponseSummary { source, rcode })
         });
         found

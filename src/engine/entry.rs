@@ -5,6 +5,8 @@
 
 use std::time::Instant;
 
+use dns::{ClientCookie, ClientForm, Flag, HEADER_LEN, PlainForm, QuestionFlags, Reply, ReplyDigest, ShownCookie};
+
 use super::QTYPE_QCLASS;
 use super::io::{AskedFor, ClientHandle};
 use super::pool::PlanNumber;
@@ -14,9 +16,6 @@ use crate::limit::{ClientPlace, Clients};
 use crate::policy::Rank;
 use crate::policy::query_slots::{QuerySlot, SocketId};
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset, Race};
-use crate::wire::{
-    ClientCookie, ClientForm, Flag, HEADER_LEN, PlainForm, QuestionFlags, Reply, ReplyDigest, ShownCookie,
-};
 
 /// A client that waits for a race.
 #[derive(Clone, Debug)]

@@ -5,6 +5,8 @@
 //! attempts are *lost*: no backend is charged, and each race at once asks the next backend, and this one
 //! again by another connection.
 
+use dns::{CookiePair, Reply, ReplyDigest};
+
 use super::active_race::ActiveRace;
 use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
 use super::cached::{HashedQuestion, key_of_reply, split};
@@ -21,7 +23,6 @@ use crate::policy::health::HealthState;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
 use crate::policy::race::{AttemptId, BackendIndex, Race};
 use crate::state::{HealthSignal, SharedPool};
-use crate::wire::{self, CookiePair, Reply, ReplyDigest};
 
 impl<I: Io> Tick<'_, I> {
     /// Takes one datagram from a backend socket.
@@ -29,14 +30,14 @@ impl<I: Io> Tick<'_, I> {
     /// RFC 5452 section 9.1: ID, addresses and question must all agree. Other datagrams are likely forgeries:
     /// they are counted and the wait goes on, because a failed attempt would be a cheap win for an attacker.
     pub fn on_reply(&mut self, socket: SocketId, message: &[u8]) {
-        let Some(header) = wire::Header::read(message) else { return self.on_near_miss(socket) };
+        let Some(header) = dns::Header::read(message) else { return self.on_near_miss(socket) };
         let Some((slot, taken_by)) = self.io.find(socket, header.id()) else {
             return match self.io.was_in_use(socket, header.id()) {
                 true => self.engine.worker.counters.dropped(DropReason::Late),
                 false => self.on_near_miss(socket),
             };
         };
-        let Ok(reply) = wire::read_reply(message) else {
+        let Ok(reply) = dns::read_reply(message) else {
             self.engine.worker.counters.dropped(DropReason::Malformed);
             return self.on_malformed(slot, taken_by);
         };

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use dns::{Rcode, RecordType};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::QTYPE_QCLASS;
@@ -14,7 +15,6 @@ use crate::sight::slow::{
     DeniedHedge, Fate, LateReply, RaceObstacles, RaceOutcome as SlowOutcome, SlowAttempt, SlowRace,
 };
 use crate::state::SharedPool;
-use crate::wire::{self, Rcode, RecordType};
 
 /// A finished race, for the log and for simulations. It explains a client's response.
 ///
@@ -68,7 +68,7 @@ pub struct RaceClients {
 impl<'a> RaceReport<'a> {
     /// Returns the name of the question.
     pub fn qname(&self) -> impl fmt::Display + use<'a> {
-        wire::display_name(self.split_question().0)
+        dns::display_name(self.split_question().0)
     }
 
     /// Returns the type of the question.

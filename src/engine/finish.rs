@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use dns::{Rcode, Reply};
+
 use super::active_race::{ActiveRace, AtHand};
 use super::attempt::QuarantinedAttempt;
 use super::cached::{LookupReason, PoolCache, fold, is_silence_servfail, split};
@@ -15,7 +17,6 @@ use crate::metrics::FetchResult;
 use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, RaceEnd};
 use crate::policy::{Dispatch, Rank};
 use crate::state::HealthSignal;
-use crate::wire::{self, Rcode, Reply};
 
 impl<I: Io> ActiveRace<'_, I> {
     /// Ends the race: responds to all waiting clients, or fetches the whole answer for those that use TCP.
@@ -34,7 +35,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let rcode = match (winning, fallback) {
             (Some(AtHand { reply, .. }), _) => Some(reply.rcode()),
             (None, Some(fallback)) => fallback.rcode,
-            (None, None) => wire::Header::read(self.entry.kept()).map(|header| header.rcode()),
+            (None, None) => dns::Header::read(self.entry.kept()).map(|header| header.rcode()),
         };
         let are_late_reported = self.report(RaceResult { end, won_by, rcode }, waiting);
         self.quarantine_slots(late_above, are_late_reported);
@@ -101,7 +102,7 @@ impl<I: Io> ActiveRace<'_, I> {
                 return Some(Rank::Outdated);
             }
             RaceEnd::Reply(_) => {
-                let kept = if at_hand.is_none() { wire::read_reply(entry.kept()).ok() } else { None };
+                let kept = if at_hand.is_none() { dns::read_reply(entry.kept()).ok() } else { None };
                 let reply = at_hand.or(kept.as_ref())?;
                 let rank = won_by.unwrap_or_else(|| rank(reply));
                 if entry.race.is_incomplete() && !shared.rules().accept.accepts(rank) {
@@ -114,8 +115,8 @@ impl<I: Io> ActiveRace<'_, I> {
                 // Bare failures lack the question, so the fallback answer to the client stands for them.
                 let (mut query, mut failure) = (Vec::new(), Vec::new());
                 entry.write_query(true, &mut query);
-                wire::write_error(&query, Rcode::SERVFAIL, None, worker.state.edns_udp_size, &mut failure);
-                if let Ok(failure) = wire::read_reply(&failure) {
+                dns::write_error(&query, Rcode::SERVFAIL, None, worker.state.edns_udp_size, &mut failure);
+                if let Ok(failure) = dns::read_reply(&failure) {
                     cache.keep(&key, &failure, rules, now, scratch);
                 }
             }
@@ -225,7 +226,7 @@ impl<I: Io> ActiveRace<'_, I> {
             None => {
                 // Taken out of the entry to allow the borrow; the buffer goes back.
                 let kept = entry.take_kept();
-                if let Ok(reply) = wire::read_reply(&kept) {
+                if let Ok(reply) = dns::read_reply(&kept) {
                     self.respond_with(&won, won_by, &reply);
                 }
                 if self.entry.kept().is_empty() {
@@ -290,7 +291,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let mut message = Vec::new();
         let opt_at = entry.write_query(true, &mut message);
         if !entry.is_signed() && pool.adds_opt(winner.backend) {
-            wire::add_opt(&mut message, opt_at, worker.state.edns_udp_size);
+            dns::add_opt(&mut message, opt_at, worker.state.edns_udp_size);
         }
         let mut by_tcp = entry.waiters().filter(|waiter| waiter.client.transport().is_stream());
         let query = FetchQuery {
@@ -332,7 +333,7 @@ impl<I: Io> ActiveRace<'_, I> {
     /// Gives the TC reply to a UDP client that asks during the fetch, because it can use nothing longer.
     pub(super) fn respond_meanwhile(&mut self, waiter: &Waiter<I::Client>) {
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
-        if let Ok(reply) = wire::read_reply(entry.kept()) {
+        if let Ok(reply) = dns::read_reply(entry.kept()) {
             let winner = entry.race.winner();
             let origin = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, winner.as_ref());
             ClientResponder::new(*io, worker, scratch, *now).relay(waiter, &origin, &reply, false);

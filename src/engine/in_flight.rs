@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use dns::QuestionFlags;
 use hashbrown::HashTable;
 
 use super::entry::{RaceEntry, Spills, Start};
 use super::io::ClientHandle;
 use super::slots::{RaceRef, Slots};
 use crate::limit::Clients;
-use crate::wire::{self, QuestionFlags};
 
 pub(super) struct InFlight<C: ClientHandle> {
     slots: Slots<RaceEntry<C>>,
@@ -53,7 +53,7 @@ impl<C: ClientHandle> InFlight<C> {
             let entry = || self.slots.at(mark.index).map(|(_, entry)| entry);
             mark.hash == sought.hash
                 && entry().is_some_and(|entry| {
-                    entry.hash == hash && entry.flags == flags && wire::eq_ignore_case(entry.question(), question)
+                    entry.hash == hash && entry.flags == flags && dns::eq_ignore_case(entry.question(), question)
                 })
         };
         let mark = self.by_question.find(sought.hash(), is_equal)?;

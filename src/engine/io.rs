@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns::{Cookie, Rcode, Reply, ShownCookie, Transport};
+
 use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
 use super::entry::Waiter;
 use super::explain::{LateReport, RaceReport};
@@ -15,7 +17,6 @@ use crate::metrics::{ResponseSource, Want};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::policy::race::{Attempt, AttemptKind, BackendIndex, Race};
 use crate::state::{HealthSignal, SharedBackend, SharedPool};
-use crate::wire::{Cookie, Rcode, Reply, ShownCookie, Transport};
 
 /// A client as the I/O layer knows it: the party that asked, and its reply channel.
 pub trait ClientHandle: Clone {

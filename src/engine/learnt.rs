@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use dns::address::BackendAddress;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::io::ClientHandle;
-use crate::address::BackendAddress;
 use crate::policy::backend_load::LoadImage;
 use crate::policy::latency::{Latency, LatencyImage};
 

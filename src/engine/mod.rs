@@ -65,6 +65,8 @@ pub use self::queries::{QueryPath, ValidQuery};
 pub use self::reply::rank;
 pub use self::slots::RaceRef;
 
+use dns::QuestionHasher;
+
 use self::active_race::ActiveRace;
 use self::in_flight::InFlight;
 use self::pool::Pool;
@@ -79,7 +81,6 @@ use crate::policy::backend_load::AttemptEnd;
 use crate::policy::query_slots::SocketSetId;
 use crate::policy::timers::Timers;
 use crate::state::{ForwarderState, HealthSignal, SharedBackend, SharedPool};
-use crate::wire::QuestionHasher;
 
 /// The state that the engines of all workers share.
 #[derive(Debug)]

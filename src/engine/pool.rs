@@ -13,6 +13,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns::{CookiePair, Name, QuestionHasher};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use rand::Rng;
@@ -35,7 +36,6 @@ use crate::policy::ordering::{BackendStats, order};
 use crate::policy::query_slots::{SlotState, SocketSetId};
 use crate::policy::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
 use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool};
-use crate::wire::{self, CookiePair, Name, QuestionHasher};
 
 pub(super) struct Pool {
     /// The active plan: the present one, or for a moment that of an earlier race.
@@ -249,7 +249,7 @@ impl Pool {
         let mut folded = [0; Name::MAX_LEN];
         if let (Some(folded), Some(qname)) = (folded.get_mut(..qname), question.get(..qname)) {
             folded.copy_from_slice(qname);
-            wire::fold(folded);
+            dns::fold(folded);
             self.plan.shared.affinity.insert(name_hash(hasher, folded), self.backend(backend).affinity_number);
         }
     }

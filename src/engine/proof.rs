@@ -1,10 +1,10 @@
 //! The proof that a reply carries besides address, port, ID and question, against off-path forgery: the
 //! random case of the name (DNS 0x20), and our cookie (RFC 7873).
 
+use dns::{ClientCookie, Reply};
 use siphasher::sip::SipHasher24;
 
 use crate::policy::query_slots::QuerySlot;
-use crate::wire::{self, ClientCookie, Reply};
 
 /// The way in which an attempt was sent, and thus the proof that its reply must carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Secret {
         Self(SipHasher24::new_with_key(key))
     }
 
-    /// Returns the case bits of the name for a query slot (see [`wire::set_case`]). They depend only on
+    /// Returns the case bits of the name for a query slot (see [`dns::set_case`]). They depend only on
     /// values known when the reply comes, so nothing is stored.
     pub(super) fn case(&self, slot: QuerySlot, hash: u64) -> u64 {
         let mut seed = [0; 12];
@@ -73,7 +73,7 @@ impl Secret {
         let mut lacking = ReplyProof::NONE;
         if proof.has(ReplyProof::CASE) {
             let bits = self.case(slot, hash);
-            if !reply.question().is_some_and(|question| wire::has_case(question.qname(), bits)) {
+            if !reply.question().is_some_and(|question| dns::has_case(question.qname(), bits)) {
                 lacking = lacking.with(ReplyProof::CASE);
             }
         }

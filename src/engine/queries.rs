@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use dns::{ClientForm, Cookie, Query, Rcode};
+
 use super::asked::seen_in_cache;
 use super::cached::{CacheResult, HashedQuestion, LookupReason, PoolCache};
 use super::entry::{StaleAnswer, Start, Waiter};
@@ -21,7 +23,6 @@ use crate::policy::Dispatch;
 use crate::policy::race::{Candidates, Race};
 use crate::sight::explain::Plan;
 use crate::state::HealthSignal;
-use crate::wire::{self, ClientForm, Cookie, Query, Rcode};
 
 /// A valid query with its parsed parts.
 #[derive(Clone, Copy)]
@@ -279,7 +280,7 @@ impl<I: Io> Tick<'_, I> {
         let plan = pool.plan.number;
         let is_alone = signed.is_some() || pool.plan.shared.names_clients;
         let start = Start { race, pool: slot, plan, hash, is_claimed, is_alone, flags, waiter, stale };
-        let at = self.engine.in_flight.insert(start, |out| wire::write_query(query, own_udp_size, out));
+        let at = self.engine.in_flight.insert(start, |out| dns::write_query(query, own_udp_size, out));
         self.with_race(at, |race| {
             if let Some(message) = signed {
                 race.entry.sign(message, race.spills);

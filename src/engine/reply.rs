@@ -9,6 +9,8 @@
 //! compared: truncated replies, replies without a question, and replies to a query with a TSIG record,
 //! because only the client can send that again.
 
+use dns::{CookiePair, ExtendedError, Rcode, Reply, ReplyDigest};
+
 use super::active_race::{ActiveRace, has_opt};
 use super::attempt::Outstanding;
 use super::finish::handed_at;
@@ -20,7 +22,6 @@ use crate::policy::backend_load::AttemptEnd;
 use crate::policy::query_slots::QuerySlot;
 use crate::policy::race::{Attempt, BackendIndex, OptRefusal, Retry};
 use crate::state::backend_cookies::Urgency;
-use crate::wire::{self, CookiePair, ExtendedError, Rcode, Reply, ReplyDigest};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReplyMatch {
@@ -282,10 +283,10 @@ impl<I: Io> ActiveRace<'_, I> {
         let mut message = Vec::new();
         let opt_at = entry.write_query(edns, &mut message);
         if entry.needs_authentic() {
-            wire::ask_authentic(&mut message);
+            dns::ask_authentic(&mut message);
         }
         if edns && !entry.is_signed() && pool.adds_opt(asked.backend) {
-            wire::add_opt(&mut message, opt_at, worker.state.edns_udp_size);
+            dns::add_opt(&mut message, opt_at, worker.state.edns_udp_size);
         }
         let query = TcpQuery {
             address: pool.backend(asked.backend).address.socket,
@@ -365,7 +366,7 @@ mod tests {
             let mut octets = vec![0, 7, 0x84, rcode.0 as u8, 0, 1, 0, 0, 0, 0, 0, 1, 1, b'a', 0, 0, 1, 0, 1];
             octets.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6 * count]);
             codes.iter().for_each(|code| octets.extend([0, 15, 0, 2, 0, *code as u8]));
-            let reply = wire::read_reply(&octets).expect("a sound reply");
+            let reply = dns::read_reply(&octets).expect("a sound reply");
             assert_eq!(decision(&reply), expected, "{rcode} {codes:?}");
         };
         let (decided, doubtful) = (Some(Rank::Decided), Some(Rank::Doubtful));

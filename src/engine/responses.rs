@@ -3,13 +3,14 @@
 
 use std::time::Instant;
 
+use dns::{ClientForm, ExtendedError, Rcode, Reply, Transport};
+
 use super::EngineWorker;
 use super::entry::Waiter;
 use super::io::{ClientHandle, Io, ResponseOrigin, ResponseSummary};
 use crate::cache::ResponseFor;
 use crate::metrics::{DropReason, ResponseSource};
 use crate::policy::{PoolRules, Silence};
-use crate::wire::{self, ClientForm, ExtendedError, Rcode, Reply, Transport};
 
 /// The means to respond to clients at one time.
 pub(super) struct ClientResponder<'a, I> {
@@ -61,9 +62,9 @@ impl<'a, I: Io> ClientResponder<'a, I> {
             let ResponseFor { form, own_udp_size, limit } = *receiver;
             // The backend saw the client's own UDP size.
             if is_signed && reply.as_wire().len() <= response_limit(waiter.client.transport(), &waiter.form, u16::MAX) {
-                wire::write_unchanged(reply, waiter.form.id, out);
+                dns::write_unchanged(reply, waiter.form.id, out);
             } else {
-                wire::write_response(reply, form, own_udp_size, limit, out);
+                dns::write_response(reply, form, own_udp_size, limit, out);
             }
             Some(ResponseSummary { source: ResponseSource::Backend, rcode: reply.rcode() })
         });
@@ -133,7 +134,7 @@ impl FallbackAnswer {
         };
         responder.respond(waiter, origin, |receiver, out| {
             let ResponseFor { form, own_udp_size, .. } = *receiver;
-            wire::write_synthesized(question, form, rcode, error, true, own_udp_size, out);
+            dns::write_synthesized(question, form, rcode, error, true, own_udp_size, out);
             Some(ResponseSummary { source, rcode })
         });
     }

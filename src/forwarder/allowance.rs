@@ -5,10 +5,11 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use dns::{CookieState, ResponseSubject};
+
 use super::ReplyChannel;
 use crate::engine::{ClientHandle as _, Waiter};
 use crate::limit::{Decision, Pace, Pacing, ResponseRate};
-use crate::wire::{self, CookieState, ResponseSubject};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receiver {
@@ -67,11 +68,11 @@ impl Allowance<'_> {
                 Decision::Pass => {}
                 // RFC 7873 section 5.2.3: a client cookie suffices to retry by UDP with a server cookie.
                 Decision::Slip if cookie.is_some() => {
-                    wire::ask_for_cookie(response);
+                    dns::ask_for_cookie(response);
                     return ResponseFate::AsksForCookie;
                 }
                 Decision::Slip => {
-                    wire::shorten(response);
+                    dns::shorten(response);
                     return ResponseFate::Limited;
                 }
                 Decision::Drop => {
@@ -87,7 +88,7 @@ impl Allowance<'_> {
             Pace::Whole(Duration::ZERO) => ResponseFate::Leaves,
             Pace::Whole(wait) => ResponseFate::Later { due: self.now + wait, is_cut: false },
             Pace::Cut(wait) => {
-                wire::shorten(response);
+                dns::shorten(response);
                 ResponseFate::Later { due: self.now + wait, is_cut: true }
             }
             Pace::Drop => {

@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
+use dns::Transport;
+
 use super::explain::Operator;
 use crate::engine;
 use crate::net::from_clients::tcp::Responder;
 use crate::net::sys::batch::ReplyPath;
 use crate::sight::explain::Event;
-use crate::wire::Transport;
 
 /// A client and its reply channel.
 #[derive(Clone, Debug)]

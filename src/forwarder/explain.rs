@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use data_encoding::BASE64;
+use dns::{Name, RecordClass, RecordType, Transport};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::outside::WorkerIo;
@@ -12,7 +13,6 @@ use crate::metrics::ResponseSource;
 use crate::net::sys::clock;
 use crate::sight::explain::{Event, ExplainedResponse};
 use crate::state::Target;
-use crate::wire::{self, Name, RecordClass, RecordType, Transport};
 
 /// A question to explain.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Forwarder {
         let operator = Operator(events);
         let udp_size = self.outside.state.edns_udp_size;
         let message = query(&name, qtype, udp_size);
-        let Ok(query) = wire::read_query(&message) else { return operator.send(Event::NoResponse) };
+        let Ok(query) = dns::read_query(&message) else { return operator.send(Event::NoResponse) };
         let mut folded = Vec::new();
         let flags = query.fold_question(&mut folded);
         let hash = self.outside.shared.engines.hash(&folded);
@@ -84,7 +84,7 @@ impl Forwarder {
         let Some((suffix, pool)) = self.outside.state.routes.route(question.qname()) else {
             return operator.send(Event::NoRoute);
         };
-        let route = wire::display_name(suffix).to_string();
+        let route = dns::display_name(suffix).to_string();
         let pool_name = self.outside.state.pools[pool.0].config.name.clone();
         self.outside.explained = Some(ExplainedRace { hash, operator: operator.clone() });
         let reason = if is_fresh { LookupReason::Ignore } else { LookupReason::HandedOver };

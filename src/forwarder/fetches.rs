@@ -37,7 +37,6 @@ use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::server_client::{ConnectError, ServerClient};
 use crate::policy::Rank;
-use crate::wire;
 
 /// The fetches and the attempts by TCP of one worker.
 pub(super) struct Fetches {
@@ -104,7 +103,7 @@ impl Forwarder {
         let now = Instant::now();
         match &result {
             Ok(WholeReply { message, is_ad_trusted }) => {
-                let Ok(reply) = wire::read_reply(message) else { return };
+                let Ok(reply) = dns::read_reply(message) else { return };
                 let reply = if *is_ad_trusted { reply } else { reply.without_authentic() };
                 self.tick(now).on_fetched(race, &reply);
             }
@@ -115,7 +114,7 @@ impl Forwarder {
 
     fn on_reply_by_tcp(&mut self, attempt: Outstanding, reply: Option<Vec<u8>>) {
         let now = Instant::now();
-        let reply = reply.as_ref().and_then(|reply| wire::read_reply(reply).ok());
+        let reply = reply.as_ref().and_then(|reply| dns::read_reply(reply).ok());
         self.tick(now).on_reply_by_tcp(attempt, reply.as_ref());
         self.end_tick(now);
     }
@@ -156,13 +155,13 @@ impl Fetch {
             let mut query = message.clone();
             if !from.with_opt {
                 query.clear();
-                wire::write_without_opt(message, *opt_at, &mut query);
+                dns::write_without_opt(message, *opt_at, &mut query);
             }
             let turn = first.take().unwrap_or_else(|| self.enqueue(from));
             let Some(message) = self.ask(turn, from, query, number + 1 == backends.len()).await else { continue };
             // The answer is known to exist, so another backend's negative reply has no weight.
             let least = if number > 0 { Rank::Positive } else { Rank::Nodata };
-            if wire::read_reply(&message).is_ok_and(|reply| !reply.is_truncated() && rank(&reply) >= least) {
+            if dns::read_reply(&message).is_ok_and(|reply| !reply.is_truncated() && rank(&reply) >= least) {
                 return Some(WholeReply { message, is_ad_trusted: from.is_ad_trusted });
             }
         }
@@ -213,11 +212,11 @@ async fn ask_alone(query: TcpQuery, header: Option<ClientHeader>) -> Result<Vec<
     let TcpQuery { address, message: mut query, question, .. } = query;
     let mut client = connect(address, header).await?;
     let id = rand::random();
-    wire::set_id(&mut query, id);
+    dns::set_id(&mut query, id);
     client.queue(&query)?;
     loop {
         let message = client.receive().await?;
-        let is_answer = wire::read_reply(&message)
+        let is_answer = dns::read_reply(&message)
             .is_ok_and(|reply| reply.header().id() == id && reply.answers_question(&question) && !reply.is_truncated());
         if is_answer {
             return Ok(message);

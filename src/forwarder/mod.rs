@@ -39,6 +39,8 @@ use tokio::sync::mpsc::{Sender, UnboundedSender};
 pub use self::client::{DatagramWay, Peer, ProxiedClient, ReplyChannel};
 pub use self::explain::{ExplainRequest, Operator};
 
+use dns::QuestionKey;
+
 use self::fetches::Fetches;
 use self::outside::{USUAL_QUERY, WorkerIo};
 use self::paced::PacedResponses;
@@ -56,7 +58,6 @@ use crate::net::to_backends::sockets::{BackendSockets, Event};
 use crate::net::to_backends::tls::BackendTls;
 use crate::state::{ForwarderState, HealthEvent};
 use crate::taps::WorkerTaps;
-use crate::wire::QuestionKey;
 
 /// The state that the workers of one forwarder share.
 #[derive(Debug)]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use dns::{Cookie, Reply, ShownCookie};
+
 use super::explain::ExplainedRace;
 use super::fetches::Fetches;
 use super::responses::{ClientOutput, Delivery};
@@ -24,7 +26,6 @@ use crate::net::to_backends::sockets::{BackendSockets, StreamWay, TlsSource, Uns
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
 use crate::taps::{AttemptMessage, WorkerTaps};
-use crate::wire::{self, Cookie, Reply, ShownCookie};
 
 pub(super) struct WorkerIo {
     pub(super) me: WorkerId,
@@ -87,7 +88,7 @@ impl Io for WorkerIo {
         let write = |slot: QuerySlot, out: &mut Vec<u8>| {
             write(slot, out);
             if taps.are_on() {
-                wire::set_id(out, slot.id());
+                dns::set_id(out, slot.id());
                 taps.attempt(&attempt_message(attempt, now, None, out));
             }
         };
@@ -289,7 +290,7 @@ impl WorkerIo {
         let (health, probe) =
             config.map_or_else(Default::default, |config| (config.rules.health, config.probe.clone()));
         let mut sign_of_life = Vec::new();
-        wire::write_plain_query(0, &probe.name, probe.rtype, &mut sign_of_life);
+        dns::write_plain_query(0, &probe.name, probe.rtype, &mut sign_of_life);
         let counters = backend.counters(usize::from(self.me.0));
         let (of, tls) = (Arc::clone(backend), Arc::clone(&self.shared.tls));
         StreamWay {

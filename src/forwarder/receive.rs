@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use dns::{Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType};
+
 use super::client::{DatagramWay, ProxiedClient};
 use super::{Forwarder, HandOver, ReplyChannel};
 use crate::config::PoolIndex;
@@ -28,7 +30,6 @@ use crate::net::sys::batch::Datagram;
 use crate::net::sys::clock;
 use crate::state::{ForwarderState, Routes, Target};
 use crate::taps::{Side, TapQuery};
-use crate::wire::{self, Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType};
 
 impl Forwarder {
     /// Handles datagrams of a listener.
@@ -241,7 +242,7 @@ impl MessageReader<'_> {
                 content: ReceivedContent::Nothing(DropReason::Source),
             };
         }
-        let read = wire::read_query(message);
+        let read = dns::read_query(message);
         let answer = |cookies: &Cookies| cookies.answer(&read, message, client.ip(), || **self.today);
         let cookie = self.cookies.map_or(Ok(None), answer);
         let is_admitted = self.access.admits(client.ip());

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use dns::{Asks, ClientForm, Query, Rcode};
+
 use super::ReplyChannel;
 use super::allowance::{Allowance, Receiver, ResponseFate};
 use super::client::DatagramWay;
@@ -19,7 +21,6 @@ use crate::net::sys::batch::{BATCH, SendBatch, is_too_long};
 use crate::net::sys::clock;
 use crate::policy::race::{AttemptKind, BackendIndex};
 use crate::taps::{self, Side, TapResponse, WorkerTaps};
-use crate::wire::{self, Asks, ClientForm, Query, Rcode};
 
 pub(super) struct ResponseListener {
     pub(super) socket: Rc<ListenerSocket>,
@@ -46,7 +47,7 @@ impl ResponseListener {
         while too_long != 0 {
             let index = too_long.trailing_zeros() as usize;
             too_long &= too_long - 1;
-            if self.responses.send_again(index, &*self.socket, wire::shorten).is_err() {
+            if self.responses.send_again(index, &*self.socket, dns::shorten).is_err() {
                 counters.dropped(DropReason::Unsent);
             }
         }
@@ -90,7 +91,7 @@ impl ClientOutput {
 impl WorkerIo {
     pub(super) fn refuse(&mut self, asked: &ReceivedMessage<'_>, rcode: Rcode, now: Instant) {
         self.respond_alone(asked, now, |own_udp_size, out| {
-            wire::write_error(asked.message, rcode, asked.cookie().as_ref(), own_udp_size, out);
+            dns::write_error(asked.message, rcode, asked.cookie().as_ref(), own_udp_size, out);
             Some(ResponseSummary { source: ResponseSource::Error, rcode })
         });
     }
@@ -106,7 +107,7 @@ impl WorkerIo {
                 client.respond_nothing();
             }
             OnDenied::Refused => self.respond_alone(asked, now, |own_udp_size, out| {
-                wire::write_prohibited(asked.message, query, asked.cookie().as_ref(), own_udp_size, out);
+                dns::write_prohibited(asked.message, query, asked.cookie().as_ref(), own_udp_size, out);
                 Some(ResponseSummary { source: ResponseSource::Error, rcode: Rcode::REFUSED })
             }),
         }
@@ -253,7 +254,7 @@ impl<'a> Delivery<'a> {
             // A response without a pool, or because of a limit, is the operator's intent.
             if matches!(rcode, Rcode::SERVFAIL | Rcode::REFUSED)
                 && self.resolution.is_some_and(|resolution| !resolution.is_limited)
-                && is_failure(source, rcode, wire::extended_errors(message))
+                && is_failure(source, rcode, dns::extended_errors(message))
             {
                 counters.failures.add(self.queries.into());
             }
@@ -310,7 +311,7 @@ impl OptionsSource<'_> {
     fn asks(self) -> Asks {
         match self {
             Self::Form(form) => form.edns.map(|edns| edns.asks).unwrap_or_default(),
-            Self::Message(message) => wire::edns_of_rejected(message).map(|edns| Asks::of(&edns)).unwrap_or_default(),
+            Self::Message(message) => dns::edns_of_rejected(message).map(|edns| Asks::of(&edns)).unwrap_or_default(),
         }
     }
 }

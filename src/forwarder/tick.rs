@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use dns::first_message;
+
 use super::Forwarder;
 use super::outside::not_sent;
 use crate::engine::{Outstanding, QuarantinedAttempt};
@@ -11,7 +13,6 @@ use crate::metrics::DropReason;
 use crate::net::sys::batch::RecvBatch;
 use crate::net::to_backends::sockets::{ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage};
 use crate::policy::query_slots::SocketId;
-use crate::wire::first_message;
 
 impl Forwarder {
     /// Handles the events of backend sockets: replies, ICMP errors, the alarm.

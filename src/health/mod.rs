@@ -39,7 +39,6 @@ use crate::policy::HealthRules;
 use crate::policy::health::{Health, HealthState, HealthStep, ProbeReply};
 use crate::state::backend_cookies::{CookieOffer, HasChanged, RepliedTo};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, PoolState, SharedBackend, SharedPool};
-use crate::wire;
 
 /// Probes all backends of a state.
 pub struct HealthProber {
@@ -167,7 +166,7 @@ impl DatagramProbe {
         let Some(octets) = octets.strip_prefix(&self.header[..]) else { return false };
         let is_sent = |message: &[u8]| message.starts_with(octets);
         let is_one = is_sent(&self.plain) || self.offer.as_ref().is_some_and(|(message, _)| is_sent(message));
-        is_one && wire::Header::read(octets).is_some()
+        is_one && dns::Header::read(octets).is_some()
     }
 }
 
@@ -254,7 +253,7 @@ impl Subject {
     async fn open(&self, kept: &mut KeptConnection) -> io::Result<HealthProbe> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         let mut plain = Vec::new();
-        wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut plain);
+        dns::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut plain);
         if self.backend.is_by_stream() {
             let server = ServerTarget::new(&self.backend.stream_server(), self.backend.wants_header, &self.tls);
             server.tls()?;
@@ -277,7 +276,7 @@ impl Subject {
         }
         let offer = offer?;
         let mut message = plain.to_vec();
-        wire::add_cookie(&mut message, plain.len(), &offer.pair, MAX_REPLY as u16);
+        dns::add_cookie(&mut message, plain.len(), &offer.pair, MAX_REPLY as u16);
         Some((message, offer))
     }
 
@@ -306,9 +305,9 @@ impl Subject {
             None => return std::future::pending().await,
         };
         let mut buffer = [0; MAX_REPLY];
-        let asked = wire::Header::read(&probe.plain).map(wire::Header::id);
+        let asked = dns::Header::read(&probe.plain).map(dns::Header::id);
         let is_reply = |message: &[u8]| {
-            let header = wire::Header::read(message);
+            let header = dns::Header::read(message);
             header.is_some_and(|header| header.is_response() && Some(header.id()) == asked)
         };
         loop {
@@ -326,14 +325,14 @@ impl Subject {
     }
 
     fn kind_of(&self, reply: &[u8]) -> ProbeReply {
-        let rcode = wire::Header::read(reply).map(wire::Header::rcode);
+        let rcode = dns::Header::read(reply).map(dns::Header::rcode);
         kind_of(rcode, self.probe == ProbeConfig::default())
     }
 
     fn learn_cookie(&self, probe: &DatagramProbe, reply: &[u8]) {
         let Some((_, offer)) = &probe.offer else { return };
-        let reply = wire::read_reply(reply).ok();
-        let cookie = reply.as_ref().and_then(wire::Reply::cookie);
+        let reply = dns::read_reply(reply).ok();
+        let cookie = reply.as_ref().and_then(dns::Reply::cookie);
         let to = if probe.is_repeated { RepliedTo::Any } else { RepliedTo::Offer };
         let learnt = self.backend.cookies.on_probe_reply(offer, cookie, to, Instant::now());
         let (is_news, HasChanged(has_changed)) = learnt;
@@ -419,10 +418,10 @@ impl Subject {
     }
 }
 
-fn kind_of(rcode: Option<wire::Rcode>, is_default_probe: bool) -> ProbeReply {
+fn kind_of(rcode: Option<dns::Rcode>, is_default_probe: bool) -> ProbeReply {
     match rcode {
-        Some(wire::Rcode::REFUSED) if is_default_probe => ProbeReply::Unserved,
-        Some(wire::Rcode::SERVFAIL | wire::Rcode::REFUSED) => ProbeReply::Failure,
+        Some(dns::Rcode::REFUSED) if is_default_probe => ProbeReply::Unserved,
+        Some(dns::Rcode::SERVFAIL | dns::Rcode::REFUSED) => ProbeReply::Failure,
         Some(_) | None => ProbeReply::Answer,
     }
 }
@@ -437,12 +436,12 @@ mod tests {
     #[test]
     fn refused_to_the_default_probe_is_not_yet_a_failure() {
         for (rcode, is_default_probe, expected) in [
-            (wire::Rcode::NOERROR, true, ProbeReply::Answer),
-            (wire::Rcode::NXDOMAIN, false, ProbeReply::Answer),
-            (wire::Rcode::SERVFAIL, true, ProbeReply::Failure),
-            (wire::Rcode::SERVFAIL, false, ProbeReply::Failure),
-            (wire::Rcode::REFUSED, true, ProbeReply::Unserved),
-            (wire::Rcode::REFUSED, false, ProbeReply::Failure),
+            (dns::Rcode::NOERROR, true, ProbeReply::Answer),
+            (dns::Rcode::NXDOMAIN, false, ProbeReply::Answer),
+            (dns::Rcode::SERVFAIL, true, ProbeReply::Failure),
+            (dns::Rcode::SERVFAIL, false, ProbeReply::Failure),
+            (dns::Rcode::REFUSED, true, ProbeReply::Unserved),
+            (dns::Rcode::REFUSED, false, ProbeReply::Failure),
         ] {
             assert_eq!(kind_of(Some(rcode), is_default_probe), expected, "{rcode:?}, {is_default_probe}");
         }

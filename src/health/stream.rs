@@ -103,17 +103,17 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use std::sync::Arc;
 
+    use dns::address::BackendAddress;
+    use dns::{Name, RecordType, write_plain_query};
     use tokio::net::TcpListener;
     use tokio::sync::Semaphore;
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
-    use crate::address::BackendAddress;
     use crate::net::to_backends::client::tests::TcpPeer;
     use crate::net::to_backends::connection::StreamProtocol;
     use crate::net::to_backends::tls::ClientTls;
     use crate::net::to_backends::tls::tests::{Authority, rules};
-    use crate::wire::{Name, RecordType, write_plain_query};
 
     /// A server that counts its connections and closes each after this many replies.
     async fn serve(listener: TcpListener, replies: usize, connections: &std::cell::Cell<usize>) {

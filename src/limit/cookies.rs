@@ -16,13 +16,12 @@ use std::{fmt, mem};
 
 use arc_swap::ArcSwap;
 use data_encoding::HEXLOWER_PERMISSIVE;
-use siphasher::sip::SipHasher24;
-use subtle::ConstantTimeEq;
-
-use crate::wire::{
+use dns::{
     ClientCookie, Cookie, CookieOption, CookieState, Edns, MalformedCookie, Query, QueryRejection, ServerCookie,
     ShownCookie, edns_of_rejected,
 };
+use siphasher::sip::SipHasher24;
+use subtle::ConstantTimeEq;
 
 /// The source of cookies for clients, shared by all workers. The secrets may change at any time.
 #[derive(Debug)]

@@ -15,10 +15,10 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use dns::ResponseCategory;
 use foldhash::quality::FixedState;
 
 use super::rate_table::{Accounts, Half, RateTableKey, RateVerdict, TICKS_PER_SECOND, prefix_of, ticks};
-use crate::wire::ResponseCategory;
 
 /// The limits. A rate is in responses a second, at most 10,000; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

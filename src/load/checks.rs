@@ -6,8 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
+use dns::address::{BackendAddress, Scheme};
+
 use super::trust;
-use crate::address::{BackendAddress, Scheme};
 use crate::config::{BackendConfig, Config, ForwarderConfig, KeyConfig, ListenConfig, PoolConfig, User};
 use crate::net::from_clients::tls::NamedCertificate;
 use crate::net::sys::bind::is_of_this_host;

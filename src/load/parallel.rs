@@ -83,8 +83,9 @@ const DEPTH: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use dns::RecordType;
+
     use super::*;
-    use crate::wire::RecordType;
 
     #[test]
     fn records_arrive_in_order_on_one_thread_or_two() {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use dns::address::{ServerTrust, Verify};
+
 use super::{LoadError, gather};
-use crate::address::{ServerTrust, Verify};
 use crate::config::Config;
 use crate::files;
 use crate::net::from_clients::tls::{Certificate, NamedCertificate};

@@ -10,13 +10,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dns::Name;
+
 use super::certificates::CertificateFiles;
 use super::disk::{self, SeenFile};
 use super::parallel::{do_all, is_large, pipe};
 use super::watch::{FileWatch, ReadingGuard};
 use super::{LoadError, USUAL_PLACES, unreadable};
 use crate::config::{AuthorityConfig, Config};
-use crate::wire::Name;
 use crate::zone::master::{self, ZoneFileContext, ZoneFileSource};
 use crate::zone::{
     DeferredZoneBuilder, Diagnostic, DiagnosticList, FilePlace, Miss, Record, Tables, TablesBuilder, Zone, ZoneDb,

@@ -67,6 +67,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
+    use dns::Transport;
     use proptest::prelude::*;
 
     use super::super::counters::{
@@ -75,7 +76,6 @@ mod tests {
     };
     use super::super::snapshot::BackendState;
     use super::*;
-    use crate::wire::Transport;
 
     fn count(events: &[u8], process: &Counters, pool: &PoolCounters, backend: &BackendCounters) {
         for &event in events {

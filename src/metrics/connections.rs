@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use dns::Transport;
 use serde::{Deserialize, Serialize};
 
 use super::aggregate::{Aggregate, Counter, Gauge};
 use super::histogram::HistogramSnapshot;
-use crate::wire::Transport;
 
-labels! {
+dns::labels! {
     /// The fate of a client connection.
     pub enum ConnectionFate {
         /// The server accepted it.
@@ -23,7 +23,7 @@ labels! {
     }
 }
 
-labels! {
+dns::labels! {
     /// The kind of a client's handshake.
     pub enum ShakenBy {
         /// With a key exchange and a signature.
@@ -35,7 +35,7 @@ labels! {
     }
 }
 
-labels! {
+dns::labels! {
     /// The status of an HTTP response (RFC 9110 section 15).
     pub enum HttpStatus {
         /// The response has a DNS message, of any rcode.
@@ -153,7 +153,7 @@ counters! {
     }
 }
 
-labels! {
+dns::labels! {
     /// The result of a connect.
     pub enum ConnectionKind {
         /// Open, after a full handshake.
@@ -167,7 +167,7 @@ labels! {
     }
 }
 
-labels! {
+dns::labels! {
     /// The reason why a connection ended with pending queries.
     pub enum LostCause {
         /// The backend closed it.
@@ -199,7 +199,7 @@ impl BackendConnectionCounters {
     }
 }
 
-labels! {
+dns::labels! {
     /// A limit that applied.
     #[derive(Serialize, Deserialize)]
     pub enum Limit {

@@ -6,14 +6,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use dns::{Cookie, CookieState, ExtendedError, MalformedCookie, Rcode, Transport};
 use serde::{Deserialize, Serialize};
 
 use super::aggregate::{Aggregate, Gauge};
 use super::connections::{BackendConnectionCounts, ConnectionCounts};
 use super::histogram::HistogramSnapshot;
-use crate::wire::{Cookie, CookieState, ExtendedError, MalformedCookie, Rcode, Transport};
 
-labels! {
+dns::labels! {
     /// The origin of a response.
     pub enum ResponseSource {
         /// A backend's reply.
@@ -31,7 +31,7 @@ labels! {
     }
 }
 
-labels! {
+dns::labels! {
     /// The reason for a drop.
     pub enum DropReason {
         /// A short message, a message that is no query, or a reply that does not parse.
@@ -59,7 +59,7 @@ labels! {
     }
 }
 
-labels! {
+dns::labels! {
     /// The local resource that was missing when an attempt could not be sent.
     pub enum Want {
         /// File descriptors.
@@ -77,7 +77,7 @@ labels! {
     }
 }
 
-labels! {
+dns::labels! {
     /// The kind of a query's COOKIE option (RFC 7873 section 5.2).
     pub enum CookieKind {
         /// A client cookie alone.
@@ -102,7 +102,7 @@ impl From<Result<CookieState, MalformedCookie>> for CookieKind {
     }
 }
 
-labels! {
+dns::labels! {
     /// An observer of queries.
     pub enum Tap {
         /// The log of `[query_log]`.
@@ -118,7 +118,7 @@ labels! {
     }
 }
 
-labels! {
+dns::labels! {
     /// The fate of a tap's record.
     pub enum TapFate {
         /// The tap has written it.
@@ -199,7 +199,7 @@ impl Counters {
     }
 }
 
-labels! {
+dns::labels! {
     /// The result of a fetch by TCP.
     pub enum FetchResult {
         /// The whole answer arrived.
@@ -238,7 +238,7 @@ counters! {
 /// The kinds of divergence.
 pub const DIVERGENCES: [&str; 3] = ["rcode", "data", "serial"];
 
-labels! {
+dns::labels! {
     /// The reason for a repeated attempt from another socket.
     pub enum Cause {
         /// Too many replies with a wrong ID or question reached the socket.

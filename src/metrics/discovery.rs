@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-labels! {
+dns::labels! {
     /// The origin of a pool's member.
     #[derive(PartialOrd, Ord, Hash, Serialize, Deserialize)]
     #[serde(rename_all = "lowercase")]
@@ -32,7 +32,7 @@ impl MemberOrigin {
     }
 }
 
-labels! {
+dns::labels! {
     /// A change of membership.
     #[derive(Hash)]
     pub enum MembershipChange {
@@ -45,7 +45,7 @@ labels! {
     }
 }
 
-labels! {
+dns::labels! {
     /// The state of a source.
     #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "lowercase")]
@@ -61,7 +61,7 @@ labels! {
     }
 }
 
-labels! {
+dns::labels! {
     /// The action of an order.
     #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "lowercase")]

@@ -6,6 +6,7 @@ use std::iter::zip;
 use std::time::UNIX_EPOCH;
 
 use FamilyKind::{Counter, CounterBesideGauge, Gauge, Histogram};
+use dns::{Rcode, Transport};
 
 use super::connections::{
     BackendConnectionCounts, CertificateSnapshot, ConnectionFate, ConnectionKind, HttpStatus, LostCause, ShakenBy,
@@ -20,7 +21,6 @@ use super::processes::{Role, Takeover, Usage};
 use super::snapshot::{
     BackendSnapshot, BackendState, CacheSnapshot, CatalogSnapshot, PoolSnapshot, Snapshot, ZonesSnapshot,
 };
-use crate::wire::{Rcode, Transport};
 
 /// The metrics with one name.
 #[derive(Debug)]

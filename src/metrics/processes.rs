@@ -46,7 +46,7 @@ pub struct ProcessSnapshot {
     pub problem: Option<String>,
 }
 
-labels! {
+dns::labels! {
     /// The role of a process.
     #[derive(Serialize, Deserialize)]
     pub enum Role {
@@ -65,7 +65,7 @@ labels! {
     }
 }
 
-labels! {
+dns::labels! {
     /// The reason why a process replaced another.
     pub enum Takeover {
         /// The other process ended by itself.

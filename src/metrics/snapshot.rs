@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use dns::address::BackendAddress;
 use serde::{Deserialize, Serialize};
 
 use super::connections::{CertificateSnapshot, Limit};
@@ -9,7 +10,6 @@ use super::counters::{BackendCounts, PoolCounts, ServerCounts};
 use super::discovery::{BackendOrder, MemberOrigin, SourceSnapshot};
 use super::frames::FrameSnapshot;
 use super::processes::ProcessesSnapshot;
-use crate::address::BackendAddress;
 
 /// The metrics of the whole server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -263,7 +263,7 @@ pub struct BackendSnapshot {
     pub order: Option<BackendOrder>,
 }
 
-labels! {
+dns::labels! {
     /// The state of a backend, which determines its use.
     #[derive(Serialize, Deserialize)]
     pub enum BackendState {

@@ -21,7 +21,7 @@ use std::task::{Context, Poll};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet, spawn_blocking};
 
-labels! {
+dns::labels! {
     /// The purpose of a task.
     pub enum TaskKind {
         /// Reads a UDP socket of clients.

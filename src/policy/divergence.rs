@@ -45,7 +45,7 @@ impl MemberAnswer {
     }
 }
 
-labels! {
+dns::labels! {
     /// The way in which members differ.
     #[derive(PartialOrd, Ord)]
     pub enum DivergenceKind {

@@ -5,15 +5,15 @@
 use std::io;
 use std::time::Instant;
 
+use dns::address::Scheme;
+use dns::{Header, OwnEdns, QuestionFlags, Rcode, is_reply_to, write_own_query};
 use tokio::time::timeout_at;
 
-use crate::address::Scheme;
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::to_backends::client::UdpClient;
 use crate::net::to_backends::server_client::ServerTarget;
 use crate::net::to_backends::tls::BackendTls;
 use crate::state::SharedBackend;
-use crate::wire::{Header, OwnEdns, QuestionFlags, Rcode, is_reply_to, write_own_query};
 
 /// The question for a member.
 #[derive(Clone, Copy, Debug)]
@@ -91,13 +91,13 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
+    use dns::{Flag, read_query, read_reply};
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, UdpSocket};
 
     use super::*;
     use crate::net::to_backends::client::tests::TcpPeer;
     use crate::net::to_backends::connection::StreamProtocol;
-    use crate::wire::{Flag, read_query, read_reply};
 
     /// The question `www.` A IN.
     const QUESTION: &[u8] = b"\x03www\0\0\x01\0\x01";

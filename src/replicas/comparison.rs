@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns::{OwnEdns, QuestionFlags, Rcode, RecordClass, RecordType, display_name};
 use rand::seq::IteratorRandom;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::sleep_until;
@@ -25,7 +26,6 @@ use crate::policy::BackendIndex;
 use crate::policy::divergence::{Ask, DivergenceKind, DivergenceTable, MemberAnswer, RoundResult};
 use crate::sight::divergence as shown;
 use crate::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
-use crate::wire::{OwnEdns, QuestionFlags, Rcode, RecordClass, RecordType, display_name};
 
 /// The comparisons of all pools that want any.
 pub struct Comparisons {

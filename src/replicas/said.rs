@@ -1,8 +1,9 @@
 //! The content of a reply: short for a comparison, and readable for people.
 
+use dns::{Message, Rcode, RecordType, ReplyDigest, Section, SectionRecord, read_reply};
+
 use crate::policy::BackendIndex;
 use crate::policy::divergence::MemberAnswer;
-use crate::wire::{Message, Rcode, RecordType, ReplyDigest, Section, SectionRecord, read_reply};
 use crate::zone::rdata_to_text;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,8 +61,9 @@ const LONGEST: usize = 128;
 mod tests {
     use std::slice::from_ref;
 
+    use dns::{Flag, Header};
+
     use super::*;
-    use crate::wire::{Flag, Header};
 
     /// The question `www.` A IN.
     const QUESTION: &[u8] = b"\x03www\0\0\x01\0\x01";

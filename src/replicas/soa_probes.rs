@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns::{QuestionFlags, RecordClass, RecordType, display_name, read_reply};
 use tokio::time::sleep_until;
 
 use super::ReplicaLinks;
@@ -19,7 +20,6 @@ use crate::net::tasks::{Task, TaskKind};
 use crate::policy::serials::{LastSerial, SerialSource};
 use crate::sight::serials as shown;
 use crate::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
-use crate::wire::{QuestionFlags, RecordClass, RecordType, display_name, read_reply};
 
 /// The SOA probes of all pools of replicas.
 pub struct SoaProbes {

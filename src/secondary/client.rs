@@ -4,10 +4,11 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use dns::address::BackendAddress;
+use dns::{Header, Name, Rcode, RecordType, is_reply_to, write_plain_query};
 use tokio::time::timeout;
 
 use super::PrimaryError;
-use crate::address::BackendAddress;
 use crate::net::sys::clock::unix_now;
 use crate::net::to_backends::client::UdpClient;
 use crate::net::to_backends::connection::StreamProtocol;
@@ -15,7 +16,6 @@ use crate::net::to_backends::server_client::ServerClient;
 use crate::net::to_backends::tls::ClientTls;
 use crate::transfer::tsig::{ClientChain, TsigKey, sign_query};
 use crate::transfer::{Serial, TransferProgress, TransferReader, TransferResult, read_soa_reply, write_transfer_query};
-use crate::wire::{Header, Name, Rcode, RecordType, is_reply_to, write_plain_query};
 use crate::zone::Zone;
 
 /// A server that a zone comes from.

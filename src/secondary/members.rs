@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use dns::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AuthorityConfig, SecondaryConfig};
 use crate::files::{self, NewFile, Readers};
 use crate::transfer::catalog::{CatalogEntry, CatalogRules, Consumer, ReservedNames};
 use crate::transfer::tsig::TsigKey;
-use crate::wire::Name;
 
 #[derive(Serialize, Deserialize)]
 struct SavedMember {

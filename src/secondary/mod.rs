@@ -23,6 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns::Name;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use thiserror::Error;
@@ -44,7 +45,6 @@ use crate::transfer::tsig::TsigKey;
 use crate::transfer::{
     Difference, Secondary, SecondaryStep, SecondaryVersion, Serial, Soa, TransferError, ZoneService,
 };
-use crate::wire::Name;
 use crate::zone::Zone;
 
 /// A new state of a zone.
@@ -554,7 +554,7 @@ pub(crate) enum PrimaryError {
     Silent,
     /// The reply has no SOA: the primary does not have the zone, or refuses this client.
     #[error("no SOA record in its reply, which is {0}")]
-    NoSerial(crate::wire::Rcode),
+    NoSerial(dns::Rcode),
     /// The reply is not signed correctly.
     #[error("its reply is not to be trusted: {0}")]
     Unsigned(crate::transfer::tsig::TsigFailure),

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use dns::{Name, display_name};
+
 use super::members::saved_members;
 use crate::config::{Config, SecondaryConfig};
 use crate::files::{self, NewFile, Readers};
 use crate::transfer::Records;
-use crate::wire::{Name, display_name};
 use crate::zone::master::{self, ZoneFileContext, ZoneFileSource};
 use crate::zone::{Zone, ZoneBuilder, rdata_to_text};
 
@@ -168,9 +169,10 @@ pub(super) fn confirm(file: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use dns::RecordType;
+
     use super::*;
     use crate::secondary::version::build;
-    use crate::wire::RecordType;
     use crate::zone::Record;
 
     /// A small zone with text that needs quotes.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use dns::Name;
+
 use super::PrimaryError;
 use crate::transfer::catalog::{Catalog, CatalogFault};
 use crate::transfer::{Difference, Records, TransferResult};
-use crate::wire::Name;
 use crate::zone::{FilePlace, Record, Zone, ZoneBuilder};
 
 pub(super) struct FetchedZone {

@@ -16,12 +16,13 @@
 
 use std::sync::Arc;
 
+use dns::{HashSeed, QuestionHasher};
+
 #[cfg(doc)]
 use super::pools::ServerPools;
 use super::pools::{CarriedPools, Learnt};
 use crate::cache::Cache;
 use crate::secondary::SavedZones;
-use crate::wire::{HashSeed, QuestionHasher};
 
 /// The initial state of a server. The default is empty, for a first start.
 #[derive(Debug, Default)]

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
+use dns::QuestionHasher;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::sleep_until;
@@ -42,7 +43,6 @@ use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::sys::descriptors::Shares;
 use crate::net::to_backends::tls::BackendTls;
 use crate::state::{ForwarderState, HealthEvent};
-use crate::wire::QuestionHasher;
 
 pub(super) struct Workers {
     all: Vec<WorkerThread>,

@@ -42,7 +42,7 @@ pub struct Verdict {
     pub reasons: Vec<Reason>,
 }
 
-labels! {
+dns::labels! {
     /// The health of the server. The worst state is the greatest.
     #[derive(Default, PartialOrd, Ord, Hash, Serialize, Deserialize)]
     #[serde(rename_all = "lowercase")]

@@ -8,9 +8,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use dns::{Rcode, RecordType};
 use serde::{Deserialize, Serialize};
-
-use crate::wire::{self, Rcode, RecordType};
 
 /// The most frequent names of the last ten minutes, and those that got SERVFAIL most.
 #[derive(Debug, Default)]
@@ -157,7 +156,7 @@ fn top<'a>(counts: impl Iterator<Item = &'a SpaceSaving> + Clone) -> Vec<NameCou
         others.cmp(count).then(error.cmp(off)).then_with(|| one.cmp(other))
     });
     let named = sums.into_iter().take(SHOWN).map(|(question, (count, error))| NameCount {
-        name: wire::display_name(&question.0).to_string(),
+        name: dns::display_name(&question.0).to_string(),
         qtype: question.1.to_string(),
         queries: count * TopNames::STANDS_FOR,
         error: error * TopNames::STANDS_FOR,

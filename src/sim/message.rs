@@ -90,9 +90,10 @@ const AA: u16 = 0x0400;
 
 #[cfg(test)]
 mod tests {
+    use dns::{read_query, read_reply};
+
     use super::*;
     use crate::engine::rank;
-    use crate::wire::{read_query, read_reply};
 
     #[test]
     fn replies_answer_queries_and_rank_as_they_are_meant_to() {

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns::address::{BackendAddress, Scheme};
+use dns::{HashSeed, Name};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
@@ -17,7 +19,6 @@ use super::names::NameDraw;
 use super::network::{Caller, Network, UDP_SIZE, WaitingClient, address};
 use super::prober::{ProberTask, SimulatedProber};
 use super::spells::Unfolding;
-use crate::address::{BackendAddress, Scheme};
 use crate::cache::Cache;
 use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, SpoofingConfig};
 use crate::engine::shortage::Shortage;
@@ -29,7 +30,6 @@ use crate::policy::PoolRules;
 use crate::policy::health::HealthState;
 use crate::policy::query_slots::{PROLONGED, QuerySlot, SlotState};
 use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend};
-use crate::wire::{self, HashSeed, Name};
 
 /// Plays a scenario from `start` to its end. `observe` gets each event and its time after the start.
 pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(Duration, Happening<'_>)) {
@@ -262,7 +262,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
 
     pub(super) fn query(&mut self, number: u32, name: u32, pool: usize) {
         message::write_query(number as u16, name, pool, &mut self.message);
-        let query = wire::read_query(&self.message).expect("it is a sound query");
+        let query = dns::read_query(&self.message).expect("it is a sound query");
         self.folded.clear();
         let flags = query.fold_question(&mut self.folded);
         let octets = &self.folded[..];

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use dns::Transport;
+use dns::address::{BackendAddress, Scheme, StreamServer};
 
 use super::backend_cookies::BackendCookies;
-use crate::address::{BackendAddress, Scheme, StreamServer};
 use crate::config::{BackendConfig, PoolConfig};
 use crate::metrics::{BackendCounters, BackendState, Counter, OrderWord};
 use crate::policy::BackendIndex;
 use crate::policy::health::HealthState;
-use crate::wire::Transport;
 
 /// A backend shared by all workers.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::wire::{ClientCookie, CookieOption, CookiePair};
+use dns::{ClientCookie, CookieOption, CookiePair};
 
 /// The cookie state of a backend.
 #[derive(Debug, Default)]

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
+use dns::{QuestionFlags, QuestionKey};
+
 use crate::policy::BackendIndex;
-use crate::wire::{QuestionFlags, QuestionKey};
 
 /// The questions for the comparison.
 #[derive(Debug, Default)]

@@ -16,6 +16,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use dns::address::ListenUrl;
+
 pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, Standing};
 pub use self::changes::PoolChanges;
 pub use self::compared::{ComparisonQuestions, Suspect};
@@ -23,7 +25,6 @@ pub use self::pool::{PoolState, SharedPool};
 pub use self::resolver_arpa::ResolverArpa;
 pub use self::routes::{Routes, Target};
 pub use self::serials::SharedSerials;
-use crate::address::ListenUrl;
 use crate::cache::{Cache, PoolId};
 use crate::config::{CacheConfig, Config, PoolConfig};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};

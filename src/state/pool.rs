@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use dns::address::{BackendAddress, Scheme};
 use foldhash::fast::FixedState;
 
 use super::backend::SharedBackend;
 use super::changes::PoolChanges;
 use super::compared::ComparisonQuestions;
 use super::serials::SharedSerials;
-use crate::address::{BackendAddress, Scheme};
 use crate::cache::PoolId;
 use crate::config::{BackendConfig, PoolConfig};
 use crate::metrics::PoolCounters;

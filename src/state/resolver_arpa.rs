@@ -7,8 +7,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::address::{ListenUrl, Scheme};
-use crate::wire::{Cookie, Flag, HEADER_LEN, Header, Name, Query, Rcode, RecordType, Transport};
+use dns::address::{ListenUrl, Scheme};
+use dns::{Cookie, Flag, HEADER_LEN, Header, Name, Query, Rcode, RecordType, Transport};
+
 use crate::zone::{self, FilePlace, Reaction, Record, Tables, ZoneBuilder, ZoneDb};
 
 /// `resolver.arpa` in wire form, in lower case.
@@ -151,8 +152,9 @@ const DOH_PATH: u16 = 7;
 
 #[cfg(test)]
 mod tests {
+    use dns::read_query;
+
     use super::*;
-    use crate::wire::read_query;
 
     fn query(name: &[u8], qtype: RecordType) -> Vec<u8> {
         [&[7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], name, &qtype.0.to_be_bytes(), &[0, 1]].concat()

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use dns::ZoneSerial;
+
 use super::{SharedBackend, SharedPool};
 use crate::policy::BackendIndex;
 use crate::policy::serials::{SerialSource, SerialTable, Versions, is_newer};
-use crate::wire::ZoneSerial;
 
 /// The zone versions of the members of a pool.
 #[derive(Debug, Default)]

@@ -45,9 +45,10 @@ use self::slow::{SlowAppender, SlowTap};
 pub use self::writer::Taps;
 use serde::Serialize;
 
+use dns::{Header, Question, QuestionFlags, QuestionHasher, QuestionKey, Rcode, Transport};
+
 use crate::metrics::{Counters, ResponseSource, Tap, TapFate};
 use crate::policy::race::AttemptKind;
-use crate::wire::{Header, Question, QuestionFlags, QuestionHasher, QuestionKey, Rcode, Transport};
 
 /// All taps of a config, as workers see them.
 #[derive(Debug)]

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use dns::{Rcode, RecordType};
+
 use super::buffers::{Appender, BufferExchange};
 use super::choice::mix;
 use super::writer::RecordTap;
@@ -9,7 +11,6 @@ use super::{Side, TapResponse, lock};
 use crate::metrics::Tap;
 use crate::net::sys::clock;
 use crate::sight::names::TopNames;
-use crate::wire::{Rcode, RecordType};
 
 #[derive(Debug)]
 pub(super) struct NamesTap {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use dns::QuestionHasher;
 use rustix::event::{PollFd, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -30,7 +31,6 @@ use crate::metrics::{Counters, Tap, TapFate};
 use crate::net::tasks::{LostTask, TaskKind, Tasks};
 use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;
-use crate::wire::QuestionHasher;
 
 /// The taps of a server, on the control thread.
 pub struct Taps {

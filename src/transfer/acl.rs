@@ -7,9 +7,10 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use dns::{Name, NameError};
+
 use super::tsig::TsigKey;
 use crate::limit::{Prefix, PrefixError};
-use crate::wire::{Name, NameError};
 
 /// The rules of one operation, such as transfers of one zone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,8 +14,9 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use dns::RecordType;
+
 use super::records::{Serial, Soa, compare};
-use crate::wire::RecordType;
 use crate::zone::{Record, Records};
 
 /// The step from one version of a zone to a later one. Each side starts with its SOA record.

@@ -6,12 +6,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use super::offer::{append_record, read_question};
-use super::records::{Serial, Soa};
-use crate::wire::{
+use dns::{
     Flag, Header, Name, Opcode, Rcode, RecordClass, RecordType, Section, eq_ignore_case, rewrite_header,
     write_plain_query,
 };
+
+use super::offer::{append_record, read_question};
+use super::records::{Serial, Soa};
 use crate::zone::Record;
 
 /// A received NOTIFY.

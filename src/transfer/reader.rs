@@ -1,10 +1,11 @@
 //! Transfers in: from messages to the new version of a zone or an error (RFC 5936 section 2.2, RFC 1995
 //! section 4). A [`TransferReader`] checks the messages of one response. The zone store checks the zone.
 
+use dns::{Message, Name, Rcode, RecordClass, RecordType, Section, SectionRecord};
+
 use super::difference::{Difference, Inexact};
 use super::records::{Serial, Soa};
 use super::tsig::{ClientChain, TsigFailure};
-use crate::wire::{Message, Name, Rcode, RecordClass, RecordType, Section, SectionRecord};
 use crate::zone::{Record, Records};
 
 /// The kind of a transfer query.

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use crate::wire::{Message, Name, Rcode, RecordType, Section, SectionRecord, eq_ignore_case, suffixes};
+use dns::{Message, Name, Rcode, RecordType, Section, SectionRecord, eq_ignore_case, suffixes};
+
 use crate::zone::Record;
 
 /// A serial number. There is no total order, so there is no `Ord`: only [`Serial::is_newer_than`].

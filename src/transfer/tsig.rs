@@ -10,11 +10,11 @@
 
 use std::fmt;
 
+use dns::{Flag, HEADER_LEN, Header, Message, Name, Rcode, RecordClass, RecordType, Section};
 use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
 use subtle::ConstantTimeEq;
 
 use super::records::split_name;
-use crate::wire::{Flag, HEADER_LEN, Header, Message, Name, Rcode, RecordClass, RecordType, Section};
 
 mod chain;
 mod key;

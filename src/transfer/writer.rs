@@ -4,9 +4,10 @@
 
 use std::iter::Peekable;
 
+use dns::{Flag, HEADER_LEN, Header, Question, RecordType, suffixes};
+
 use super::difference::Difference;
 use super::offer::append_record;
-use crate::wire::{Flag, HEADER_LEN, Header, Question, RecordType, suffixes};
 use crate::zone::Record;
 
 /// Maximum bytes of a message of a transfer: the maximum of TCP, less room for TSIG.
@@ -188,11 +189,11 @@ const POINTER_END: u16 = 0x4000;
 
 #[cfg(test)]
 mod tests {
+    use dns::Message;
     use proptest::prelude::*;
 
     use super::super::sample::{ZONE, a, soa, version};
     use super::*;
-    use crate::wire::Message;
     use crate::zone::Records;
 
     fn query() -> Vec<u8> {

@@ -3,10 +3,11 @@
 //! Tables are built from all table files at once and are immutable. A table is a set of hosts, not a tree.
 //! Several tables form one set.
 
+use dns::{Name, RecordType};
+
 use super::answer::referral::Referral;
 use super::load::{FileErrors, TablesBuilder, read_table};
 use super::store::{Rrset, StoreBuilder, ZoneStore};
-use crate::wire::{Name, RecordType};
 
 /// The tables of one authority.
 #[derive(Debug)]

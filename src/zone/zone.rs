@@ -1,11 +1,12 @@
 //! A zone: checked, compiled and immutable. [`ZoneBuilder`](super::ZoneBuilder) creates it from records, and
 //! `answer/` answers from it.
 
+use dns::{Name, RecordType};
+
 use super::answer::denial::Denial;
 use super::store::names::canonical_order;
 use super::store::record::Record;
 use super::store::{QNAME_POINTER, Rrset, StoreBuilder, ZoneNode, ZoneStore};
-use crate::wire::{Name, RecordType};
 
 /// One compiled zone.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use dns::{Name, RecordType, suffixes};
 use hashbrown::HashTable;
 
 use super::answer::Identity;
@@ -13,7 +14,6 @@ use super::load::error::FileErrors;
 use super::store::{hash, spread};
 use super::tables::{Miss, Tables};
 use super::zone::Zone;
-use crate::wire::{Name, RecordType, suffixes};
 
 /// All data that one authority answers from.
 #[derive(Clone, Debug)]

@@ -4,9 +4,10 @@
 use std::io::Cursor;
 use std::time::{Duration, Instant};
 
+use dns::{Name, RecordType as WireType};
+
 use crate::support::cache::*;
 use hedgerow::cache::{Cache, CacheLookup, CacheRules, DamagedSnapshot, Flush, PoolId, SnapshotLoadError, State};
-use hedgerow::wire::{Name, RecordType as WireType};
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::EdnsOption;

@@ -1,7 +1,8 @@
 //! A server reveals of its identity only the configured values (RFC 4892, RFC 5001).
 
+use dns::{Header, OptionCode, Rcode, RecordClass, Transport, read_query};
+
 use crate::support::zones::*;
-use hedgerow::wire::{Header, OptionCode, Rcode, RecordClass, Transport, read_query};
 use hedgerow::zone::{Identity, IdentityText, ZoneDb, respond};
 
 /// A zone to ask.

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::Ordering;
 
+use dns::Transport;
 use hedgerow::server::CarriedState;
-use hedgerow::wire::Transport;
 
 use crate::support::running::Running;
 use crate::support::*;

@@ -1,10 +1,10 @@
 //! RFC 1995: IXFR, out and in.
 
+use dns::{Header, Rcode, RecordType};
 use hedgerow::transfer::{
     Difference, Journal, MESSAGE_LIMIT, Records, Serial, TransferError, TransferKind, TransferOffer, TransferProgress,
     TransferReader, TransferResult, differences, read_transfer_query, whole, write_datagram, write_transfer_query,
 };
-use hedgerow::wire::{Header, Rcode, RecordType};
 use hedgerow::zone::Record;
 use proptest::prelude::*;
 
@@ -61,7 +61,7 @@ fn section_2_the_same_or_a_newer_version_gets_the_soa() {
 #[test]
 fn section_2_a_response_that_does_not_fit_is_the_soa() {
     let octets = query(RecordType::IXFR);
-    let message = hedgerow::wire::Message::read(&octets).unwrap();
+    let message = dns::Message::read(&octets).unwrap();
     let (_, steps, new) = history(&[vec![], (0..100).collect()]);
     let soa = new.first().unwrap();
     let mut out = Vec::new();

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use dns::{Flag, Header, Name, Opcode, Rcode, RecordType, write_error};
 use hedgerow::transfer::{
     Notify, NotifyAttempts, NotifyStep, Records, Serial, Targets, is_notify_response, read_notify, write_notify,
 };
-use hedgerow::wire::{Flag, Header, Name, Opcode, Rcode, RecordType, write_error};
 use hedgerow::zone::Record;
 use proptest::prelude::*;
 

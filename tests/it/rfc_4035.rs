@@ -1,8 +1,9 @@
 //! RFC 4035: a zone that was signed elsewhere, with its appendix A as the zone and its appendix B as the
 //! questions. Signatures say here only which type they are for, which is all that an authority looks at.
 
+use dns::{Header, Rcode, Transport};
+
 use crate::support::zones::*;
-use hedgerow::wire::{Header, Rcode, Transport};
 
 /// The zone of RFC 4035 appendix A.
 const ZONE: &str = "\

@@ -1,9 +1,9 @@
 //! RFC 5936: AXFR, out and in.
 
+use dns::{Flag, Header, Message, Name, Rcode, RecordType};
 use hedgerow::transfer::{
     MESSAGE_LIMIT, Records, TransferError, TransferKind, TransferProgress, TransferReader, TransferResult, whole,
 };
-use hedgerow::wire::{Flag, Header, Message, Name, Rcode, RecordType};
 use hedgerow::zone::Record;
 use proptest::prelude::*;
 

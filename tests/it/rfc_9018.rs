@@ -7,9 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use dns::{Cookie, CookieOption, CookieState};
+
 use crate::support::*;
 use hedgerow::limit::CookieSecrets;
-use hedgerow::wire::{Cookie, CookieOption, CookieState};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
+use dns::Transport;
 use tempfile::TempDir;
 
 use crate::support::lookup;
 use crate::support::zones::{self, zone_db, zone_db_with_table};
 use crate::support::*;
-use hedgerow::wire::Transport;
 use hedgerow::zone::{Identity, IdentityText, Miss, Reaction, Zone, ZoneDb, respond};
 
 /// The code of the option.

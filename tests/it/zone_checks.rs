@@ -183,5 +183,5 @@ fn records_come_back_in_canonical_order() {
 
 /// A wire name as text.
 fn name_of(wire: &[u8]) -> String {
-    hedgerow::wire::display_name(wire).to_string()
+    dns::display_name(wire).to_string()
 }

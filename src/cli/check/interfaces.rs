@@ -4,8 +4,9 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use dns::address::Scheme;
+
 use super::Findings;
-use crate::address::Scheme;
 use crate::cli::remedy;
 use crate::config::{Config, KeyWord, XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 use crate::net::xdp::EXPERIMENTAL;

@@ -1,13 +1,13 @@
 //! `hedgerow ctl cache`: shows the cache, and flushes it.
 
 use clap::Subcommand;
+use dns::Name;
 
 use super::connection::{AdminConnection, AdminOrder, encoded};
 use super::table::{TextTable, or_dash, time};
 use super::{CommandFailure, Show};
 use crate::admin::status::{CacheStats, CacheStatus, EntryStatus};
 use crate::config::words;
-use crate::wire::Name;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheAction {

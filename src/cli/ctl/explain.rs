@@ -2,6 +2,7 @@
 //! and its response, as text for 100 columns.
 
 use data_encoding::BASE64;
+use dns::{Name, RecordType, Section, SectionRecord};
 use serde_json::json;
 
 use super::connection::{AdminConnection, AdminOrder};
@@ -12,7 +13,6 @@ use crate::config::words;
 use crate::policy::race::AttemptKind;
 use crate::sight::explain::{Candidate, ExplainedResponse, Explanation, Plan};
 use crate::sight::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace, rank_words, time};
-use crate::wire::{Name, RecordType, Section, SectionRecord};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ExplainArgs {

@@ -1,11 +1,11 @@
 //! `hedgerow ctl members`: the sources of members, their rejected entries, and the members of pools.
 
+use dns::address::BackendAddress;
 use serde::Serialize;
 
 use super::connection::AdminConnection;
 use super::table::{TextTable, or_dash, time};
 use super::{CommandFailure, Show};
-use crate::address::BackendAddress;
 use crate::admin::status::{BackendOrder, MemberOrigin, PoolStatus, SourceStatus};
 use crate::config::nearest;
 

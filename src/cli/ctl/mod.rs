@@ -22,13 +22,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
+use dns::address::BackendAddress;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use self::connection::{AdminConnection, AdminOrder, AdminTarget, encoded};
 use super::{failure, print, usage};
-use crate::address::BackendAddress;
 use crate::admin::CertificateSnapshot;
 use crate::config::{limits, words};
 use crate::net::sys::clock::{unix_now, unix_seconds};

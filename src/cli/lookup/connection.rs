@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dns::Transport;
+use dns::address::Scheme;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::address::Scheme;
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::server_client::{ConnectError, ServerClient};
 use crate::net::to_backends::shared_client::SharedClient;
 use crate::net::to_backends::tls::ClientTls;
-use crate::wire::Transport;
 
 #[derive(Debug)]
 pub(super) struct LookupConnections {

@@ -2,11 +2,12 @@
 
 use std::fmt::{self, Formatter};
 
+use dns::{Name, Section, suffixes};
+
 use super::exchange::{LookupAnswer, LookupServer};
 use super::list::LookupQuestion;
 use super::message::{LookupOpt, LookupReply, data_of};
 use super::resolve::LookupResolution;
-use crate::wire::{Name, Section, suffixes};
 
 /// A result as dig shows it.
 pub(super) struct DigText<'a> {

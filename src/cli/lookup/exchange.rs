@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use dns::{Name, Rcode, RecordType, Transport};
 use tokio::time;
 
 use super::connection::LookupConnections;
@@ -19,7 +20,6 @@ use super::message::{LookupReply, write_query};
 use crate::net::to_backends::client::UdpClient;
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::server_client::ServerClient;
-use crate::wire::{Name, Rcode, RecordType, Transport};
 
 #[derive(Debug)]
 pub(super) struct LookupServer {

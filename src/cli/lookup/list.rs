@@ -1,10 +1,9 @@
 //! The list of questions, one `NAME [TYPE]` per line. The whole list is parsed before the first query leaves,
 //! so that a bad line causes no partial run.
 
+use dns::{Name, RecordType};
 use hickory_proto::rr::Name as InternationalName;
 use hickory_proto::serialize::binary::BinEncodable;
-
-use crate::wire::{Name, RecordType};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LookupQuestion {

@@ -1,9 +1,10 @@
 //! Queries and replies of a look-up, as messages.
 
-use crate::wire::{
+use dns::{
     Edns, ExtendedError, Header, Message, Name, OptRecord, OptionCode, Rcode, RecordType, Section, SectionRecord,
     is_reply_to, write_recursive_query,
 };
+
 use crate::zone::rdata_to_text;
 
 pub(super) fn write_query(id: u16, name: &Name, rtype: RecordType, with_opt: bool) -> Vec<u8> {

@@ -26,6 +26,7 @@ use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use batch::{Batch, Failure};
+use dns::RecordType;
 use exchange::LookupServer;
 use format::LookupFormat;
 use list::LookupQuestion;
@@ -34,7 +35,6 @@ use way::{ServerChannel, Trust};
 
 use super::ctl::CommandFailure;
 use super::failure;
-use crate::wire::RecordType;
 
 /// Look up many names at once
 #[derive(Clone, Debug, clap::Args)]

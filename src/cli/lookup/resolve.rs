@@ -2,9 +2,10 @@
 
 use std::io;
 
+use dns::{Name, Rcode, RecordClass, RecordType, Section, SectionRecord, eq_ignore_case};
+
 use super::exchange::{LookupAnswer, LookupEffort, LookupServer, TryFailure};
 use super::list::LookupQuestion;
-use crate::wire::{Name, Rcode, RecordClass, RecordType, Section, SectionRecord, eq_ignore_case};
 
 /// Looks up a question; with `follow`, further queries follow a CNAME chain.
 ///

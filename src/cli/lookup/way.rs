@@ -5,10 +5,11 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::connection::LookupConnections;
-use crate::address::{
+use dns::address::{
     BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, ServerTrust, StreamServer, Verify,
 };
+
+use super::connection::LookupConnections;
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::tls::{ClientTls, TlsRoots, TrustRules};
 

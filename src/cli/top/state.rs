@@ -48,7 +48,7 @@ pub(super) enum TopView {
     Help,
 }
 
-labels! {
+dns::labels! {
     pub(super) enum Sort {
         Worst = "worst first",
         P99 = "by p99",

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use dns::address::ServerTrust;
+
 use super::super::Config;
 use super::check;
-use crate::address::ServerTrust;
 
 fn text(primaries: &str) -> String {
     format!(

@@ -1,9 +1,9 @@
 //! Look-ups with replies that are put together here.
 
+use dns::{HEADER_LEN, Header, write_plain_query};
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{HEADER_LEN, Header, write_plain_query};
 
 /// A record of a reply: section, owner, type, TTL, RDATA.
 type Part<'a> = (Section, &'a str, RecordType, u32, Vec<u8>);

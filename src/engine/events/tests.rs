@@ -5,10 +5,11 @@ mod table;
 
 use std::time::Duration;
 
+use dns::{Rcode, Transport};
+
 use self::table::{Sent, Table, answer};
 use crate::engine::NotSent;
 use crate::state::HealthSignal;
-use crate::wire::{Rcode, Transport};
 
 const TLS: &str = "backends = ['tls://192.0.2.1', 'tls://192.0.2.2']\ndispatch = 'sequential'\nbalance = 'ordered'";
 const ONE: &str = "backends = ['tls://192.0.2.1']\ndispatch = 'sequential'";

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use dns::{ClientForm, QuestionKey, read_query, read_reply, write_query};
+
 use super::super::Outstanding;
 use super::super::entry::{StaleAnswer, WARM_SPILLS, Waiter};
 use super::super::pool::PlanNumber;
@@ -16,7 +18,6 @@ use crate::policy::budget::Budget;
 use crate::policy::query_slots::{QuerySlot, SocketId};
 use crate::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext};
 use crate::policy::timers::timer_size;
-use crate::wire::{ClientForm, QuestionKey, read_query, read_reply, write_query};
 
 /// A name of `labels` labels of four bytes each, in this case.
 fn name(label: &[u8; 3], labels: usize) -> Vec<u8> {
@@ -95,7 +96,7 @@ fn queries_are_found_and_written_whether_they_are_short_or_long() {
         let (mut expected, mut written) = (Vec::new(), Vec::new());
         let opt_at = write_query(&read, 1232, &mut expected);
         assert_eq!((entry.write_query(true, &mut written), &written), (opt_at, &expected));
-        wire::write_without_opt(&written.clone(), opt_at, &mut expected);
+        dns::write_without_opt(&written.clone(), opt_at, &mut expected);
         written.clear();
         entry.write_query(false, &mut written);
         assert_eq!(written, expected);

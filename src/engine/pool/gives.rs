@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
+use dns::{CookiePair, Reply};
+
 use super::super::proof::ReplyProof;
 use super::Pool;
 use crate::config::Case;
 use crate::policy::Rank;
 use crate::policy::race::BackendIndex;
 use crate::state::backend_cookies::{HasChanged, RENEWAL, Urgency};
-use crate::wire::{CookiePair, Reply};
 
 impl Pool {
     /// Returns true if a backend is asked with a randomized case (DNS 0x20).

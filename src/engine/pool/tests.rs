@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns::address::BackendAddress;
+use dns::{Cookie, HashSeed, Reply, ShownCookie};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -16,12 +18,10 @@ use super::super::io::{
 };
 use super::super::{LateReport, Outstanding, QuarantinedAttempt, RaceRef, RaceReport, TakenSlot, Waiter};
 use super::*;
-use crate::address::BackendAddress;
 use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::forwarder::ReplyChannel;
 use crate::policy::query_slots::{QuerySlot, SocketId};
 use crate::state::ForwarderState;
-use crate::wire::{Cookie, HashSeed, Reply, ShownCookie};
 
 /// I/O with sockets that do nothing.
 #[derive(Default)]

@@ -3,10 +3,11 @@
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
+use dns::{QuestionHasher, Reply};
+
 use super::Pool;
 use crate::policy::race::BackendIndex;
 use crate::policy::serials::SerialSource;
-use crate::wire::{QuestionHasher, Reply};
 
 /// The versions that this worker reported recently. A collision in a slot causes only a repeated report.
 pub(in crate::engine) struct VersionReports(Box<[VersionSlot; SLOTS]>);

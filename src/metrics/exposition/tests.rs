@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use dns::Transport;
+
 use super::super::aggregate::{Aggregate, Gauge};
 use super::super::connections::{BackendConnectionCounts, CertificateSnapshot, ConnectionCounts, Limit};
 use super::super::counters::{BackendCounts, PendingCounts, PoolCounts, ServerCounts};
@@ -14,7 +16,6 @@ use super::super::snapshot::{
     ReloadSnapshot, RunSnapshot, ZonesSnapshot,
 };
 use super::*;
-use crate::wire::Transport;
 
 /// Returns a histogram of replies after these microseconds.
 fn measured(micros: &[u64]) -> HistogramSnapshot {

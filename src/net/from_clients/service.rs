@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use dns::address::{ListenAddress, Scheme};
 use tokio::sync::watch;
 
 use super::tcp::{ConnectionTable, Gate, QueryHandler};
-use crate::address::{ListenAddress, Scheme};
 use crate::metrics::Counters;
 
 /// The surroundings of one listener of connections.
@@ -76,8 +76,9 @@ impl ServedAddresses {
 
 #[cfg(test)]
 mod tests {
+    use dns::address::ListenUrl;
+
     use super::*;
-    use crate::address::ListenUrl;
 
     #[test]
     fn a_connection_stays_where_its_address_is_served_still() {

@@ -2,7 +2,7 @@
 //! [`crate::net::to_backends::sockets`] instead, which shares sockets.
 //!
 //! [`UdpClient`] receives from one server on a random port; its caller decides which datagrams are replies
-//! ([`is_reply_to`](crate::wire::is_reply_to)), and handles truncated replies, timeouts and errors.
+//! ([`is_reply_to`](dns::is_reply_to)), and handles truncated replies, timeouts and errors.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -116,11 +116,11 @@ pub(crate) mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
+    use dns::append_frame;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
     use tokio::net::TcpStream;
 
     use super::*;
-    use crate::wire::append_frame;
 
     /// A server's end of a TCP connection.
     pub(crate) struct TcpPeer(BufReader<TcpStream>);

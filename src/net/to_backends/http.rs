@@ -29,6 +29,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dns::append_frame;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use hashbrown::HashMap;
@@ -43,7 +44,6 @@ use super::connection::{
     BackendConnection, BackendHandshake, ConnectionEvents, ConnectionFailure, ConnectionState, FailedQuery,
 };
 use crate::net::to_backends::connection::transport::StreamTransport;
-use crate::wire::append_frame;
 
 pub(in crate::net) struct Http2Connection {
     target: HttpTarget,

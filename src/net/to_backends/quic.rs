@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use dns::{FRAME_PREFIX, HEADER_LEN, append_frame, first_message};
 use quinn_proto::{
     Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
     RandomConnectionIdGenerator, ReadError, SendStream, Side, StreamEvent, StreamId, TransportConfig,
@@ -24,7 +25,6 @@ use super::connection::{
     BackendConnection, BackendHandshake, ConnectionEvents, ConnectionFailure, ConnectionState, FailedQuery,
 };
 use crate::net::to_backends::tls::{ClientTls, QuicHandshake, tls_alert};
-use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame, first_message};
 
 /// A connection by QUIC to a backend.
 pub(in crate::net) struct QuicConnection {

@@ -10,18 +10,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use dns::address::StreamServer;
+use dns::{Header, first_message};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::sleep_until;
 
 use super::tls::{BackendTls, ClientTls};
-use crate::address::StreamServer;
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::sys::bind;
 use crate::net::to_backends::connection::{
     BackendConnection, ConnectionFailure, ConnectionState, FailedQuery, StreamProtocol,
 };
-use crate::wire::{Header, first_message};
 
 /// The reason why there is no connection to a server.
 #[derive(Debug, thiserror::Error)]

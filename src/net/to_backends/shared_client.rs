@@ -6,11 +6,11 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use dns::{is_reply_to, set_id};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 
 use super::server_client::{ConnectError, ServerClient, ServerHeard};
-use crate::wire::{is_reply_to, set_id};
 
 /// A connection that concurrent queries share. It closes when it is dropped and no query is pending.
 #[derive(Debug)]

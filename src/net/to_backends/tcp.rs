@@ -5,11 +5,11 @@ mod tests;
 
 use std::time::Instant;
 
+use dns::{FRAME_PREFIX, HEADER_LEN, append_frame};
 use tokio_rustls::rustls::ClientConnection;
 
 use super::connection::transport::StreamTransport;
 use super::connection::{BackendConnection, BackendHandshake, ConnectionFailure, ConnectionState};
-use crate::wire::{FRAME_PREFIX, HEADER_LEN, append_frame};
 
 pub(in crate::net) struct FrameConnection {
     transport: StreamTransport,

@@ -15,7 +15,7 @@ pub const MAX_ATTEMPTS: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId(pub u8);
 
-labels! {
+dns::labels! {
     /// The reason of an attempt.
     #[derive(Hash, Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]

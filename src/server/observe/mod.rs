@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use dns::QuestionHasher;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::LiveSubscriber;
@@ -17,7 +18,6 @@ use crate::net::tasks::Tasks;
 use crate::sight::live::{Verdict, VerdictState};
 use crate::sight::{Event, Sight};
 use crate::taps::Taps;
-use crate::wire::QuestionHasher;
 
 /// The observers, on the control thread.
 pub(super) struct ServerObservers {

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use dns::address::BackendAddress;
 use tokio::sync::oneshot;
 
 use super::ServerPools;
-use crate::address::BackendAddress;
 use crate::admin::{ChangeRefusal, ExplainQuestion, FleetOrder, ServerChange};
 use crate::config::BackendConfig;
 use crate::discover::{BackendOrder, OrderWord};

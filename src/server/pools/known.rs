@@ -4,10 +4,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use dns::address::BackendAddress;
 use serde::{Deserialize, Serialize};
 
 use super::PoolConfigs;
-use crate::address::BackendAddress;
 use crate::admin::ChangeRefusal;
 use crate::config::{BackendConfig, PoolConfig};
 use crate::discover::FixedBackend;

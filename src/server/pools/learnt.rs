@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use data_encoding::BASE64;
+use dns::HashSeed;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -21,7 +22,6 @@ use crate::policy::balance::Balance;
 use crate::server::worker::{ForwarderCommand, LEARNT_AT_ONCE};
 use crate::server::workers::WorkerChannels;
 use crate::state::{ForwarderState, SharedPool};
-use crate::wire::HashSeed;
 
 /// The learned state of a server.
 #[derive(Clone, Debug, Serialize, Deserialize)]

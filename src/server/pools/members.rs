@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use dns::address::BackendAddress;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::sleep_until;
@@ -21,7 +22,6 @@ use tokio::time::sleep_until;
 use self::saved::Saving;
 pub(super) use self::saved::read_saved;
 use super::{PoolConfigs, ServerPools};
-use crate::address::BackendAddress;
 use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::discover::saved::SavedMembers;
 use crate::discover::{

@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use dns::HashSeed;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Interval, interval};
 
@@ -45,7 +46,6 @@ use crate::replicas;
 use crate::sight::divergence::Divergences;
 use crate::sight::serials::Serials;
 use crate::state::{ForwarderState, HealthEvent, SharedPool};
-use crate::wire::HashSeed;
 
 /// The pools, on the control thread.
 pub struct ServerPools {

@@ -84,8 +84,9 @@ const ACCEPTED: Duration = Duration::from_secs(COOKIE_LIFETIME as u64);
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
+    use dns::{CookieState, read_query};
+
     use super::*;
-    use crate::wire::{CookieState, read_query};
 
     fn query(cookie: &[u8]) -> Vec<u8> {
         let rdlength = [0, cookie.len() as u8 + 4];

@@ -30,9 +30,10 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 
 pub(in crate::server) use self::admin::AdminListeners;
+use dns::address::{HttpPath, ListenAddress, ListenUrl, Scheme};
+
 use self::inherited::InheritedSockets;
 use super::privileges;
-use crate::address::{HttpPath, ListenAddress, ListenUrl, Scheme};
 use crate::admin::SocketOwner;
 use crate::config::{Config, ListenConfig};
 use crate::limit::OwnAddresses;

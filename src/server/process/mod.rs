@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use dns::address::ListenAddress;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 
 use self::admin_tasks::{AdminTasks, Doors, admin_settings};
@@ -34,7 +35,6 @@ use self::reload::Watching;
 pub(super) use self::reload::{LoadedConfig, PreparedReload, ReloadOrder, Reloads, ending};
 use super::StartError;
 use super::links::ServerLinks;
-use crate::address::ListenAddress;
 use crate::admin::AdminRequest;
 use crate::config::{Config, SupervisorConfig};
 use crate::limit::OwnAddresses;

@@ -11,6 +11,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
+use dns::Name;
+
 use self::catalogs::{log_notes, reserved, transfers_of};
 use super::failures::ZoneFailures;
 use crate::authority::{AuthorityState, ZoneTransfers};
@@ -23,7 +25,6 @@ use crate::server::process::SectionName;
 use crate::transfer::catalog::Consumer;
 use crate::transfer::tsig::{TsigKey, TsigKeys};
 use crate::transfer::{Difference, Journal, Records, Serial};
-use crate::wire::Name;
 use crate::zone::{Zone, ZoneDb};
 
 /// An authority that the workers serve.

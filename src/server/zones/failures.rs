@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::wire::Name;
+use dns::Name;
 
 /// The secondary zones of an authority that are not served.
 #[derive(Default)]

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use dns::Name;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub(super) use self::authorities::ServedAuthority;
@@ -38,7 +39,6 @@ use crate::net::tasks::{TaskKind, blocking};
 use crate::notify::Notifier;
 use crate::secondary::{SavedZone, SavedZones, Secondaries, ZoneUpdate};
 use crate::transfer::catalog::CatalogAcceptError;
-use crate::wire::Name;
 use crate::zone::Zone;
 
 /// The zones, on the control thread.

@@ -64,7 +64,7 @@ pub struct SlowRacesReport {
     pub races: Vec<SlowRace>,
 }
 
-labels! {
+dns::labels! {
     /// The outcome of a race.
     #[derive(Default, Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]
@@ -113,7 +113,7 @@ pub struct SlowAttempt<S = String> {
     pub rank: Option<Rank>,
 }
 
-labels! {
+dns::labels! {
     /// The fate of an attempt.
     #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use dns::Transport;
+
 use crate::policy::race::AttemptKind;
-use crate::wire::Transport;
 
 /// The field `Message.Type` of dnstap.proto.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,10 @@
 use std::fmt::{self, Display, Write};
 use std::time::UNIX_EPOCH;
 
+use dns::{Rcode, RecordClass, RecordType, display_name};
+
 use super::record::{QueryRecord, RecordAddress};
 use crate::config::LogFormat;
-use crate::wire::{Rcode, RecordClass, RecordType, display_name};
 
 /// Appends a record as a line. `weight` is the number of queries that a sampled one stands for.
 pub(super) fn write(format: LogFormat, record: &QueryRecord<'_>, weight: f64, out: &mut Vec<u8>) {
@@ -178,13 +179,13 @@ impl Write for JsonEscaper<'_> {
 mod tests {
     use std::time::Duration;
 
+    use dns::{Name, Transport};
     use proptest::prelude::*;
 
     use super::super::record::RecordOrigin;
     use super::*;
     use crate::metrics::ResponseSource;
     use crate::policy::race::AttemptKind;
-    use crate::wire::{Name, Transport};
 
     /// The longest line without the names of pool and backend: each byte of a name may take five.
     const MAX_LINE: usize = 2048;

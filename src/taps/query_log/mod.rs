@@ -8,6 +8,8 @@ mod record;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dns::Rcode;
+
 pub(super) use self::record::RecordAddress;
 use self::record::{QueryRecord, RecordOrigin};
 use super::TapResponse;
@@ -18,7 +20,6 @@ use super::sinks::{Datagrams, Framing, RecordFile, Sink, Stderr};
 use super::writer::RecordTap;
 use crate::config::{LogTarget, QueryLogConfig};
 use crate::metrics::{ResponseSource, Tap};
-use crate::wire::{self, Rcode};
 
 #[derive(Debug)]
 pub(super) struct QueryLog {
@@ -84,7 +85,7 @@ impl QueryLog {
             },
             took: response.since.map(|since| response.now.saturating_duration_since(since)),
             size: response.message.len() as u16,
-            ede: wire::extended_error(response.message),
+            ede: dns::extended_error(response.message),
             queries: response.queries,
             is_certain,
         };

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use dns::Transport;
+
 use crate::metrics::ResponseSource;
 use crate::policy::race::AttemptKind;
-use crate::wire::Transport;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct QueryRecord<'a> {

@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use dns::address::BackendAddress;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::address::BackendAddress;
 use crate::sight::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace};
 
 /// The addresses of backends by pool and name. Backends without a name appear by address.

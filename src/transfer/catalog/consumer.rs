@@ -19,8 +19,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use dns::Name;
+
 use super::{Catalog, CatalogEntry, CatalogFault};
-use crate::wire::Name;
 use crate::zone::Tables;
 
 /// The zones of all catalogs that one authority consumes.

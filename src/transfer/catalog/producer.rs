@@ -1,8 +1,9 @@
 //! Produces a catalog of the shared zones, with a new version only if they changed.
 
+use dns::{Name, RecordType};
+
 use crate::transfer::Serial;
 use crate::transfer::tsig::TsigKey;
-use crate::wire::{Name, RecordType};
 use crate::zone::{FilePlace, Record, Zone, ZoneBuilder};
 
 /// A zone to list.

@@ -1,9 +1,9 @@
 //! The chain of signatures from a query through the messages of its response (RFC 8945 section 5.3).
 
+use dns::{Header, Rcode};
 use subtle::ConstantTimeEq;
 
 use super::{BADSIG, TIME_MASK, Tsig, TsigKey, prefixed};
-use crate::wire::{Header, Rcode};
 
 /// Signs a query in place. The returned chain verifies the response.
 pub fn sign_query(key: &TsigKey, now: u64, query: &mut Vec<u8>) -> ClientChain {

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use dns::Name;
+
 use super::library_algorithm;
-use crate::wire::Name;
 
 /// The algorithm of a MAC (RFC 8945 section 6). Other algorithms are weak or unused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

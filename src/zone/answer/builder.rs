@@ -11,10 +11,11 @@
 //!
 //! If required records do not fit, the response ends with TC. Optional addresses are left out.
 
+use dns::{Query, Rcode, RecordType, eq_ignore_case};
+
 use super::denial::Claim;
 use super::lookup::NameMatch;
 use super::writer::{NoRoom, RecordOwner, ResponseSection, ResponseWriter};
-use crate::wire::{Query, Rcode, RecordType, eq_ignore_case};
 use crate::zone::store::names::{NameBuf, is_at_or_below, labels_above};
 use crate::zone::store::target::target;
 use crate::zone::store::{NodeMark, Rrset, ZoneNode, hash};

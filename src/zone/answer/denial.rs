@@ -1,8 +1,9 @@
 //! Denial of existence: the NSEC or NSEC3 records of a signed zone that prove absence (RFC 4035 section
 //! 3.1.3, RFC 5155 section 7.2).
 
+use dns::{RecordType, suffixes};
+
 use super::nsec3::Nsec3Chain;
-use crate::wire::{RecordType, suffixes};
 use crate::zone::store::names::{NameBuf, canonical_order, next_closer};
 use crate::zone::store::{At, NodeMark, ZoneNode, ZoneStore};
 

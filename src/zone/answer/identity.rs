@@ -1,7 +1,7 @@
 //! Server identity, if the operator sets it: version and name in class CH (RFC 4892), and the NSID option
 //! (RFC 5001).
 
-use crate::wire::{HEADER_LEN, OptionCode, Query, RecordClass, RecordType, eq_ignore_case};
+use dns::{HEADER_LEN, OptionCode, Query, RecordClass, RecordType, eq_ignore_case};
 
 /// The identity of a server. A text that is not set is not sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 //! longest first. Every name above an owner has a node, so the first suffix found is the closest encloser
 //! (RFC 4592 section 3.3.1).
 
-use crate::wire::{RecordType, suffixes};
+use dns::{RecordType, suffixes};
+
 use crate::zone::store::names::NameBuf;
 use crate::zone::store::{NodeMark, ZoneNode};
 use crate::zone::zone::Zone;

@@ -9,7 +9,8 @@
 
 use std::hint::black_box;
 
-use crate::wire::{Question, RecordType};
+use dns::{Question, RecordType};
+
 use crate::zone::store::names::NameBuf;
 use crate::zone::store::{ZoneStore, hash};
 use crate::zone::zone_db::ZoneDb;
@@ -54,8 +55,9 @@ const MAX_MESSAGES: usize = 64;
 mod tests {
     use std::fmt::Write;
 
+    use dns::Name;
+
     use super::*;
-    use crate::wire::Name;
     use crate::zone::Miss;
 
     /// Builds a zone database of one table with this number of hosts.

@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 
 use data_encoding::BASE32_DNSSEC;
+use dns::RecordType;
 use sha1::{Digest, Sha1};
 
-use crate::wire::RecordType;
 use crate::zone::store::{At, NodeMark, ZoneNode, ZoneStore};
 
 #[derive(Debug)]
@@ -93,8 +93,9 @@ const SHA1: u8 = 1;
 
 #[cfg(test)]
 mod tests {
+    use dns::Name;
+
     use super::*;
-    use crate::wire::Name;
 
     #[test]
     fn names_have_the_hashes_of_the_standard() {

@@ -1,8 +1,9 @@
 //! The key of response rate limiting (RRL). Questions that lead to the same response must share a key, even
 //! if a client varies the name.
 
+use dns::{Header, Message, Name, Rcode, RecordClass, ResponseCategory};
+
 use super::lookup::NameMatch;
-use crate::wire::{Header, Message, Name, Rcode, RecordClass, ResponseCategory};
 use crate::zone::store::names::{NameBuf, suffix_of_len};
 use crate::zone::zone_db::ZoneDb;
 
@@ -67,8 +68,9 @@ impl RateKey {
 mod tests {
     use std::sync::Arc;
 
+    use dns::{RecordType, Transport, write_plain_query};
+
     use super::*;
-    use crate::wire::{RecordType, Transport, write_plain_query};
     use crate::zone::{FilePlace, Record, Tables, ZoneBuilder, respond};
 
     /// Builds a zone database with one zone.

@@ -3,7 +3,8 @@
 //! It is built once from the `HOST - NS` lines and copied into each response. The root owns its NS records.
 //! It includes glue for the hosts that the tables have.
 
-use crate::wire::{HEADER_LEN, Name, RecordClass, RecordType};
+use dns::{HEADER_LEN, Name, RecordClass, RecordType};
+
 use crate::zone::store::{MAX_RECORDS_LEN, ZoneStore};
 
 #[derive(Debug)]

@@ -3,14 +3,15 @@
 //! A zone, the tables or the server identity supplies the answer. The records go into the caller's buffer
 //! first and the header last, because the header depends on what fits. Only that buffer allocates.
 
+use dns::{
+    Cookie, Flag, HEADER_LEN, Header, Opcode, OptRecord, OptionCode, Query, QueryRejection, Rcode, RecordClass,
+    RecordType, Transport, read_query, write_error,
+};
+
 use super::builder;
 use super::identity::{IdentityText, OPTION_LEN, append_option, append_text};
 use super::writer::ResponseWriter;
 use super::zone_version::{VersionAsked, ZoneVersion};
-use crate::wire::{
-    Cookie, Flag, HEADER_LEN, Header, Opcode, OptRecord, OptionCode, Query, QueryRejection, Rcode, RecordClass,
-    RecordType, Transport, read_query, write_error,
-};
 use crate::zone::store::names::NameBuf;
 use crate::zone::tables::TableAnswer;
 use crate::zone::zone::Zone;

@@ -1,6 +1,7 @@
 //! Writes the records of a response after its question. Each RRset is written whole or not at all.
 
-use crate::wire::{HEADER_LEN, RdataForm, RecordClass, RecordType, eq_ignore_case, suffixes};
+use dns::{HEADER_LEN, RdataForm, RecordClass, RecordType, eq_ignore_case, suffixes};
+
 use crate::zone::store::names::{NameBuf, leading_name};
 use crate::zone::store::{QNAME_POINTER, Rrset};
 

@@ -1,6 +1,7 @@
 //! The ZONEVERSION option (RFC 9660): the zone of an answer and its version.
 
-use crate::wire::{Edns, OptionCode, Query, suffixes};
+use dns::{Edns, OptionCode, Query, suffixes};
+
 use crate::zone::zone::Zone;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! The builder of a zone: takes records in any order, reports errors, and compiles a valid zone.
 
+use dns::{Name, RecordType, same_rdata, suffixes};
+
 use super::checks;
 use super::diagnostics::{Diagnostics, ZoneError, ZoneWarning};
-use crate::wire::{Name, RecordType, same_rdata, suffixes};
 use crate::zone::store::names::{ASTERISK, NameBuf, is_at_or_below};
 use crate::zone::store::record::{FilePlace, Record, RecordBatch};
 use crate::zone::store::{AddOutcome, Full, NodeMark, Rrset, StoreBuilder, ZoneNode};

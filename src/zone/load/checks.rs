@@ -1,7 +1,8 @@
 //! Checks that need the whole zone: occluded records and the hosts that records point at.
 
+use dns::{RecordType, suffixes};
+
 use super::diagnostics::{Diagnostics, ZoneError, ZoneWarning};
-use crate::wire::{RecordType, suffixes};
 use crate::zone::answer::lookup::NameMatch;
 use crate::zone::store::names::{ASTERISK, NameBuf, is_at_or_below};
 use crate::zone::store::target::target;

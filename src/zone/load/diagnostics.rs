@@ -3,9 +3,10 @@
 
 use std::fmt;
 
+use dns::{Name, RecordType, display_name};
+
 use super::error::MAX_ERRORS;
 use super::master::ZoneFiles;
-use crate::wire::{Name, RecordType, display_name};
 use crate::zone::store::record::FilePlace;
 
 /// An error or warning about a zone, with its place.

@@ -3,8 +3,9 @@
 //! A [`FileProblem`] names the problem and the remedy. A [`LineError`] adds the column, a [`FileError`] the
 //! file and line. An authority reports all problems of all files together.
 
+use dns::NameError;
+
 use super::master::EntryProblem;
-use crate::wire::NameError;
 
 /// All errors in the zone files of one authority, in reading order. Never empty.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,8 +6,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use dns::{Name, RecordType};
+
 use super::error::{FileError, FileErrors, FileProblem, LineError, MAX_ERRORS};
-use crate::wire::{Name, RecordType};
 use crate::zone::answer::referral::ReferralBuilder;
 use crate::zone::store::record::{FilePlace, Record};
 use crate::zone::store::{AddOutcome, Full, StoreBuilder};

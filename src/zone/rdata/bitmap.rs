@@ -1,7 +1,8 @@
 //! Sets of record types as bitmaps (RFC 4034 section 4.1.2).
 
+use dns::RecordType;
+
 use super::write::{RdataOctets, push};
-use crate::wire::RecordType;
 use crate::zone::load::master::{EntryError, Words, record_type};
 
 pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {

@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE, HEXUPPER};
+use dns::display_name;
 
 use super::read::{BASE64_FORM, HEX_FORM, append_decoded, parsed, read_ipv4, read_ipv6};
 use super::write::{RdataOctets, push};
-use crate::wire::display_name;
 use crate::zone::load::master::{EntryError, Words, ZoneFileWord};
 
 /// Reads gateway type, algorithm and gateway (RFC 4025 section 3.1).

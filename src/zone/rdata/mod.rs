@@ -1,5 +1,5 @@
 //! RDATA between text and wire form, driven in both directions by one table of fields
-//! ([`RdataForm`](crate::wire::RdataForm)).
+//! ([`RdataForm`](dns::RdataForm)).
 //!
 //! [`read`] turns the words of a master file into wire form. [`rdata_to_text`] turns wire form into text that
 //! reads back identically. Generic data (RFC 3597 section 5: `\# LENGTH HEX`) are checked against the table

@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use data_encoding::{BASE32HEX_NOPAD, BASE64, Encoding, HEXLOWER_PERMISSIVE};
+use dns::{Field, Mnemonics, RdataForm, RecordType};
 
 use super::{apl, bitmap, gateway, location, svcb, time, write};
-use crate::wire::{Field, Mnemonics, RdataForm, RecordType};
 use crate::zone::load::master::{
     EntryError, EntryProblem, Words, ZoneFileWord, number, record_type, seconds, unescape,
 };

@@ -1,9 +1,9 @@
 //! Tests RDATA of every type as text, canonical text and wire form.
 
+use dns::RecordType;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::RecordType;
 use crate::zone::Record;
 use crate::zone::load::master::{ZoneFileContext, ZoneFileSource, read as read_zone};
 

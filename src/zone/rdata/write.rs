@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use data_encoding::{BASE32HEX_NOPAD, BASE64, HEXLOWER, HEXUPPER};
+use dns::{Field, RecordType, display_name, suffixes};
 
 use super::read::form_with_text;
 use super::{apl, bitmap, gateway, location, svcb, time};
-use crate::wire::{Field, RecordType, display_name, suffixes};
 
 /// Formats RDATA as master-file text. Unknown types and data that do not fit their type use the generic form
 /// of RFC 3597 section 5.
@@ -71,7 +71,7 @@ impl<'a> RdataOctets<'a> {
     pub(super) fn name(&mut self) -> Option<&'a [u8]> {
         let root = suffixes(self.0).find(|rest| rest.first() == Some(&0))?;
         let len = self.0.len() - root.len() + 1;
-        crate::wire::Name::from_wire(self.0.get(..len)?).ok()?;
+        dns::Name::from_wire(self.0.get(..len)?).ok()?;
         self.take(len)
     }
 

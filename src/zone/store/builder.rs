@@ -4,13 +4,14 @@
 //! each other. If an owner comes again later, its node moves to the end. The builder removes the old copies
 //! when they exceed both `MAX_GARBAGE` and the bytes in use.
 
+use dns::{RecordClass, RecordType, same_rdata, suffixes};
+
 use super::index::Index;
 use super::node::{
     At, GRAIN, MAX_RECORDS_LEN, NODE_LEN, NodeMark, QNAME_POINTER, RECORD_LEN, RRSET_LEN, Rrset, TTL_AT, ZoneNode,
     covered_type,
 };
 use super::{NodePlaces, ZoneStore};
-use crate::wire::{RecordClass, RecordType, same_rdata, suffixes};
 use crate::zone::store::names::NameBuf;
 use crate::zone::store::record::FilePlace;
 

@@ -3,11 +3,11 @@
 use std::hash::BuildHasher;
 use std::sync::OnceLock;
 
+use dns::{HashSeed, NameHasher};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::node::{At, ZoneNode};
-use crate::wire::{HashSeed, NameHasher};
 
 /// A hash table of nodes by canonical name. It takes 8 bytes per name plus free slots.
 #[derive(Debug, Default)]

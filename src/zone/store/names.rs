@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use crate::wire::{Name, eq_ignore_case, fold, suffixes};
+use dns::{Name, eq_ignore_case, fold, suffixes};
 
 #[derive(Clone)]
 pub(in crate::zone) struct NameBuf {

@@ -8,7 +8,7 @@
 //!
 //! A lookup reads one stretch of memory, and a response copies the records of an RRset unchanged.
 
-use crate::wire::{HEADER_LEN, Name, RecordType};
+use dns::{HEADER_LEN, Name, RecordType};
 
 /// The start of a node in an arena, in units of [`GRAIN`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
 //! Records on their way from a file or transfer into a zone, one by one or in batches. Batches let one thread
 //! read a file while another builds the zone.
 
-use crate::wire::RecordType;
+use dns::RecordType;
 
 /// A record of class IN, borrowed from its source.
 ///

@@ -2,8 +2,9 @@
 //!
 //! The data come from a checked zone. RDATA that does not fit its type has no target.
 
+use dns::{RdataForm, RecordType};
+
 use super::names::leading_name;
-use crate::wire::{RdataForm, RecordType};
 
 /// The target host (RFC 1035 section 3.3, RFC 2782). An SVCB `.` is `owner` (RFC 9460 section 2.5.2).
 pub(in crate::zone) fn target<'a>(rtype: RecordType, owner: &'a [u8], rdata: &'a [u8]) -> Option<&'a [u8]> {

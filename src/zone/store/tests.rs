@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use dns::{Name, RecordType};
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{Name, RecordType};
 
 /// Returns a name in canonical form.
 fn name(text: &str) -> Vec<u8> {

@@ -36,7 +36,8 @@ fn files_of_the_source_are_there() {
     for document in Document::all().iter().filter(|document| document.path != "CHANGELOG.md") {
         for (line, text) in document.prose() {
             for code in text.split('`').skip(1).step_by(2) {
-                let is_path = ["src/", "tests/", "benches/", "fuzz/", ".ci/"].iter().any(|top| code.starts_with(top));
+                let is_path =
+                    ["src/", "crates/", "tests/", "benches/", "fuzz/", ".ci/"].iter().any(|top| code.starts_with(top));
                 if is_path
                     && !code.contains(|c: char| c == '*' || c == ' ' || c.is_ascii_uppercase())
                     && !code.contains("/room")

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dns::CookieOption;
 use hedgerow::limit::CookieSecrets;
-use hedgerow::wire::CookieOption;
 
 use crate::support::*;
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use dns::Transport;
 use hedgerow::admin::status::{Status, ZonesReport};
 use hedgerow::admin::{
     self, AdminRequest, AdminUnixSocket, CacheAccess, CertificateSnapshot, ChangeRefusal, HealthCondition,
@@ -31,7 +32,6 @@ use hedgerow::sight::live::{HistoryFigures, Second, Span};
 use hedgerow::sight::names::TopNames;
 use hedgerow::sight::serials::Serials;
 use hedgerow::sight::slow::SlowRaces;
-use hedgerow::wire::Transport;
 use tempfile::TempDir;
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, channel};

@@ -4,9 +4,9 @@
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
+use dns::{ClientForm, QuestionFlags, QuestionKey};
 use foldhash::quality::FixedState;
 use hedgerow::cache::{Cache, CacheKey, CacheLookup, CacheRules, PoolId, ResponseFor};
-use hedgerow::wire::{self, ClientForm, QuestionFlags, QuestionKey};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, NS, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -49,7 +49,7 @@ impl Subject {
 
     /// Keeps a response given as bytes, for a query with these flags.
     pub(crate) fn keep_octets(&self, octets: &[u8], flags: u8) -> bool {
-        let read = wire::read_reply(octets).expect("a sound reply");
+        let read = dns::read_reply(octets).expect("a sound reply");
         let mut question = read.question().expect("no bare failure").as_wire().to_vec();
         let name = question.len() - 4;
         question[..name].make_ascii_lowercase();
@@ -75,7 +75,7 @@ impl Subject {
     /// Does something with the key of a query.
     fn with_key<T>(&self, query: &Message, act: impl FnOnce(&CacheKey<'_>) -> T) -> T {
         let octets = query.to_vec().expect("hickory writes what it builds");
-        let read = wire::read_query(&octets).expect("a sound query");
+        let read = dns::read_query(&octets).expect("a sound query");
         let key = QuestionKey::of(&read);
         let (flags, question) = key.as_octets().split_last().expect("a key has flags");
         act(&CacheKey::new(self.pool, question, QuestionFlags::of_octet(*flags), hash(question)))
@@ -97,7 +97,7 @@ impl Subject {
         limit: usize,
         is_first: bool,
     ) -> (CacheLookup, Vec<u8>) {
-        let read = wire::read_query(query).expect("a sound query");
+        let read = dns::read_query(query).expect("a sound query");
         let form = ClientForm::of(&read);
         let key = QuestionKey::of(&read);
         let (flags, question) = key.as_octets().split_last().expect("a key has flags");

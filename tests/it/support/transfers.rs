@@ -1,7 +1,7 @@
 //! A small zone, `example.`, in any version, and messages of it, for the tests of transfers.
 
+use dns::{HEADER_LEN, Header, Message, Name, RecordType};
 use hedgerow::transfer::{Records, TransferWriter};
-use hedgerow::wire::{HEADER_LEN, Header, Message, Name, RecordType};
 use hedgerow::zone::Record;
 
 pub(crate) const ZONE: &[u8] = b"\x07example\0";

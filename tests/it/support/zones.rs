@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hedgerow::wire::{Flag, HEADER_LEN, Header, Name, OptRecord, Rcode, RecordClass, RecordType, Transport};
+use dns::{Flag, HEADER_LEN, Header, Name, OptRecord, Rcode, RecordClass, RecordType, Transport};
 use hedgerow::zone::master::{self, ZoneFileContext, ZoneFileSource};
 use hedgerow::zone::{Diagnostics, FilePlace, Miss, Reaction, Record, Tables, Zone, ZoneBuilder, ZoneDb, respond};
 

@@ -7,7 +7,7 @@
 mod generate;
 mod oracle;
 
-use hedgerow::wire::{
+use dns::{
     ClientForm, OptionCode, QueryRejection, QuestionKey, Rcode, Reply, read_query, read_reply, write_error,
     write_query, write_response,
 };

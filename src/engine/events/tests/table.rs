@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns::{Cookie, HashSeed, Rcode, Reply, ShownCookie, Transport};
 use hashbrown::HashMap;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -21,7 +22,6 @@ use crate::limit::Clients;
 use crate::metrics::{Counters, LimitCounters};
 use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthSignal, SharedBackend};
-use crate::wire::{self, Cookie, HashSeed, Rcode, Reply, ShownCookie, Transport};
 
 /// A client, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl Io for Wire {
         let slot = self.slots.draw(socket, outstanding, &mut self.ids);
         let mut query = Vec::new();
         write(slot, &mut query);
-        wire::set_id(&mut query, slot.id());
+        dns::set_id(&mut query, slot.id());
         self.sent.push(Sent { set: sockets, socket, avoid, query, slot });
         Ok(slot)
     }
@@ -276,7 +276,7 @@ impl Table {
         if has_opt {
             message.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
         }
-        let query = wire::read_query(&message).expect("a sound query");
+        let query = dns::read_query(&message).expect("a sound query");
         let mut octets = Vec::new();
         let flags = query.fold_question(&mut octets);
         let question = HashedQuestion { octets: &octets, flags, hash: self.shared.hash(&octets) };
@@ -426,7 +426,7 @@ impl Table {
 
 /// A reply to a query, with an address if it is no failure; with padding, if it is to have that.
 pub(super) fn answer(query: &[u8], rcode: Rcode, is_padded: bool) -> Vec<u8> {
-    let read = wire::read_query(query).expect("a sound query");
+    let read = dns::read_query(query).expect("a sound query");
     let question = read.question.as_wire();
     let is_good = rcode == Rcode::NOERROR;
     let counts = [0, 1, 0, u8::from(is_good), 0, 0, 0, u8::from(is_padded)];

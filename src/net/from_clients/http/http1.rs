@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use dns::address::HttpPath;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -20,7 +21,6 @@ use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 
 use super::request::{MAX_MESSAGE, RequestContent, check_message, read_head};
-use crate::address::HttpPath;
 use crate::metrics::HttpStatus;
 use crate::net::from_clients::tcp::exchange::Exchange;
 use crate::net::from_clients::tcp::stream::ClientStream;

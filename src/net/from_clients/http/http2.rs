@@ -15,13 +15,13 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dns::address::HttpPath;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::Request;
 use http::request::Parts;
 
 use super::request::{MAX_MESSAGE, RequestContent, check_message, read_head};
-use crate::address::HttpPath;
 use crate::limit::ConnectionRules;
 use crate::metrics::HttpStatus;
 use crate::net::from_clients::tcp::exchange::Exchange;

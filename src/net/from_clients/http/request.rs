@@ -1,13 +1,13 @@
 //! HTTP requests (RFC 8484 section 4.1), without I/O: the DNS message of a request, or the error status.
 
 use data_encoding::BASE64URL_NOPAD;
+use dns::HEADER_LEN;
+use dns::address::HttpPath;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method};
 
-use crate::address::HttpPath;
 use crate::metrics::HttpStatus;
-use crate::wire::HEADER_LEN;
 
 /// The result of reading a request head.
 #[derive(Clone, Debug, PartialEq, Eq)]

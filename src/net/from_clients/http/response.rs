@@ -1,13 +1,13 @@
 //! HTTP response heads (RFC 8484 section 4.2, RFC 8484 section 5.1), without I/O.
 
 use bytes::Bytes;
+use dns::{Header, Rcode, least_ttl};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::request::DNS_MESSAGE;
 use crate::metrics::HttpStatus;
 use crate::net::from_clients::tcp::Cacheability;
-use crate::wire::{Header, Rcode, least_ttl};
 
 /// Returns the head of a response that carries a DNS message.
 pub fn head_of_answer(message: &[u8], content: Cacheability) -> Response<()> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use dns::Transport;
 use quinn_proto::{ConnectionError, ConnectionHandle, Endpoint, Event};
 
 use super::streams::{Code, ConnectionClose, QuicStreams};
@@ -13,7 +14,6 @@ use crate::limit::{Doing, TableFullness};
 use crate::metrics::{ConnectionFate, Counters, ShakenBy};
 use crate::net::from_clients::tcp::ConnectionSlot;
 use crate::net::sys::batch::LocalAddress;
-use crate::wire::Transport;
 
 pub(super) struct QuicServerConnection {
     pub(super) quic: quinn_proto::Connection,

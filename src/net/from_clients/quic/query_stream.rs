@@ -1,6 +1,6 @@
 //! The query of one stream (RFC 9250 section 4.2): a two-byte length, one message, and the end of the stream.
 
-use crate::wire::{Asks, Header, Opcode, QueryRejection, edns_of_rejected, first_message, read_query};
+use dns::{Asks, Header, Opcode, QueryRejection, edns_of_rejected, first_message, read_query};
 
 /// Collects the bytes of a query.
 #[derive(Debug, Default)]

@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dns::{FRAME_PREFIX, Transport};
 use quinn_proto::{Connection, Dir, ReadError, Side, StreamEvent, StreamId, VarInt, WriteError};
 use tokio::sync::mpsc;
 
@@ -27,7 +28,6 @@ use crate::limit::{Doing, TableFullness};
 use crate::metrics::{ConnectionFate, Counters};
 use crate::net::from_clients::account::{ConnectionAccount, DueAction};
 use crate::net::from_clients::tcp::{ConnectionSlot, Responder, ResponseOutput, WayBack};
-use crate::wire::{FRAME_PREFIX, Transport};
 
 /// A stream, from its query to the acknowledgement of its response.
 enum QuicStream {

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::BytesMut;
+use dns::Transport;
 use quinn_proto::{ConnectionEvent, DatagramEvent, Endpoint, EndpointEvent, Incoming, Transmit};
 use tokio::sync::mpsc;
 
@@ -26,7 +27,6 @@ use crate::net::from_clients::tcp::{Responder, ToListener, Wake};
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, Datagram, LocalAddress, RecvBatch, ReplyPath, SendBatch};
 use crate::net::sys::busy_poll::BusyPoll;
-use crate::wire::Transport;
 
 pub(super) struct QuicWorker {
     endpoint: Endpoint,

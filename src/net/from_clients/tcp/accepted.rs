@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use dns::Transport;
+use dns::address::ListenAddress;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -20,7 +22,6 @@ use super::moved::MovedConnection;
 use super::responder::WayBack;
 use super::stream::{ClientStream, SocketOrTls};
 use super::{BREATH, watched};
-use crate::address::ListenAddress;
 use crate::metrics::{ConnectionFate, Counters, DropReason, ShakenBy};
 use crate::net::from_clients::account::ConnectionAccount;
 use crate::net::from_clients::http::HttpVersion;
@@ -29,7 +30,6 @@ use crate::net::from_clients::tls::TlsListener;
 use crate::net::from_clients::tls::handshake::shake_hands;
 use crate::net::from_clients::tls::protocols::Protocols;
 use crate::net::proxy_protocol::{Proxies, receive_header};
-use crate::wire::Transport;
 
 /// The protocols of a TCP listener.
 #[derive(Debug)]

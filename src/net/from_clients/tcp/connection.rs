@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dns::address::{HttpPath, ListenAddress};
 use h2::server::Handshake;
 use tokio::sync::watch;
 use tokio::task::yield_now;
@@ -25,7 +26,6 @@ use super::exchange::{AlarmAction, Exchange};
 use super::frames::DnsFrames;
 use super::moved::{MovedConnection, WayOut};
 use super::stream::{ClientStream, Flow};
-use crate::address::{HttpPath, ListenAddress};
 use crate::limit::{Doing, TableFullness};
 use crate::net::from_clients::http::HttpVersion;
 use crate::net::from_clients::http::http1::Http1;

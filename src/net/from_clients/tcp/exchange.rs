@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use dns::{QueryRejection, Rcode, read_query};
 use http::Response;
 use tokio::sync::mpsc;
 
@@ -20,7 +21,6 @@ use crate::limit::{Doing, TableFullness};
 use crate::metrics::{Counters, HttpStatus};
 use crate::net::from_clients::account::{ConnectionAccount, DueAction};
 use crate::net::from_clients::http::response::{head_of_answer, head_of_refusal};
-use crate::wire::{QueryRejection, Rcode, read_query};
 
 pub(crate) struct Exchange {
     pub(crate) account: ConnectionAccount,
@@ -207,8 +207,9 @@ const GRACE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use dns::first_message;
+
     use super::*;
-    use crate::wire::first_message;
 
     #[test]
     fn messages_are_taken_out_of_their_frames() {

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
+use dns::{FRAME_PREFIX, first_message};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -19,7 +20,6 @@ use super::exchange::Exchange;
 use super::responder::ResponseOutput;
 use super::stream::ClientStream;
 use crate::limit::Doing;
-use crate::wire::{FRAME_PREFIX, first_message};
 
 pub(crate) struct DnsFrames {
     stream: ClientStream,

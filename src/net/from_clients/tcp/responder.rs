@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dns::{Asks, RESPONSE_BLOCK, Transport, append_hop_options};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::table::{ConnectionSlot, Seat};
-use crate::wire::{Asks, RESPONSE_BLOCK, Transport, append_hop_options};
 
 /// Handles a message from a client, and calls its responder once.
 pub type QueryHandler = Rc<dyn Fn(&[u8], &Responder)>;

@@ -1,8 +1,9 @@
 //! The protocols of one TCP address: DNS, HTTP, or both, chosen by ALPN in the handshake (RFC 7301).
 
-use crate::address::HttpPath;
+use dns::Transport;
+use dns::address::HttpPath;
+
 use crate::net::from_clients::http::HttpVersion;
-use crate::wire::Transport;
 
 /// The protocols of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,6 +11,9 @@ pub(in crate::net) mod transport;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use dns::address::{Scheme, StreamServer};
+use dns::first_message;
+
 pub use self::asked::AskedIds;
 pub use self::clocks::{ConnectionBackoff, LearnedIdleTimeout, SilenceAction, SilenceClock, silence_limit};
 use super::http::Http2Connection;
@@ -20,8 +23,6 @@ use super::quic::QuicConnection;
 pub(crate) use super::quic::tests::server::{TestQuicQuery, TestQuicServer, tls as server_tls};
 use super::tcp::FrameConnection;
 use super::tls::ClientTls;
-use crate::address::{Scheme, StreamServer};
-use crate::wire::first_message;
 
 /// A connection to a backend, independent of the protocol.
 pub trait BackendConnection: Send {

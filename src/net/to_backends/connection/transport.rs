@@ -9,11 +9,11 @@
 
 use std::io::{BufRead, Cursor, Write};
 
+use dns::first_message;
 use tokio_rustls::rustls::{ClientConnection, HandshakeKind};
 
 use super::{BackendHandshake, ConnectionFailure, ConnectionState};
 use crate::net::to_backends::tls::tls_problem;
-use crate::wire::first_message;
 
 /// Plain bytes to and from TCP or TLS.
 pub(in crate::net) struct StreamTransport {

@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dns::HEADER_LEN;
+use dns::address::HttpPath;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-
-use crate::address::HttpPath;
-use crate::wire::HEADER_LEN;
 
 /// The URI for queries by HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]

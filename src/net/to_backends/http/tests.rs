@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, Cursor, Write};
 
+use dns::first_message;
 use h2::server::{self, SendResponse};
 use http::{Request, Response};
 use rand::rngs::StdRng;
@@ -11,7 +12,6 @@ use tokio_rustls::rustls::{ServerConfig, ServerConnection};
 use super::*;
 use crate::net::to_backends::tls::tests::{Authority, rules};
 use crate::net::to_backends::tls::{ClientTls, TrustRules};
-use crate::wire::first_message;
 
 /// Handles a request with this body on the server.
 pub(crate) type Script = fn(body: &[u8], &Request<()>, SendResponse<Bytes>);

@@ -4,6 +4,7 @@
 use std::io::{BufRead, Cursor, Write};
 use std::sync::Arc;
 
+use dns::{HEADER_LEN, append_frame, first_message};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection};
@@ -12,7 +13,6 @@ use super::super::connection::AskedIds;
 use super::*;
 use crate::net::to_backends::tls::ClientTls;
 use crate::net::to_backends::tls::tests::{Authority, rules};
-use crate::wire::{HEADER_LEN, append_frame, first_message};
 
 /// Returns any time: these connections use no clock.
 fn now() -> Instant {

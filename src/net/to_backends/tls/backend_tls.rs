@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use dns::address::{BackendAddress, ServerTrust, StreamServer};
 
 use super::{ClientCertificate, ClientTls, TlsRoots, TrustRules};
-use crate::address::{BackendAddress, ServerTrust, StreamServer};
 
 /// Trust anchors by file, and client certificates by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,9 +124,10 @@ const MAX_OF_SERVER: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use dns::address::HttpPath;
+
     use super::super::tests::Authority;
     use super::*;
-    use crate::address::HttpPath;
 
     #[test]
     fn renewed_trust_applies_to_the_next_connection() {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use dns::address::{ServerIdentity, Verify};
 use quinn_proto::TokenMemoryCache;
 use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
@@ -14,7 +15,6 @@ use super::problem::tls_problem;
 use super::quic_session::QuicTls;
 use super::roots::TlsRoots;
 use super::verifier::PinVerifier;
-use crate::address::{ServerIdentity, Verify};
 
 /// The TLS configuration of connections to one server.
 #[derive(Clone, Debug)]

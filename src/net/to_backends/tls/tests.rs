@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use dns::address::{Pin, ServerIdentity, Verify};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PublicKeyData, date_time_ymd,
 };
@@ -16,7 +17,6 @@ use tokio_rustls::rustls::{
 };
 
 use super::*;
-use crate::address::{Pin, ServerIdentity, Verify};
 
 /// An authority that signs any certificate for a test.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use dns::address::Pin;
 use ring::digest::{SHA256, digest};
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -12,8 +13,6 @@ use tokio_rustls::rustls::crypto::{
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
-
-use crate::address::Pin;
 
 /// Checks the chain, if configured, then the pins, if any.
 #[derive(Debug)]

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use dns::address::ListenUrl;
+
 use super::*;
-use crate::address::ListenUrl;
 
 /// Returns a config with a forwarder on two addresses, an authority and an admin server.
 fn config(workers: usize, ports: [u16; 3]) -> Config {

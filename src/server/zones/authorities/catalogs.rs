@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dns::Name;
+
 use super::{AuthorityChanges, AuthorityState, ServedAuthority, empty_journal, journal_of};
 use crate::authority::{SecondarySource, ZoneTransfers};
 use crate::config::{AuthorityConfig, PrimaryConfig, ProducedCatalog, SecondaryConfig, Sharing};
@@ -16,7 +18,6 @@ use crate::transfer::catalog::{
     ReservedNames, produce,
 };
 use crate::transfer::{Journal, Records, Serial};
-use crate::wire::Name;
 use crate::zone::{Zone, ZoneDb};
 
 impl ServedAuthority {

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
+use dns::{Name, Transport};
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{Name, Transport};
 use crate::zone::Miss;
 
 /// The UDP size of the server in these tests.

@@ -1,12 +1,13 @@
 //! The reader of entries. Directives change its state, and records go to the caller.
 
+use dns::{Name, RecordType};
+
 use super::generate::Pattern;
 use super::include::{ZoneFileSource, ZoneFiles, confined};
 use super::problem::{EntryError, EntryProblem, shown};
 use super::token::{Lexer, ZoneFileWord};
 use super::words::{Words, number, read_name, record_type, seconds};
 use super::{ZoneFileContext, ZoneFileSummary};
-use crate::wire::{Name, RecordType};
 use crate::zone::load::error::{FileError, FileErrors, FileProblem, MAX_ERRORS};
 use crate::zone::rdata;
 use crate::zone::store::record::{FilePlace, Record};

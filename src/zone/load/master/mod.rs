@@ -25,10 +25,10 @@ pub use problem::EntryProblem;
 pub(in crate::zone) use token::ZoneFileWord;
 pub(in crate::zone) use words::{Words, number, record_type, seconds, unescape};
 
+use dns::Name;
 use entry::EntryReader;
 
 use super::error::FileErrors;
-use crate::wire::Name;
 use crate::zone::store::record::{FilePlace, Record};
 
 /// The context of a zone file, supplied by the caller.

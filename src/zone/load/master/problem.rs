@@ -1,6 +1,7 @@
 //! Problems in an entry of a master file, with their place in the text.
 
-use crate::wire::{NameError, RecordType};
+use dns::{NameError, RecordType};
+
 use crate::zone::load::error::did_you_mean;
 
 /// A problem in an entry. The `Display` form includes the remedy.

@@ -17,7 +17,7 @@ fn read_with(text: &str, files: Files<'_>) -> Result<String, String> {
     };
     let mut records = String::new();
     let mut sink = |record: Record<'_>, _: FilePlace| {
-        let owner = crate::wire::display_name(record.owner);
+        let owner = dns::display_name(record.owner);
         let data = rdata_to_text(record.rtype, record.rdata);
         records.push_str(&format!("{owner} {} {} {data}\n", record.ttl, record.rtype));
     };

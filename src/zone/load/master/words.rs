@@ -1,8 +1,9 @@
 //! Parsers of single words: names, numbers and strings.
 
+use dns::{Name, NameError, RecordType};
+
 use super::problem::{EntryError, EntryProblem, shown};
 use super::token::{Lexer, ZoneFileWord};
-use crate::wire::{Name, NameError, RecordType};
 
 pub(in crate::zone) struct Words<'w, 'a> {
     pub(in crate::zone) lexer: &'w mut Lexer<'a>,

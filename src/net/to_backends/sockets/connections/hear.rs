@@ -3,13 +3,14 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use dns::{first_message, stated_keepalive};
+
 use super::dial::Fault;
 use super::{ConnectionEnd, ConnectionPool, DIALS, PoolEnd, PooledConnection, place_of};
 use crate::metrics::{ConnectionKind, LostCause};
 use crate::net::refusal::is_unreachable;
 use crate::net::to_backends::connection::{BackendHandshake, ConnectionEvents, ConnectionFailure, ConnectionState};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
-use crate::wire::{first_message, stated_keepalive};
 
 impl ConnectionPool {
     /// Reads once from a reported connection. `messages`, which must be empty, gets the frames of the

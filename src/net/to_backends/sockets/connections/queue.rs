@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use dns::{append_frame, ask_keepalive};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -16,7 +17,6 @@ use super::{
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::{SendRefusal, connect_problem, is_unreachable};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
-use crate::wire::{append_frame, ask_keepalive};
 
 impl ConnectionPool {
     /// Creates an empty pool, whose sockets `epoll` watches.

@@ -9,6 +9,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 
+use dns::{FRAME_PREFIX, append_frame, read_query};
+
 use super::*;
 use crate::metrics::ConnectionKind;
 use crate::net::Bypass;
@@ -17,7 +19,6 @@ use crate::net::to_backends::sockets::{BackendSockets, Event};
 use crate::net::to_backends::tls::tests::Authority;
 use crate::net::to_backends::tls::tests::rules as trust;
 use crate::policy::query_slots::SlotState;
-use crate::wire::{FRAME_PREFIX, append_frame, read_query};
 
 /// A worker's connections to one backend, and the backend's end of them.
 struct Play {
@@ -50,8 +51,8 @@ fn sign_of_life() -> Vec<u8> {
 
 fn query(name: &str) -> Vec<u8> {
     let mut query = Vec::new();
-    let name = crate::wire::Name::parse(name).unwrap();
-    crate::wire::write_plain_query(0, &name, crate::wire::RecordType::A, &mut query);
+    let name = dns::Name::parse(name).unwrap();
+    dns::write_plain_query(0, &name, dns::RecordType::A, &mut query);
     query
 }
 
@@ -135,7 +136,7 @@ impl Play {
                 messages.clear();
                 let has_more = self.sockets.connections.hear(number, &mut messages, self.now);
                 let mut rest = messages.as_slice();
-                while let Some((message, end)) = crate::wire::first_message(rest) {
+                while let Some((message, end)) = dns::first_message(rest) {
                     let id = u16::from_be_bytes(*message.first_chunk().unwrap());
                     if let Some((slot, SlotState::InFlight(number))) = self.sockets.find(number, id) {
                         self.replied.push(number);
@@ -198,7 +199,7 @@ impl Peer {
     /// Returns the next query.
     fn next(&mut self) -> Vec<u8> {
         loop {
-            if let Some((message, end)) = crate::wire::first_message(&self.heard) {
+            if let Some((message, end)) = dns::first_message(&self.heard) {
                 let message = message.to_vec();
                 self.heard.drain(..end);
                 return message;
@@ -594,11 +595,11 @@ fn backend_says_how_long_it_keeps_a_connection() {
     // RFC 7828 section 3.4.
     for (tenths, closes_at) in [(50_u16, 4_100), (0, 10)] {
         let mut play = Play::new(rules());
-        let opt = crate::wire::OptRecord::new(1232, false);
-        let name = crate::wire::Name::parse("a.test").unwrap();
+        let opt = dns::OptRecord::new(1232, false);
+        let name = dns::Name::parse("a.test").unwrap();
         play.sockets
             .queue(play.set, 0, (None, None), play.now, |_, out| {
-                crate::wire::write_recursive_query(0, &name, crate::wire::RecordType::A, Some(&opt), out);
+                dns::write_recursive_query(0, &name, dns::RecordType::A, Some(&opt), out);
             })
             .unwrap();
         play.until_open(1);

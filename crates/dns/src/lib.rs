@@ -15,6 +15,10 @@
 //! backwards, and leaves nothing over at the end. RDATA stays opaque (RFC 3597), except in `expand.rs`. This
 //! module has no policy, socket or clock.
 
+#[macro_use]
+mod labels;
+
+pub mod address;
 mod body;
 mod cached;
 mod case;

@@ -2,6 +2,7 @@
 
 /// Defines an enum from `Variant = "word"` lines, with `ALL` (every variant in order of declaration) and
 /// `label()` (the variant's word).
+#[macro_export]
 macro_rules! labels {
     ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$meta])*

@@ -14,7 +14,7 @@ pub struct Question<'a> {
 
 impl<'a> Question<'a> {
     /// Reads the question behind the header. Rejects a compressed name: there is no earlier name.
-    pub(crate) fn read(message: &'a [u8]) -> Option<Self> {
+    pub fn read(message: &'a [u8]) -> Option<Self> {
         let octets = message.get(HEADER_LEN..)?;
         let name_len = name::wire_len(octets).ok()?;
         let &[t0, t1, c0, c1] = octets.get(name_len..)?.first_chunk()?;
