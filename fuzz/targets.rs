@@ -20,7 +20,6 @@ use dns::{
 };
 use hedgerow::cache::{Cache, CacheRules, PoolId};
 use hedgerow::config::Config;
-use hedgerow::limit::{CookieSecret, CookieSecrets};
 use hedgerow::net::from_clients::http::request::{RequestContent, check_message, read_head};
 use hedgerow::net::from_clients::http::response::{head_of_answer, head_of_refusal};
 use hedgerow::net::from_clients::quic::{QueryStream, whole_query};
@@ -38,6 +37,7 @@ use hedgerow::zone::{Miss, ZoneBuilder, ZoneDb, is_master_file, rdata_to_text, r
 use hickory_proto::op::Message;
 use hickory_proto::rr::Name as HickoryName;
 use hickory_proto::serialize::binary::BinDecodable;
+use limit::{CookieSecret, CookieSecrets};
 
 /// A target: its name, and what it does with octets.
 pub type Target = (&'static str, fn(&[u8]));

@@ -73,7 +73,6 @@ pub mod faults;
 pub mod files;
 pub mod forwarder;
 pub mod health;
-pub mod limit;
 pub mod load;
 pub mod log_linear;
 pub mod metrics;

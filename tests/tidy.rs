@@ -34,7 +34,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "net",
             "policy",
-            "limit",
             "zone",
             "files",
         ],
@@ -64,7 +63,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "policy",
             "cache",
             "transfer",
-            "limit",
             "zone",
             "metrics",
             "files",
@@ -75,48 +73,45 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("signals", &["net"]),
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
-    ("load", &["admin", "config", "net", "transfer", "limit", "zone", "files"]),
+    ("load", &["admin", "config", "net", "transfer", "zone", "files"]),
     // To `sight`: the JSON is its type.
     ("admin", &["taps", "config", "net", "cache", "sight", "metrics", "state", "files"]),
     // To `limit`: the discoverer recognizes a resolver that is hedgerow itself by hedgerow's addresses.
-    ("discoverer", &["backoff", "discover", "config", "net", "limit", "files"]),
+    ("discoverer", &["backoff", "discover", "config", "net", "files"]),
     // To `metrics`: the origin of a member is named by a word of it. To `config`: the bounds of a member are
     // those of a backend.
-    ("discover", &["config", "limit", "metrics"]),
+    ("discover", &["config", "metrics"]),
     ("health", &["state", "config", "net", "policy"]),
     ("secondary", &["config", "net", "transfer", "zone", "files"]),
     // To `sight`: the JSON is a type of it. To `zone`: it prints differences as text.
     ("replicas", &["sight", "state", "net", "policy", "zone"]),
     ("notify", &["config", "net", "transfer", "zone"]),
-    ("forwarder", &["engine", "taps", "sight", "state", "config", "net", "policy", "limit", "metrics", "faults"]),
-    ("authority", &["taps", "net", "transfer", "limit", "zone", "metrics", "faults"]),
+    ("forwarder", &["engine", "taps", "sight", "state", "config", "net", "policy", "metrics", "faults"]),
+    ("authority", &["taps", "net", "transfer", "zone", "metrics", "faults"]),
     // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and
     // the words for sources.
     ("taps", &["backoff", "config", "net", "policy", "sight", "metrics", "faults"]),
     // It drives the engine, and so makes what that is made of.
-    ("sim", &["engine", "state", "config", "policy", "cache", "limit", "metrics", "log_linear"]),
+    ("sim", &["engine", "state", "config", "policy", "cache", "metrics", "log_linear"]),
     // To `state`, `metrics` and `limit`: the state that workers share is made of atomics, and so no I/O. To
     // `sight`: the description of a race is a value of it.
-    ("engine", &["state", "config", "policy", "cache", "limit", "metrics", "sight", "sync"]),
+    ("engine", &["state", "config", "policy", "cache", "metrics", "sight", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are
     // parts of that. To `zone`: what the LS says of itself is a zone that the workers share.
-    ("state", &["config", "policy", "cache", "limit", "zone", "metrics"]),
+    ("state", &["config", "policy", "cache", "zone", "metrics"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
-    ("config", &["policy", "cache", "transfer", "limit", "zone"]),
+    ("config", &["policy", "cache", "transfer", "zone"]),
     // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are
     // in messages.
     ("sight", &["policy", "metrics", "log_linear"]),
     // To `limit`: it decides which clients may connect and for how long. To `policy`: the table of query
     // slots, with their quarantine, is pure, and `sim` has one too.
-    ("net", &["backoff", "policy", "limit", "metrics", "faults"]),
+    ("net", &["backoff", "policy", "metrics", "faults"]),
     ("cache", &["metrics"]),
     // To `zone`: transfers send the records of zones. To `limit`: prefixes select the clients that may
     // transfer.
-    ("transfer", &["backoff", "limit", "zone"]),
+    ("transfer", &["backoff", "zone"]),
     ("zone", &[]),
-    // To `wire`: a cookie comes and goes as an option of a message. To `sync`: atomics come from there where
-    // a model tries them.
-    ("limit", &["sync"]),
     ("policy", &["backoff", "log_linear", "sync"]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &["log_linear"]),
@@ -128,8 +123,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument. They use only each other.
-const PURE_ROOMS: &str = "config discover policy cache transfer limit zone state engine sim sight metrics \
-                          log_linear backoff sync";
+const PURE_ROOMS: &str =
+    "config discover policy cache transfer zone state engine sim sight metrics log_linear backoff sync";
 
 fn is_pure(room: &str) -> bool {
     PURE_ROOMS.split_whitespace().any(|pure| pure == room)
@@ -482,14 +477,16 @@ fn what_the_field_knows_is_found_by_its_name() {
 fn files_that_comments_name_are_there() {
     let has = |path: &str| TREE.iter().any(|source| source.path == path);
     let mut findings = Vec::new();
-    for source in below(&["src"]) {
+    for source in below(&["src", "crates"]) {
         let (stem, _) = source.path.rsplit_once('.').expect("a name with an extension");
         let folder = stem.rsplit_once('/').map_or("", |(folder, _)| folder);
         let above = folder.rsplit_once('/').map_or("", |(above, _)| above);
         for (number, line) in source.lines.iter().enumerate() {
             for name in files_named(&line.comment) {
                 let places = ["src", "", "tests", "tests/it", stem, folder, above];
-                if !places.iter().any(|place| has(format!("{place}/{name}").trim_start_matches('/'))) {
+                let in_crate = name.split_once('/').map(|(name, file)| format!("crates/{name}/src/{file}"));
+                let is_there = places.iter().any(|place| has(format!("{place}/{name}").trim_start_matches('/')));
+                if !is_there && !in_crate.is_some_and(|path| has(&path)) {
                     findings.push(format!("{}:{}: there is no {name}", source.path, number + 1));
                 }
             }

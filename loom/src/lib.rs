@@ -22,7 +22,7 @@ pub mod policy {
     pub mod budget;
 }
 
-#[path = "../../src/limit"]
+#[path = "../../crates/limit/src"]
 pub mod limit {
     //! What clients hold, and what is sent to them.
 

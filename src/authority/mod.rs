@@ -15,11 +15,11 @@ use dns::{
     Asks, Cookie, CookieState, MalformedCookie, Query, QueryRejection, Rcode, Transport, edns_of_rejected, read_query,
     write_error, write_prohibited,
 };
+use limit::{Access, Decision, OnDenied, OwnAddresses, RefusedSources, ResponseRate};
 use tokio::sync::{Semaphore, mpsc};
 
 use self::special::{Special, SpecialOutcome, is_special, truncate};
 pub use self::state::{AuthorityState, PendingNotifies, ReceivedNotify, SecondarySource, ZoneTransfers};
-use crate::limit::{Access, Decision, OnDenied, OwnAddresses, RefusedSources, ResponseRate};
 use crate::metrics::{self, Counters, DropReason, Limit, LimitCounters};
 use crate::net::from_clients::tcp::Responder;
 use crate::net::from_clients::udp::ListenerSocket;

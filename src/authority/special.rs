@@ -10,11 +10,11 @@ use dns::{
     Cookie, Flag, HEADER_LEN, Header, Message, Name, Opcode, Query, QueryRejection, Rcode, RecordType, Transport,
     write_error,
 };
+use limit::RefusedSources;
 use tokio::sync::mpsc::Sender;
 
 use super::state::{AuthorityState, ZoneTransfers};
 use super::{AuthorityArrival, AuthorityLinks, UDP_SIZE};
-use crate::limit::RefusedSources;
 use crate::metrics::{DropReason, Limit};
 use crate::net::sys::clock::unix_now;
 use crate::transfer::tsig::{self, ServerChain, verify_query};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
 
 use dns::Name;
+use limit::{Access, Cookies, ResponseRate};
 
-use crate::limit::{Access, Cookies, ResponseRate};
 use crate::transfer::tsig::{TsigKey, TsigKeys};
 use crate::transfer::{AccessList, Journal, Serial};
 use crate::zone::{Zone, ZoneDb};

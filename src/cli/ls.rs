@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dns::Name;
 use dns::address::{BackendAddress, BackendUrl};
+use limit::{AccessRules, WaitRules};
 
 use super::listen::ListenArgs;
 use super::{number, run, usage};
@@ -15,7 +16,6 @@ use crate::config::{
     BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint, PoolConfig,
     PoolIndex, ProcessConfig, Route, etcd_key, http_endpoint, limits, usual_rate_limit, words,
 };
-use crate::limit::{AccessRules, WaitRules};
 use crate::load::{self, Loader};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, PoolRules, Serves, Silence};

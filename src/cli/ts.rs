@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use dns::Name;
+use limit::AccessRules;
 
 use super::listen::ListenArgs;
 use super::{run, usage};
@@ -13,7 +14,6 @@ use crate::config::{
     AuthorityConfig, AuthorityZones, Config, CookieConfig, EtcdConfig, HttpEndpoint, RegisterConfig, ZoneSource,
     etcd_key, http_endpoint, usual_rate_limit, words,
 };
-use crate::limit::AccessRules;
 use crate::load::{self, LoadError, Loader, Setup};
 use crate::zone::{Identity, Miss};
 

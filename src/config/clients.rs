@@ -1,11 +1,12 @@
 //! Access of clients to the forwarder or an authority, their cookies, and their limits.
 
+use limit::{AccessRules, ConnectionRules, Prefix, RateRules, WaitRules};
+
 use super::limits::{self, Limits, ms, secs};
 use super::listen::ListenConfig;
 use super::readers::{boolean, duration, file, integer, seconds, size, word};
 use super::section::{ConfigNode, ConfigSection};
 use super::{CookieConfig, words};
-use crate::limit::{AccessRules, ConnectionRules, Prefix, RateRules, WaitRules};
 
 pub(super) fn read_access(section: &mut ConfigSection<'_>, usual: &[&str]) -> AccessRules {
     read_keys!(section, AccessRules::of(usual) => AccessRules {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dns::Name;
+use limit::{AccessRules, Prefix};
 
 use super::limits::{self, ms, secs};
 use super::listen::ListenConfig;
@@ -12,7 +13,6 @@ use super::readers::{distinct, duration, file, integer, label, seconds, some, te
 use super::references::References;
 use super::section::ConfigSection;
 use super::words::{self, Expectation};
-use crate::limit::{AccessRules, Prefix};
 
 config_section! {
     /// `[pools.*.discover]`: the sources of pool members besides `backends`.

@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use dns::Name;
 use dns::address::ListenAddress;
+use limit::AccessRules;
 
 use super::clients::{read_access, read_connections, read_cookies, read_rate_limit, read_waiting};
 use super::readers::{integer, text};
 use super::references::References;
 use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
 use super::{ForwarderConfig, PoolIndex, Route, listen, words};
-use crate::limit::AccessRules;
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5300);
 

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dns::address::{BadAddress, HttpPath, ListenAddress, ListenUrl, Scheme};
+use limit::Prefix;
 
 use super::clients::read_prefixes;
 use super::readers::{distinct, file, label, text};
 use super::references::References;
 use super::section::{ConfigNode, DocumentSpot, note_repeats};
 use super::{Expectation, words};
-use crate::limit::Prefix;
 
 /// One entry of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -48,6 +48,7 @@ pub use discover::{
 };
 use dns::{Name, RecordType};
 pub use keys::KeyConfig;
+use limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
 pub use limits::Limits;
 pub use listen::{CertificateConfig, ListenConfig, listen_address};
 pub use problem::{Problem, Problems};
@@ -60,7 +61,6 @@ pub use transfer::{AuthorityZones, SecondaryConfig, SharedZone, Sharing};
 pub use words::{Expectation, KeyWord, nearest};
 pub use xdp::{XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 
-use crate::limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
 use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::{PoolRules, Serves};
 use crate::zone::{Identity, Miss};

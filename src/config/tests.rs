@@ -15,6 +15,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
+use limit::ConnectionRules;
 use proptest::prelude::*;
 
 use super::description::ANY_KEY;
@@ -23,7 +24,6 @@ use super::{
     AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig, TracesConfig, XdpConfig,
     XdpInterface,
 };
-use crate::limit::ConnectionRules;
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, PoolRules, Silence};
 use crate::zone::{Identity, IdentityText, Miss};
@@ -241,7 +241,7 @@ fn the_reference_shows_transfers_commented_out() {
     let limit = section("# [authorities.ts1.rate_limit]\n", "\n\n");
     let key = section("# [keys.replica]\n", "\n\n");
     let config = parse(&format!("{REFERENCE}\n[authorities.ts1.rate_limit]\n{limit}\n[keys.replica]\n{key}"));
-    assert_eq!(config.authorities[0].rate_limit, Some(crate::limit::RateRules::default()));
+    assert_eq!(config.authorities[0].rate_limit, Some(limit::RateRules::default()));
     for key in ["answers", "referrals", "nxdomains", "errors", "total", "window", "slip", "loopback"] {
         assert!(limit.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
     }

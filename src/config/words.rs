@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use dns::address::{self, BackendAddress, BackendUrl, BadAddress, Pin, Verify};
 use dns::{Name, RecordType};
+use limit::{OnDenied, Prefix};
 
 use super::Case;
 use super::limits::{self, Limits, ms, secs};
 use super::taps::{ClientDetail, LogFormat, NameDetail, SlowThreshold};
-use crate::limit::{OnDenied, Prefix};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Expect, Grace, HedgeDelay, Serves, Silence};
 use crate::transfer::acl::AclRule;

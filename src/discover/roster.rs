@@ -22,10 +22,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use dns::address::{BackendAddress, is_unseen};
+use limit::Prefix;
 
 use super::entry::MemberEntry;
 use super::listing::{SourceListing, SourceNews};
-use crate::limit::Prefix;
 use crate::metrics::{MemberOrigin, MembershipChange, SourceState};
 
 /// A set of origins.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dns::{Header, is_reply_to, write_recursive_query};
+use limit::OwnAddresses;
 use tokio::time::{sleep_until, timeout};
 
 use super::{FIRST_BACKOFF, random_wait};
@@ -14,7 +15,6 @@ use crate::backoff::Backoff;
 use crate::config::DnsTarget;
 use crate::discover::SourceNews;
 use crate::discover::dns::{DnsQuestion, DnsResolution, ResolutionResult};
-use crate::limit::OwnAddresses;
 use crate::net::tasks::blocking;
 use crate::net::to_backends::client::UdpClient;
 use crate::net::to_backends::connection::StreamProtocol;

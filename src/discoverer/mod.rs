@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use limit::OwnAddresses;
 use tokio::sync::mpsc::Sender;
 
 use self::dns::DnsSource;
@@ -21,7 +22,6 @@ use self::etcd::{Follower, Signs};
 use crate::backoff::Backoff;
 use crate::config::{DiscoverConfig, DnsTarget};
 use crate::discover::{BackendOrder, MemberEntry, MemberOrigin, SourceNews};
-use crate::limit::OwnAddresses;
 use crate::net::tasks::{Task, TaskKind, Tasks};
 
 /// One source of members.

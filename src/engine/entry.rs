@@ -6,13 +6,13 @@
 use std::time::Instant;
 
 use dns::{ClientCookie, ClientForm, Flag, HEADER_LEN, PlainForm, QuestionFlags, Reply, ReplyDigest, ShownCookie};
+use limit::{ClientPlace, Clients};
 
 use super::QTYPE_QCLASS;
 use super::io::{AskedFor, ClientHandle};
 use super::pool::PlanNumber;
 use super::pools::PoolSlot;
 use super::proof::ReplyProof;
-use crate::limit::{ClientPlace, Clients};
 use crate::policy::Rank;
 use crate::policy::query_slots::{QuerySlot, SocketId};
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset, Race};

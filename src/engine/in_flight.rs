@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use dns::QuestionFlags;
 use hashbrown::HashTable;
+use limit::Clients;
 
 use super::entry::{RaceEntry, Spills, Start};
 use super::io::ClientHandle;
 use super::slots::{RaceRef, Slots};
-use crate::limit::Clients;
 
 pub(super) struct InFlight<C: ClientHandle> {
     slots: Slots<RaceEntry<C>>,

@@ -66,6 +66,7 @@ pub use self::reply::rank;
 pub use self::slots::RaceRef;
 
 use dns::QuestionHasher;
+use limit::Clients;
 
 use self::active_race::ActiveRace;
 use self::in_flight::InFlight;
@@ -74,7 +75,6 @@ use self::pools::{PoolSlot, Pools};
 use self::proof::Secret;
 use self::shortage::Shortage;
 use self::single_flight::{SingleFlight, WorkerId};
-use crate::limit::Clients;
 use crate::metrics::{Counters, LimitCounters, PoolCounters};
 use crate::policy::BackendIndex;
 use crate::policy::backend_load::AttemptEnd;

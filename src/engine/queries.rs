@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dns::{ClientForm, Cookie, Query, Rcode};
+use limit::{ClientPlace, TooMuch};
 
 use super::asked::seen_in_cache;
 use super::cached::{CacheResult, HashedQuestion, LookupReason, PoolCache};
@@ -17,7 +18,6 @@ use super::slots::RaceRef;
 use super::{Engine, EngineWorker, Tick, signal_prober};
 use crate::cache::{CacheLookup, CachedFailure};
 use crate::config::{KeyWord, PoolIndex};
-use crate::limit::{ClientPlace, TooMuch};
 use crate::metrics::Limit;
 use crate::policy::Dispatch;
 use crate::policy::race::{Candidates, Race};

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Clients take turns. No client and no backend may hold more slots on connections, slots in the queue or
-//! connections than are free ([`DynamicThreshold`](crate::limit::DynamicThreshold)).
+//! connections than are free ([`DynamicThreshold`](limit::DynamicThreshold)).
 //!
 //! An attempt by TCP has a separate connection, which an off-path attacker cannot join, so no cookie is
 //! needed. The attempt in the race continues to wait.

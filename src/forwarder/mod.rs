@@ -40,6 +40,7 @@ pub use self::client::{DatagramWay, Peer, ProxiedClient, ReplyChannel};
 pub use self::explain::{ExplainRequest, Operator};
 
 use dns::QuestionKey;
+use limit::{OwnAddresses, Pacing};
 
 use self::fetches::Fetches;
 use self::outside::{USUAL_QUERY, WorkerIo};
@@ -48,7 +49,6 @@ use self::receive::TOGETHER;
 use self::responses::{ClientOutput, ResponseListener};
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{self, Engine, LearntBackend, Seeds, Tick};
-use crate::limit::{OwnAddresses, Pacing};
 use crate::metrics::{Counters, DropReason};
 use crate::net::Bypass;
 use crate::net::from_clients::udp::ListenerSocket;

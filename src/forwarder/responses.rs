@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dns::{Asks, ClientForm, Query, Rcode};
+use limit::{OnDenied, RefusedSources};
 
 use super::ReplyChannel;
 use super::allowance::{Allowance, Receiver, ResponseFate};
@@ -13,7 +14,6 @@ use super::outside::WorkerIo;
 use super::paced::{PacedResponse, PacedResponses};
 use super::receive::ReceivedMessage;
 use crate::engine::{ClientHandle as _, ResponseOrigin, ResponseSummary, Waiter};
-use crate::limit::{OnDenied, RefusedSources};
 use crate::metrics::{Counters, DropReason, Limit, ResponseSource, is_failure};
 use crate::net::from_clients::tcp::{Cacheability, Responder};
 use crate::net::from_clients::udp::ListenerSocket;

@@ -21,10 +21,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{io, str};
 
+use limit::CookieSecrets;
+
 use crate::admin::Token;
 use crate::config::{AdminConfig, Config, Problem, Problems, User};
 use crate::files;
-use crate::limit::CookieSecrets;
 use crate::net::from_clients::tls::NamedCertificate;
 use crate::net::to_backends::tls::KnownRoots;
 use crate::transfer::tsig::TsigKeys;

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use limit::CookieSecrets;
+
 use super::{LoadError, gather, trust, unreadable};
 use crate::config::{Config, EtcdConfig, KeyConfig, words};
 use crate::files;
-use crate::limit::CookieSecrets;
 use crate::net::to_backends::tls::TlsRoots;
 use crate::transfer::tsig::{TsigKey, TsigKeys};
 

@@ -9,10 +9,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use arc_swap::ArcSwap;
+use limit::{OwnAddresses, Prefix};
 use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt};
-
-use crate::limit::{OwnAddresses, Prefix};
 
 /// The addresses from which a listener requires a header. A reload may change them.
 #[derive(Debug, Default)]

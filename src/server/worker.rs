@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use limit::OwnAddresses;
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -32,7 +33,6 @@ use crate::authority::{AuthorityState, ReceivedNotify};
 use crate::engine::LearntBackend;
 use crate::engine::single_flight::WorkerId;
 use crate::forwarder::{ExplainRequest, HandOver, SharedForwarder};
-use crate::limit::OwnAddresses;
 use crate::metrics::{Counters, LimitCounters};
 use crate::net::from_clients::service::ServedAddresses;
 use crate::net::from_clients::tcp::{ConnectionTable, Gate};

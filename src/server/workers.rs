@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use dns::QuestionHasher;
+use limit::{Clients, OwnAddresses, Pacing};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::sleep_until;
@@ -36,7 +37,6 @@ use crate::engine;
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::forwarder::{HAND_OVERS, SharedForwarder};
-use crate::limit::{Clients, OwnAddresses, Pacing};
 use crate::metrics::Counters;
 use crate::net::from_clients::tcp::ConnectionTable;
 use crate::net::sys::busy_poll::BusyPoll;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use dns::address::{BackendAddress, Scheme};
 use dns::{HashSeed, Name};
+use limit::{Access, AccessRules, Clients, WaitRules};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
@@ -24,7 +25,6 @@ use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, SpoofingC
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::engine::{self, Engine, HashedQuestion, LookupReason, Outstanding, Seeds, Tick, ValidQuery};
-use crate::limit::{Access, AccessRules, Clients, WaitRules};
 use crate::metrics::{Counters, LimitCounters};
 use crate::policy::PoolRules;
 use crate::policy::health::HealthState;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dns::address::ListenUrl;
+use limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
 
 pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, Standing};
 pub use self::changes::PoolChanges;
@@ -27,7 +28,6 @@ pub use self::routes::{Routes, Target};
 pub use self::serials::SharedSerials;
 use crate::cache::{Cache, PoolId};
 use crate::config::{CacheConfig, Config, PoolConfig};
-use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
 
 /// The state of a configured forwarder.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use dns::{Name, NameError};
+use limit::{Prefix, PrefixError};
 
 use super::tsig::TsigKey;
-use crate::limit::{Prefix, PrefixError};
 
 /// The rules of one operation, such as transfers of one zone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use dns::{Cookie, CookieOption, CookieState};
+use limit::CookieSecrets;
 
 use crate::support::*;
-use hedgerow::limit::CookieSecrets;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 

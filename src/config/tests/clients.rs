@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use limit::{AccessRules, OnDenied, RateRules, WaitRules};
+
 use super::super::{AuthorityConfig, Config, ForwarderConfig};
 use super::check;
-use crate::limit::{AccessRules, OnDenied, RateRules, WaitRules};
 
 fn forwarder(lines: &str) -> ForwarderConfig {
     let text = format!("[pools.p]\nbackends = [\"198.51.100.1:53\"]\n[forwarder]\n{lines}\n");

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use limit::ConnectionRules;
+
 use super::super::Config;
 use super::check;
-use crate::limit::ConnectionRules;
 
 fn config(lines: &str) -> String {
     format!(

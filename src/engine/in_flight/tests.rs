@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dns::{ClientForm, QuestionKey, read_query, read_reply, write_query};
+use limit::ClientPlace;
 
 use super::super::Outstanding;
 use super::super::entry::{StaleAnswer, WARM_SPILLS, Waiter};
@@ -11,7 +12,6 @@ use super::super::pools::PoolSlot;
 use super::super::slots::place_size;
 use super::*;
 use crate::forwarder::{DatagramWay, ReplyChannel};
-use crate::limit::ClientPlace;
 use crate::net::sys::batch::ReplyPath;
 use crate::policy::PoolRules;
 use crate::policy::budget::Budget;

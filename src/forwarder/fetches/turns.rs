@@ -7,10 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use limit::{DynamicThreshold, FairQueue};
 use tokio::sync::{Notify, oneshot};
 
 use super::connect;
-use crate::limit::{DynamicThreshold, FairQueue};
 use crate::metrics::{Counters, DropReason};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::tasks::{TaskKind, Tasks};

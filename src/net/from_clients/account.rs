@@ -12,8 +12,9 @@
 
 use std::time::Instant;
 
+use limit::{ConnectionClock, Doing, TableFullness};
+
 use super::tcp::ConnectionSlot;
-use crate::limit::{ConnectionClock, Doing, TableFullness};
 
 pub(crate) struct ConnectionAccount {
     pub(crate) slot: ConnectionSlot,
@@ -140,8 +141,9 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use limit::{Clients, ConnectionRules};
+
     use super::*;
-    use crate::limit::{Clients, ConnectionRules};
     use crate::net::from_clients::tcp::ConnectionTable;
 
     const RULES: ConnectionRules = ConnectionRules {

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dns::address::BackendAddress;
+use limit::OwnAddresses;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::sleep_until;
@@ -29,7 +30,6 @@ use crate::discover::{
     Settlement, SourceNews,
 };
 use crate::discoverer::{Discoverer, DiscoveryReport, EtcdAccess, SourceSpec};
-use crate::limit::OwnAddresses;
 use crate::load::{EtcdSecrets, reaches};
 use crate::metrics::PoolSnapshot;
 use crate::net::sys::bind::is_of_this_host;

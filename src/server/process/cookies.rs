@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use limit::{COOKIE_LIFETIME, CookieSecret, CookieSecrets, Cookies};
 use rand::rngs::SysRng;
 use rand::{RngExt, TryRng};
 
 use crate::config::CookieConfig;
-use crate::limit::{COOKIE_LIFETIME, CookieSecret, CookieSecrets, Cookies};
 
 pub(in crate::server) struct OwnSecret {
     cookies: Arc<Cookies>,

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dns::address::ListenAddress;
+use limit::OwnAddresses;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 
 use self::admin_tasks::{AdminTasks, Doors, admin_settings};
@@ -37,7 +38,6 @@ use super::StartError;
 use super::links::ServerLinks;
 use crate::admin::AdminRequest;
 use crate::config::{Config, SupervisorConfig};
-use crate::limit::OwnAddresses;
 use crate::load::{ConfigText, Setup};
 use crate::metrics::{ProcessSnapshot, ProcessesSnapshot, Role, Snapshot};
 use crate::net::from_clients::tcp::MovedConnection;

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dns::Name;
+use limit::{Access, Cookies, ResponseRate};
 
 use self::catalogs::{log_notes, reserved, transfers_of};
 use super::failures::ZoneFailures;
 use crate::authority::{AuthorityState, ZoneTransfers};
 use crate::config::{AuthorityConfig, ProducedCatalog, SecondaryConfig, Sharing};
-use crate::limit::{Access, Cookies, ResponseRate};
 use crate::metrics::{ExpiredZone, ZonesSnapshot};
 use crate::secondary::members::{self, OrderedSaves};
 use crate::secondary::{SecondaryZone, ZoneKind, ZoneUpdate, load_zone};

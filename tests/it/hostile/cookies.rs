@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dns::CookieOption;
-use hedgerow::limit::CookieSecrets;
+use limit::CookieSecrets;
 
 use crate::support::*;
 

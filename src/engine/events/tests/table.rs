@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use dns::{Cookie, HashSeed, Rcode, Reply, ShownCookie, Transport};
 use hashbrown::HashMap;
+use limit::Clients;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -18,7 +19,6 @@ use crate::engine::{
     Outstanding, QuarantinedAttempt, RaceRef, RaceReport, ResponseOrigin, ResponseSummary, Seeds, SentAttempt,
     SharedEngineState, TakenSlot, TcpQuery, ValidQuery, Waiter,
 };
-use crate::limit::Clients;
 use crate::metrics::{Counters, LimitCounters};
 use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthSignal, SharedBackend};

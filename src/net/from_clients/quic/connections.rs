@@ -8,11 +8,11 @@ use std::mem;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use limit::TableFullness;
 use quinn_proto::ConnectionHandle;
 
 use super::connection::QuicServerConnection;
 use super::streams::{ConnectionClose, QuicStreams};
-use crate::limit::TableFullness;
 
 #[derive(Default)]
 pub(super) struct QuicConnections {

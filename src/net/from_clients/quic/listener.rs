@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
+use limit::ConnectionRules;
 use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{
     Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
@@ -20,7 +21,6 @@ use tokio_rustls::rustls::server::ServerSessionMemoryCache;
 
 use super::connection_id::{ConnectionIds, DatagramDestination, Generator};
 use super::resumption::{Sessions, Tickets};
-use crate::limit::ConnectionRules;
 use crate::net::from_clients::tls::TlsListener;
 use crate::net::sys::batch::{Datagram, LocalAddress};
 

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
 use dns::{FRAME_PREFIX, first_message};
+use limit::Doing;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -19,7 +20,6 @@ use tokio::sync::mpsc;
 use super::exchange::Exchange;
 use super::responder::ResponseOutput;
 use super::stream::ClientStream;
-use crate::limit::Doing;
 
 pub(crate) struct DnsFrames {
     stream: ClientStream,

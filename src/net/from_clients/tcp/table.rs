@@ -32,9 +32,8 @@ use tokio::sync::{Notify, watch};
 use super::moved::{AdoptedConnections, MovedConnection, WayOut};
 use super::responder::ToListener;
 
-use crate::limit::{
-    ClientConnection, Clients, ConnectionRules, ConnectionUse, HandshakeRates, TableFullness, make_room,
-};
+use limit::{ClientConnection, Clients, ConnectionRules, ConnectionUse, HandshakeRates, TableFullness, make_room};
+
 use crate::metrics::{Limit, LimitCounters};
 
 /// The connections of one section.

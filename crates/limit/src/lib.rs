@@ -13,6 +13,7 @@ mod pacing;
 mod prefix;
 mod rate;
 mod rate_table;
+mod sync;
 mod threshold;
 mod timeouts;
 
