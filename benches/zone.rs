@@ -11,9 +11,8 @@ use std::fmt::Write;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-
-use hedgerow::zone::master::ZoneFileSource;
-use hedgerow::zone::{DeferredZoneBuilder, Miss, TablesBuilder, read_table};
+use zone::master::ZoneFileSource;
+use zone::{DeferredZoneBuilder, Miss, TablesBuilder, read_table};
 
 use master::read_zone;
 

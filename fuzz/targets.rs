@@ -32,12 +32,12 @@ use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, PoolRules, Rank};
 use hedgerow::sim::{ScriptEvent, lead};
 use hedgerow::transfer::tsig::{Algorithm, TsigKey, TsigKeys, verify_query};
 use hedgerow::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
-use hedgerow::zone::master::{self, ZoneFileContext, ZoneFileSource};
-use hedgerow::zone::{Miss, ZoneBuilder, ZoneDb, is_master_file, rdata_to_text, read_table, respond};
 use hickory_proto::op::Message;
 use hickory_proto::rr::Name as HickoryName;
 use hickory_proto::serialize::binary::BinDecodable;
 use limit::{CookieSecret, CookieSecrets};
+use zone::master::{self, ZoneFileContext, ZoneFileSource};
+use zone::{Miss, ZoneBuilder, ZoneDb, is_master_file, rdata_to_text, read_table, respond};
 
 /// A target: its name, and what it does with octets.
 pub type Target = (&'static str, fn(&[u8]));

@@ -91,4 +91,3 @@ pub mod supervisor;
 mod sync;
 pub mod taps;
 pub mod transfer;
-pub mod zone;

@@ -26,9 +26,9 @@ use hedgerow::config::Config;
 use hedgerow::load::{Confinement, EtcdSecrets, Setup};
 use hedgerow::metrics::{Snapshot, Tap};
 use hedgerow::server::{CarriedState, DrainResult, Interfaces, Listeners, QueuedQueryFate, Server};
-use hedgerow::zone::master::{self, ZoneFileContext, ZoneFileSource};
-use hedgerow::zone::{DeferredZoneBuilder, Tables, ZoneDb};
 use tokio::task::LocalSet;
+use zone::master::{self, ZoneFileContext, ZoneFileSource};
+use zone::{DeferredZoneBuilder, Tables, ZoneDb};
 
 /// Counts what the threads of the server allocate.
 struct Counting;

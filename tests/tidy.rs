@@ -34,7 +34,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "net",
             "policy",
-            "zone",
             "files",
         ],
     ),
@@ -63,7 +62,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "policy",
             "cache",
             "transfer",
-            "zone",
             "metrics",
             "files",
         ],
@@ -73,7 +71,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("signals", &["net"]),
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
-    ("load", &["admin", "config", "net", "transfer", "zone", "files"]),
+    ("load", &["admin", "config", "net", "transfer", "files"]),
     // To `sight`: the JSON is its type.
     ("admin", &["taps", "config", "net", "cache", "sight", "metrics", "state", "files"]),
     // To `limit`: the discoverer recognizes a resolver that is hedgerow itself by hedgerow's addresses.
@@ -82,12 +80,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     // those of a backend.
     ("discover", &["config", "metrics"]),
     ("health", &["state", "config", "net", "policy"]),
-    ("secondary", &["config", "net", "transfer", "zone", "files"]),
+    ("secondary", &["config", "net", "transfer", "files"]),
     // To `sight`: the JSON is a type of it. To `zone`: it prints differences as text.
-    ("replicas", &["sight", "state", "net", "policy", "zone"]),
-    ("notify", &["config", "net", "transfer", "zone"]),
+    ("replicas", &["sight", "state", "net", "policy"]),
+    ("notify", &["config", "net", "transfer"]),
     ("forwarder", &["engine", "taps", "sight", "state", "config", "net", "policy", "metrics", "faults"]),
-    ("authority", &["taps", "net", "transfer", "zone", "metrics", "faults"]),
+    ("authority", &["taps", "net", "transfer", "metrics", "faults"]),
     // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and
     // the words for sources.
     ("taps", &["backoff", "config", "net", "policy", "sight", "metrics", "faults"]),
@@ -98,9 +96,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["state", "config", "policy", "cache", "metrics", "sight", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are
     // parts of that. To `zone`: what the LS says of itself is a zone that the workers share.
-    ("state", &["config", "policy", "cache", "zone", "metrics"]),
+    ("state", &["config", "policy", "cache", "metrics"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
-    ("config", &["policy", "cache", "transfer", "zone"]),
+    ("config", &["policy", "cache", "transfer"]),
     // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are
     // in messages.
     ("sight", &["policy", "metrics", "log_linear"]),
@@ -110,8 +108,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cache", &["metrics"]),
     // To `zone`: transfers send the records of zones. To `limit`: prefixes select the clients that may
     // transfer.
-    ("transfer", &["backoff", "zone"]),
-    ("zone", &[]),
+    ("transfer", &["backoff"]),
     ("policy", &["backoff", "log_linear", "sync"]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &["log_linear"]),
@@ -123,8 +120,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument. They use only each other.
-const PURE_ROOMS: &str =
-    "config discover policy cache transfer zone state engine sim sight metrics log_linear backoff sync";
+const PURE_ROOMS: &str = "config discover policy cache transfer state engine sim sight metrics log_linear backoff sync";
 
 fn is_pure(room: &str) -> bool {
     PURE_ROOMS.split_whitespace().any(|pure| pure == room)

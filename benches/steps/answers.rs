@@ -4,8 +4,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use dns::{Rcode, Transport};
-use hedgerow::zone::master::ZoneFileSource;
-use hedgerow::zone::{DeferredZoneBuilder, Miss, Reaction, Tables, ZoneDb, respond};
+use zone::master::ZoneFileSource;
+use zone::{DeferredZoneBuilder, Miss, Reaction, Tables, ZoneDb, respond};
 
 use super::master::read_zone;
 use super::message::{UDP_SIZE, query};

@@ -1,7 +1,7 @@
 //! Master files that need no other file.
 
-use hedgerow::zone::master::{ZoneFileContext, ZoneFileSource, read};
-use hedgerow::zone::{FilePlace, Record};
+use zone::master::{ZoneFileContext, ZoneFileSource, read};
+use zone::{FilePlace, Record};
 
 /// Reads the master file of `example.org`; how many records it has, if it is sound.
 pub(crate) fn read_zone(source: &ZoneFileSource, sink: &mut dyn FnMut(Record<'_>, FilePlace)) -> Option<usize> {

@@ -17,6 +17,7 @@ use dns::{
 };
 use limit::{Access, Decision, OnDenied, OwnAddresses, RefusedSources, ResponseRate};
 use tokio::sync::{Semaphore, mpsc};
+use zone::{RateKey, Reaction, ZoneDb};
 
 use self::special::{Special, SpecialOutcome, is_special, truncate};
 pub use self::state::{AuthorityState, PendingNotifies, ReceivedNotify, SecondarySource, ZoneTransfers};
@@ -27,7 +28,6 @@ use crate::net::sys::batch::{BATCH, Datagram, SendBatch};
 use crate::net::sys::clock;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::taps::{Side, TapQuery, TapResponse, WorkerTaps};
-use crate::zone::{self, RateKey, Reaction, ZoneDb};
 
 /// One worker's part of an authority.
 pub struct Authority {

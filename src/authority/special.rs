@@ -12,6 +12,7 @@ use dns::{
 };
 use limit::RefusedSources;
 use tokio::sync::mpsc::Sender;
+use zone::{Reaction, Record, Zone, respond_to};
 
 use super::state::{AuthorityState, ZoneTransfers};
 use super::{AuthorityArrival, AuthorityLinks, UDP_SIZE};
@@ -22,7 +23,6 @@ use crate::transfer::{
     MESSAGE_LIMIT, Serial, TransferKind, TransferOffer, TransferQuery, TransferWriter, differences, read_notify,
     read_transfer_query, whole, write_datagram,
 };
-use crate::zone::{Reaction, Record, Zone, respond_to};
 
 /// Returns true if a message is more than a plain query.
 pub(super) fn is_special(read: &Result<Query<'_>, QueryRejection>, message: &[u8]) -> bool {

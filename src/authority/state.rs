@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
 
 use dns::Name;
 use limit::{Access, Cookies, ResponseRate};
+use zone::{Zone, ZoneDb};
 
 use crate::transfer::tsig::{TsigKey, TsigKeys};
 use crate::transfer::{AccessList, Journal, Serial};
-use crate::zone::{Zone, ZoneDb};
 
 /// The data of one authority.
 #[derive(Clone, Debug)]

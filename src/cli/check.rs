@@ -9,11 +9,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use dns::{Name, display_name};
+use zone::{Zone, rdata_to_text};
 
 use super::{count, failure, usage};
 use crate::config::words;
 use crate::load::{self, ConfigText, LoadError, Loader, Setup};
-use crate::zone::{Zone, rdata_to_text};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {

@@ -30,7 +30,6 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use dns::HashSeed;
 
 use crate::config::{Limits, nearest};
-use crate::zone;
 
 /// Exit status of a wrong command line, config or zone file.
 const EXIT_USAGE: u8 = 2;

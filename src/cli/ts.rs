@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dns::Name;
 use limit::AccessRules;
+use zone::{Identity, Miss};
 
 use super::listen::ListenArgs;
 use super::{run, usage};
@@ -15,7 +16,6 @@ use crate::config::{
     etcd_key, http_endpoint, usual_rate_limit, words,
 };
 use crate::load::{self, LoadError, Loader, Setup};
-use crate::zone::{Identity, Miss};
 
 /// The options. Each corresponds to the config key of the same name, with the same values and default.
 #[derive(Clone, Debug, clap::Args)]

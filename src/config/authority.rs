@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use super::clients::{read_access, read_connections, read_cookies, read_rate_limit};
 
 use limit::AccessRules;
+use zone::{Identity, IdentityText};
 
 use super::readers::{file, text, word};
 use super::references::References;
 use super::section::{ConfigNode, ConfigSection, note_repeats};
 use super::transfer::Transfers;
 use super::{AuthorityConfig, AuthorityZones, Expectation, ZoneSource, catalog, discover, listen, words};
-use crate::zone::{Identity, IdentityText};
 
 const ZONES_EXAMPLE: &str = "[\"zones/ts1.txt\"]";
 

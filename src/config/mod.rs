@@ -60,10 +60,10 @@ pub use taps::{
 pub use transfer::{AuthorityZones, SecondaryConfig, SharedZone, Sharing};
 pub use words::{Expectation, KeyWord, nearest};
 pub use xdp::{XdpConfig, XdpInterface, XdpMode, ZeroCopy};
+use zone::{Identity, Miss};
 
 use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::{PoolRules, Serves};
-use crate::zone::{Identity, Miss};
 
 /// The configuration of `hedgerow serve`, without bad addresses, zero deadlines or empty pools.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use limit::ConnectionRules;
 use proptest::prelude::*;
+use zone::{Identity, IdentityText, Miss};
 
 use super::description::ANY_KEY;
 use super::reference::{self, KeyDefault, ReferenceKey, ReferenceSection};
@@ -26,7 +27,6 @@ use super::{
 };
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, PoolRules, Silence};
-use crate::zone::{Identity, IdentityText, Miss};
 
 const REFERENCE: &str = include_str!("../../config.toml");
 

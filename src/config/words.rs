@@ -7,6 +7,7 @@ use std::time::Duration;
 use dns::address::{self, BackendAddress, BackendUrl, BadAddress, Pin, Verify};
 use dns::{Name, RecordType};
 use limit::{OnDenied, Prefix};
+use zone::Miss;
 
 use super::Case;
 use super::limits::{self, Limits, ms, secs};
@@ -15,7 +16,6 @@ use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Expect, Grace, HedgeDelay, Serves, Silence};
 use crate::transfer::acl::AclRule;
 use crate::transfer::tsig::Algorithm;
-use crate::zone::Miss;
 
 /// The accepted values in place of a wrong text. Shown as `expected ...`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

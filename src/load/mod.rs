@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::{io, str};
 
 use limit::CookieSecrets;
+use zone::ZoneDb;
 
 use crate::admin::Token;
 use crate::config::{AdminConfig, Config, Problem, Problems, User};
@@ -29,7 +30,6 @@ use crate::files;
 use crate::net::from_clients::tls::NamedCertificate;
 use crate::net::to_backends::tls::KnownRoots;
 use crate::transfer::tsig::TsigKeys;
-use crate::zone::ZoneDb;
 
 pub use self::certificates::CertificateFiles;
 pub use self::checks::reaches;

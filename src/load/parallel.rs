@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread::{self, ScopedJoinHandle};
 
-use crate::zone::{FilePlace, Record, RecordBatch};
+use zone::{FilePlace, Record, RecordBatch};
 
 /// Passes the records of `read` to `take`, in order. For a large text the two run in parallel.
 pub(super) fn pipe<T: Send>(

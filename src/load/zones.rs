@@ -11,6 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dns::Name;
+use zone::master::{self, ZoneFileContext, ZoneFileSource};
+use zone::{
+    DeferredZoneBuilder, Diagnostic, DiagnosticList, FilePlace, Miss, Record, Tables, TablesBuilder, Zone, ZoneDb,
+    is_master_file, read_table,
+};
 
 use super::certificates::CertificateFiles;
 use super::disk::{self, SeenFile};
@@ -18,11 +23,6 @@ use super::parallel::{do_all, is_large, pipe};
 use super::watch::{FileWatch, ReadingGuard};
 use super::{LoadError, USUAL_PLACES, unreadable};
 use crate::config::{AuthorityConfig, Config};
-use crate::zone::master::{self, ZoneFileContext, ZoneFileSource};
-use crate::zone::{
-    DeferredZoneBuilder, Diagnostic, DiagnosticList, FilePlace, Miss, Record, Tables, TablesBuilder, Zone, ZoneDb,
-    is_master_file, read_table,
-};
 
 /// Loads the zone files of one config after the other.
 #[derive(Debug, Default)]

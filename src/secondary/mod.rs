@@ -30,6 +30,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{sleep_until, timeout};
+use zone::Zone;
 
 use self::client::Primary;
 pub use self::saved::{SavedZone, SavedZones, load_zone, save as save_zone};
@@ -45,7 +46,6 @@ use crate::transfer::tsig::TsigKey;
 use crate::transfer::{
     Difference, Secondary, SecondaryStep, SecondaryVersion, Serial, Soa, TransferError, ZoneService,
 };
-use crate::zone::Zone;
 
 /// A new state of a zone.
 #[derive(Debug)]

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dns::{Name, display_name};
+use zone::master::{self, ZoneFileContext, ZoneFileSource};
+use zone::{Zone, ZoneBuilder, rdata_to_text};
 
 use super::members::saved_members;
 use crate::config::{Config, SecondaryConfig};
 use crate::files::{self, NewFile, Readers};
 use crate::transfer::Records;
-use crate::zone::master::{self, ZoneFileContext, ZoneFileSource};
-use crate::zone::{Zone, ZoneBuilder, rdata_to_text};
 
 /// A zone that an earlier process has saved.
 #[derive(Clone, Debug)]
@@ -170,10 +170,10 @@ pub(super) fn confirm(file: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use dns::RecordType;
+    use zone::Record;
 
     use super::*;
     use crate::secondary::version::build;
-    use crate::zone::Record;
 
     /// A small zone with text that needs quotes.
     fn zone(name: &Name) -> Zone {

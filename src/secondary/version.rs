@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use dns::Name;
+use zone::{FilePlace, Record, Zone, ZoneBuilder};
 
 use super::PrimaryError;
 use crate::transfer::catalog::{Catalog, CatalogFault};
 use crate::transfer::{Difference, Records, TransferResult};
-use crate::zone::{FilePlace, Record, Zone, ZoneBuilder};
 
 pub(super) struct FetchedZone {
     pub(super) zone: Arc<Zone>,

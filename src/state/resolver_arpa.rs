@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use dns::address::{ListenUrl, Scheme};
 use dns::{Cookie, Flag, HEADER_LEN, Header, Name, Query, Rcode, RecordType, Transport};
-
-use crate::zone::{self, FilePlace, Reaction, Record, Tables, ZoneBuilder, ZoneDb};
+use zone::{FilePlace, Reaction, Record, Tables, ZoneBuilder, ZoneDb};
 
 /// `resolver.arpa` in wire form, in lower case.
 pub const RESOLVER_ARPA: &[u8] = b"\x08resolver\x04arpa\0";

@@ -15,9 +15,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use dns::RecordType;
+use zone::{Record, Records};
 
 use super::records::{Serial, Soa, compare};
-use crate::zone::{Record, Records};
 
 /// The step from one version of a zone to a later one. Each side starts with its SOA record.
 #[derive(Clone, Debug, PartialEq, Eq)]

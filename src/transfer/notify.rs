@@ -10,10 +10,10 @@ use dns::{
     Flag, Header, Name, Opcode, Rcode, RecordClass, RecordType, Section, eq_ignore_case, rewrite_header,
     write_plain_query,
 };
+use zone::Record;
 
 use super::offer::{append_record, read_question};
 use super::records::{Serial, Soa};
-use crate::zone::Record;
 
 /// A received NOTIFY.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! Queries for transfers, read and written, and the choice of a response by a primary.
 
 use dns::{Header, Message, Name, Opcode, Question, Rcode, RecordClass, Section, rewrite_header, write_plain_query};
+use zone::Record;
 
 use super::difference::{Difference, Journal};
 use super::reader::TransferKind;
 use super::records::{Serial, Soa};
-use crate::zone::Record;
 
 /// A client's query for a transfer.
 #[derive(Clone, Copy, Debug)]

@@ -2,11 +2,11 @@
 //! section 4). A [`TransferReader`] checks the messages of one response. The zone store checks the zone.
 
 use dns::{Message, Name, Rcode, RecordClass, RecordType, Section, SectionRecord};
+use zone::{Record, Records};
 
 use super::difference::{Difference, Inexact};
 use super::records::{Serial, Soa};
 use super::tsig::{ClientChain, TsigFailure};
-use crate::zone::{Record, Records};
 
 /// The kind of a transfer query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

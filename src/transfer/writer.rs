@@ -5,10 +5,10 @@
 use std::iter::Peekable;
 
 use dns::{Flag, HEADER_LEN, Header, Question, RecordType, suffixes};
+use zone::Record;
 
 use super::difference::Difference;
 use super::offer::append_record;
-use crate::zone::Record;
 
 /// Maximum bytes of a message of a transfer: the maximum of TCP, less room for TSIG.
 pub const MESSAGE_LIMIT: usize = u16::MAX as usize - super::tsig::ROOM;
@@ -191,10 +191,10 @@ const POINTER_END: u16 = 0x4000;
 mod tests {
     use dns::Message;
     use proptest::prelude::*;
+    use zone::Records;
 
     use super::super::sample::{ZONE, a, soa, version};
     use super::*;
-    use crate::zone::Records;
 
     fn query() -> Vec<u8> {
         [&Header::new(7).with_counts([1, 0, 0, 0]).to_wire()[..], ZONE, b"\0\xFC\0\x01"].concat()

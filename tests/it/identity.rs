@@ -1,9 +1,9 @@
 //! A server reveals of its identity only the configured values (RFC 4892, RFC 5001).
 
 use dns::{Header, OptionCode, Rcode, RecordClass, Transport, read_query};
+use zone::{Identity, IdentityText, ZoneDb, respond};
 
 use crate::support::zones::*;
-use hedgerow::zone::{Identity, IdentityText, ZoneDb, respond};
 
 /// A zone to ask.
 const ZONE: &str = "z. 300 SOA a. b. 1 2 3 4 60\nz. NS ns.elsewhere.\n";

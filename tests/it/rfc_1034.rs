@@ -1,9 +1,9 @@
 //! RFC 1034 section 4.3.2: the algorithm of an authority, and what later documents say of its steps.
 
 use dns::{HEADER_LEN, Rcode, RecordClass, Transport};
+use zone::{Miss, Reaction, respond};
 
 use crate::support::zones::*;
-use hedgerow::zone::{Miss, Reaction, respond};
 
 /// A zone with a bit of everything.
 const ZONE: &str = "\

@@ -5,8 +5,8 @@ use hedgerow::transfer::{
     Difference, Journal, MESSAGE_LIMIT, Records, Serial, TransferError, TransferKind, TransferOffer, TransferProgress,
     TransferReader, TransferResult, differences, read_transfer_query, whole, write_datagram, write_transfer_query,
 };
-use hedgerow::zone::Record;
 use proptest::prelude::*;
+use zone::Record;
 
 use crate::support::transfers::{ID, query, response, version, zone};
 

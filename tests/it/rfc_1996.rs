@@ -7,8 +7,8 @@ use dns::{Flag, Header, Name, Opcode, Rcode, RecordType, write_error};
 use hedgerow::transfer::{
     Notify, NotifyAttempts, NotifyStep, Records, Serial, Targets, is_notify_response, read_notify, write_notify,
 };
-use hedgerow::zone::Record;
 use proptest::prelude::*;
+use zone::Record;
 
 use crate::support::transfers::{ID, ZONE, query, version, with_header, zone};
 

@@ -185,7 +185,7 @@ fn section_3_1_6_ad_and_cd_are_clear() {
     let mut query = asked("xx.example.", "A").with_do().message();
     query[3] |= 0x30;
     let mut out = Vec::new();
-    hedgerow::zone::respond(&zone_db(&[ZONE]), &query, Transport::Udp, UDP_SIZE, &mut out);
+    zone::respond(&zone_db(&[ZONE]), &query, Transport::Udp, UDP_SIZE, &mut out);
     let header = Header::read(&out).expect("a header");
     assert_eq!(header.rcode(), Rcode::NOERROR);
     assert!(!header.authentic_data() && !header.checking_disabled());

@@ -4,8 +4,8 @@ use dns::{Flag, Header, Message, Name, Rcode, RecordType};
 use hedgerow::transfer::{
     MESSAGE_LIMIT, Records, TransferError, TransferKind, TransferProgress, TransferReader, TransferResult, whole,
 };
-use hedgerow::zone::Record;
 use proptest::prelude::*;
+use zone::Record;
 
 use crate::support::transfers::{ID, ZONE, query, response, soa_rdata, version, with_header, zone};
 

@@ -1,8 +1,9 @@
 //! What is wrong with a zone as a whole, what is odd about it, and where.
 
+use zone::master::{self, ZoneFileContext, ZoneFileSource};
+use zone::{Diagnostics, ZoneBuilder};
+
 use crate::support::zones::*;
-use hedgerow::zone::master::{self, ZoneFileContext, ZoneFileSource};
-use hedgerow::zone::{Diagnostics, ZoneBuilder};
 
 /// The start of a zone that is right.
 const START: &str = "z. 300 SOA ns.elsewhere. h.z. 1 2 3 4 60\nz. NS ns.elsewhere.\n";

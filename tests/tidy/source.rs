@@ -88,7 +88,7 @@ impl Source {
         first.trim_end_matches(".rs")
     }
 
-    /// Path prefixes (`src/zone/tests.`, `src/zone/tests/`) of the test modules that this file declares.
+    /// Path prefixes (`a/tests.`, `a/tests/`) of the test modules that this file declares.
     fn test_modules(&self) -> Vec<String> {
         let (folder, file) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
         let home = match file {

@@ -4,8 +4,7 @@ use dns::{
     Edns, ExtendedError, Header, Message, Name, OptRecord, OptionCode, Rcode, RecordType, Section, SectionRecord,
     is_reply_to, write_recursive_query,
 };
-
-use crate::zone::rdata_to_text;
+use zone::rdata_to_text;
 
 pub(super) fn write_query(id: u16, name: &Name, rtype: RecordType, with_opt: bool) -> Vec<u8> {
     let mut query = Vec::new();

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use dns::Name;
 use limit::{Access, Cookies, ResponseRate};
+use zone::{Zone, ZoneDb};
 
 use self::catalogs::{log_notes, reserved, transfers_of};
 use super::failures::ZoneFailures;
@@ -25,7 +26,6 @@ use crate::server::process::SectionName;
 use crate::transfer::catalog::Consumer;
 use crate::transfer::tsig::{TsigKey, TsigKeys};
 use crate::transfer::{Difference, Journal, Records, Serial};
-use crate::zone::{Zone, ZoneDb};
 
 /// An authority that the workers serve.
 pub(in crate::server) struct ServedAuthority {

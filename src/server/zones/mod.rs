@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use dns::Name;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use zone::Zone;
 
 pub(super) use self::authorities::ServedAuthority;
 use self::authorities::{AuthorityChanges, PreparedAuthority};
@@ -39,7 +40,6 @@ use crate::net::tasks::{TaskKind, blocking};
 use crate::notify::Notifier;
 use crate::secondary::{SavedZone, SavedZones, Secondaries, ZoneUpdate};
 use crate::transfer::catalog::CatalogAcceptError;
-use crate::zone::Zone;
 
 /// The zones, on the control thread.
 pub(super) struct ServerZones {

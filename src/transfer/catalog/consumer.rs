@@ -20,9 +20,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use dns::Name;
+use zone::Tables;
 
 use super::{Catalog, CatalogEntry, CatalogFault};
-use crate::zone::Tables;
 
 /// The zones of all catalogs that one authority consumes.
 #[derive(Clone, Debug, Default)]

@@ -13,12 +13,12 @@ mod tests;
 use std::collections::HashMap;
 
 use dns::{Name, RecordType, eq_ignore_case, labels, suffixes};
+use zone::Record;
 
 pub use self::consumer::{
     CatalogAcceptError, CatalogChanges, CatalogCondition, CatalogRules, Consumer, MemberZone, Note, ReservedNames,
 };
 pub use self::producer::{ListedZone, MAX_CATALOG_NAME, label_of, produce};
-use crate::zone::Record;
 
 /// The content of a version of a catalog zone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! Produces a catalog of the shared zones, with a new version only if they changed.
 
 use dns::{Name, RecordType};
+use zone::{FilePlace, Record, Zone, ZoneBuilder};
 
 use crate::transfer::Serial;
 use crate::transfer::tsig::TsigKey;
-use crate::zone::{FilePlace, Record, Zone, ZoneBuilder};
 
 /// A zone to list.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use zone::{FilePlace, Miss, Tables, Zone, ZoneBuilder};
 
 use super::*;
 use crate::transfer::Serial;
-use crate::zone::{FilePlace, Miss, Tables, Zone, ZoneBuilder};
 
 fn name(text: &str) -> Name {
     text.parse().expect("a name")

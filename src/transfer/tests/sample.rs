@@ -1,8 +1,7 @@
 //! Records for the tests of this module, all of `example.`.
 
 use dns::RecordType;
-
-use crate::zone::{Record, Records};
+use zone::{Record, Records};
 
 pub(super) const ZONE: &[u8] = b"\x07example\0";
 

@@ -2,7 +2,7 @@
 
 use dns::{HEADER_LEN, Header, Message, Name, RecordType};
 use hedgerow::transfer::{Records, TransferWriter};
-use hedgerow::zone::Record;
+use zone::Record;
 
 pub(crate) const ZONE: &[u8] = b"\x07example\0";
 

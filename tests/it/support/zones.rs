@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dns::{Flag, HEADER_LEN, Header, Name, OptRecord, Rcode, RecordClass, RecordType, Transport};
-use hedgerow::zone::master::{self, ZoneFileContext, ZoneFileSource};
-use hedgerow::zone::{Diagnostics, FilePlace, Miss, Reaction, Record, Tables, Zone, ZoneBuilder, ZoneDb, respond};
+use zone::master::{self, ZoneFileContext, ZoneFileSource};
+use zone::{Diagnostics, FilePlace, Miss, Reaction, Record, Tables, Zone, ZoneBuilder, ZoneDb, respond};
 
 /// The largest UDP message of the server in tests.
 pub(crate) const UDP_SIZE: u16 = 1232;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dns::Name;
+use zone::{Zone, ZoneDb};
 
 use super::{AuthorityChanges, AuthorityState, ServedAuthority, empty_journal, journal_of};
 use crate::authority::{SecondarySource, ZoneTransfers};
@@ -18,7 +19,6 @@ use crate::transfer::catalog::{
     ReservedNames, produce,
 };
 use crate::transfer::{Journal, Records, Serial};
-use crate::zone::{Zone, ZoneDb};
 
 impl ServedAuthority {
     pub(super) fn on_catalog(&mut self, catalog: &Name, version: Result<Catalog, CatalogFault>) -> AuthorityChanges {

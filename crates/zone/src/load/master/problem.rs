@@ -1,0 +1,155 @@
+//! Problems in an entry of a master file, with their place in the text.
+
+use dns::{NameError, RecordType};
+
+use crate::load::error::did_you_mean;
+
+/// A problem in an entry. The `Display` form includes the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryProblem {
+    /// A word does not fit its place.
+    #[error("bad {thing} {found:?}, expected {expected}")]
+    Bad {
+        /// The item that belongs there.
+        thing: &'static str,
+        /// The word in the file.
+        found: String,
+        /// A description of valid words.
+        expected: &'static str,
+    },
+    /// The entry ends too early.
+    #[error("{thing} is missing, expected {expected}")]
+    Missing {
+        /// The item that is missing.
+        thing: &'static str,
+        /// A description of the missing item.
+        expected: &'static str,
+    },
+    /// The entry should have ended before this word.
+    #[error("unexpected {0:?}, expected the end of the entry (comments begin with ;)")]
+    Extra(String),
+    /// A name is not valid.
+    #[error("bad name {0:?}: {1}")]
+    BadName(String, NameError),
+    /// A relative name has no origin.
+    #[error("name {0:?} is relative and there is no origin: end it with a dot, or put $ORIGIN in front")]
+    NoOrigin(String),
+    /// A `(` has no matching `)`.
+    #[error("parenthesis is never closed, expected ) at the end of the entry")]
+    UnclosedParenthesis,
+    /// A `)` has no matching `(`.
+    #[error("unexpected \")\", expected ( in front of it")]
+    StrayParenthesis,
+    /// A quote is not closed on its line.
+    #[error("quote is not closed on its line, expected \" (a newline is \\010)")]
+    UnclosedQuote,
+    /// The first record has no owner name.
+    #[error("no owner name to repeat, expected one at the start of the first record's line")]
+    NoOwner,
+    /// A record has no TTL, and no previous record had one.
+    #[error("TTL is missing, expected one here or in a $TTL above")]
+    NoTtl,
+    /// The class is not IN.
+    #[error("class {0:?} is not served, expected IN")]
+    OtherClass(String),
+    /// The type does not exist.
+    #[error(
+        "unknown type {0:?}, expected one such as A or MX, or TYPE and its number{near}",
+        near = did_you_mean(nearest_type(.0))
+    )]
+    UnknownType(String),
+    /// The type is valid only in queries.
+    #[error("type {0} holds no data, expected one such as A or MX")]
+    MetaType(RecordType),
+    /// The type has only the generic text form of RFC 3597.
+    #[error("data of type {0} have no text form, expected \\# LENGTH HEX")]
+    NoTextForm(RecordType),
+    /// A `$` word is not a known directive.
+    #[error("unknown directive {0:?}, expected $ORIGIN, $TTL, $INCLUDE or $GENERATE")]
+    UnknownDirective(String),
+    /// The hexadecimal data of RFC 3597 differ from the stated length.
+    #[error("data are {found} octets long, expected {stated} as stated behind \\#")]
+    GenericLength {
+        /// The length stated in the file.
+        stated: usize,
+        /// The actual length of the data.
+        found: usize,
+    },
+    /// The hexadecimal data of RFC 3597 do not fit the type.
+    #[error("data are not in the form of type {0}, expected its wire form")]
+    GenericForm(RecordType),
+    /// The data are longer than 65,535 bytes.
+    #[error("data are too long, expected at most 65535 octets")]
+    TooLong,
+    /// A file could not be read, with the caller's reason.
+    #[error("cannot read {0:?}: {1}")]
+    Include(String, String),
+    /// A file is outside the folder of the zone file.
+    #[error("{0:?} is outside the folder of the zone file, expected a file in it or below it")]
+    IncludeOutside(String),
+    /// A file includes itself, directly or through others.
+    #[error("{0:?} is being read already, expected no file to include itself")]
+    IncludeLoop(String),
+    /// Files are nested too deeply.
+    #[error("files are included too deeply, expected at most 16 within each other")]
+    IncludeTooDeep,
+    /// The zone has too many files.
+    #[error("too many files are included, expected at most 10000")]
+    TooManyFiles,
+    /// The end of a `$GENERATE` range is less than its start.
+    #[error("range {start}-{stop} runs backwards, expected {stop}-{start}")]
+    RangeBackwards {
+        /// The first number of the range.
+        start: u32,
+        /// The last number of the range.
+        stop: u32,
+    },
+    /// A number in a `$GENERATE` range is too large.
+    #[error("{} in the range is too large, expected at most 2147483647", range_number(*.0))]
+    RangeNumber(u64),
+    /// A `$GENERATE` range has too many numbers.
+    #[error("range of {0} values is too long, expected at most 1048576")]
+    RangeTooLong(u64),
+    /// The pattern of `$GENERATE` cannot format this negative value.
+    #[error("value {0} is negative, expected an offset that keeps it above")]
+    Negative(i64),
+    /// A line generated by `$GENERATE` is not valid.
+    #[error("in the generated line {0:?}: {1}")]
+    Generated(String, Box<Self>),
+}
+
+#[derive(Debug)]
+pub(crate) struct EntryError {
+    pub(crate) at: usize,
+    /// The problem, boxed to keep results small, because errors are rare.
+    pub(crate) problem: Box<EntryProblem>,
+}
+
+impl EntryError {
+    #[cold]
+    pub(crate) fn new(at: usize, problem: EntryProblem) -> Self {
+        Self { at, problem: Box::new(problem) }
+    }
+}
+
+#[cold]
+pub(crate) fn shown(text: &[u8]) -> String {
+    let mut shown = String::from_utf8_lossy(text.get(..SHOWN_LEN).unwrap_or(text)).into_owned();
+    if text.len() > SHOWN_LEN {
+        shown.push_str("...");
+    }
+    shown
+}
+
+const SHOWN_LEN: usize = 60;
+
+fn range_number(number: u64) -> String {
+    if number == u64::MAX { "a number".to_owned() } else { number.to_string() }
+}
+
+fn nearest_type(word: &str) -> Option<&'static str> {
+    let typed = word.to_ascii_uppercase();
+    // Short mnemonics with more than one edit are not similar, and A is one edit from every other letter.
+    let named = RecordType::NAMED.iter().map(|(name, _)| *name).filter(|name| name.len() > 1);
+    named.into_iter().find(|name| strsim::damerau_levenshtein(&typed, name) == 1)
+}
