@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dns::Transport;
+use hedge::{Dispatch, PoolRules};
 use hedgerow::metrics::{Counters, CountersSummary, DropReason, Snapshot};
-use hedgerow::policy::{Dispatch, PoolRules};
 use hedgerow::sight::Sight;
 use hedgerow::sight::live::{Verdict, VerdictState};
 use hedgerow::sim::{BackendModel, Course, Delay, Happening, NameDistribution, PoolModel, Scenario, When, play};

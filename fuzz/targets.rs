@@ -18,6 +18,10 @@ use dns::{
     read_reply, write_cacheable, write_cached, write_error, write_plain_query, write_query, write_response,
     write_synthesized,
 };
+use hedge::budget::Budget;
+use hedge::latency::Latency;
+use hedge::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, RaceStep};
+use hedge::{Accept, Dispatch, Grace, Hedge, PoolRules, Rank};
 use hedgerow::cache::{Cache, CacheRules, PoolId};
 use hedgerow::config::Config;
 use hedgerow::net::from_clients::http::request::{RequestContent, check_message, read_head};
@@ -25,10 +29,6 @@ use hedgerow::net::from_clients::http::response::{head_of_answer, head_of_refusa
 use hedgerow::net::from_clients::quic::{QueryStream, whole_query};
 use hedgerow::net::from_clients::tcp::Cacheability;
 use hedgerow::net::proxy_protocol::{ClientHeader, NamedClient, read_header, receive_header};
-use hedgerow::policy::budget::Budget;
-use hedgerow::policy::latency::Latency;
-use hedgerow::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, RaceStep};
-use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, PoolRules, Rank};
 use hedgerow::sim::{ScriptEvent, lead};
 use hedgerow::transfer::tsig::{Algorithm, TsigKey, TsigKeys, verify_query};
 use hedgerow::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};

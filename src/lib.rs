@@ -14,7 +14,7 @@
 //! - the crate `dns`: DNS messages, read and edited in place, and the addresses of servers.
 //! - `forwarder`: one worker's forwarder, the shell around its engine.
 //! - `engine`: the pure part of a forwarder: cache, single-flight, races, responses.
-//! - `policy`: race, balance, hedge delay and budget, health, query slots.
+//! - the crate `hedge`: race, balance, hedge delay and budget, health.
 //! - `cache`, `limit`, `state`: the cache; limits, access and cookies; what workers share about pools and
 //!   backends.
 //! - `authority`, `zone`: one worker's authority; zones, from master files and tables to answers.
@@ -33,7 +33,7 @@
 //!
 //! # Invariants
 //!
-//! - `config`, `discover`, `policy`, `cache`, `transfer`, `limit`, `zone`, `engine`, `sim`
+//! - `config`, `discover`, `cache`, `transfer`, `limit`, `zone`, `engine`, `sim`
 //!   and `sight` are pure. A module uses only the modules below it. `tests/tidy.rs` checks both.
 //! - A worker owns everything that its queries touch. Workers share only atomics (`state`, single-flight,
 //!   limits) and the cache, whose locks are many and held for one copy.
@@ -61,7 +61,6 @@
 
 pub mod admin;
 pub mod authority;
-pub mod backoff;
 pub mod cache;
 pub mod cli;
 pub mod config;
@@ -74,11 +73,9 @@ pub mod files;
 pub mod forwarder;
 pub mod health;
 pub mod load;
-pub mod log_linear;
 pub mod metrics;
 pub mod net;
 pub mod notify;
-pub mod policy;
 pub mod replicas;
 pub mod secondary;
 pub mod server;

@@ -1,7 +1,3 @@
-//! The atomics of lock-free state: those of the standard library, or in a model those of loom, which tries
-//! every order of their operations (`loom/`).
+//! The atomics of lock-free state. The models in `loom/` have those of loom in their place.
 
-#[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-#[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+pub(crate) use std::sync::atomic::{AtomicU32, Ordering};

@@ -33,16 +33,14 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sim",
             "config",
             "net",
-            "policy",
             "files",
         ],
     ),
     // To `admin`: the supervisor carries out admin requests.
-    ("supervisor", &["backoff", "server", "service_manager", "signals", "load", "admin", "config", "net", "metrics"]),
+    ("supervisor", &["server", "service_manager", "signals", "load", "admin", "config", "net", "metrics"]),
     (
         "server",
         &[
-            "backoff",
             "load",
             "admin",
             "sight",
@@ -59,7 +57,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "state",
             "config",
             "net",
-            "policy",
             "cache",
             "transfer",
             "metrics",
@@ -75,52 +72,46 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `sight`: the JSON is its type.
     ("admin", &["taps", "config", "net", "cache", "sight", "metrics", "state", "files"]),
     // To `limit`: the discoverer recognizes a resolver that is hedgerow itself by hedgerow's addresses.
-    ("discoverer", &["backoff", "discover", "config", "net", "files"]),
+    ("discoverer", &["discover", "config", "net", "files"]),
     // To `metrics`: the origin of a member is named by a word of it. To `config`: the bounds of a member are
     // those of a backend.
     ("discover", &["config", "metrics"]),
-    ("health", &["state", "config", "net", "policy"]),
+    ("health", &["state", "config", "net"]),
     ("secondary", &["config", "net", "transfer", "files"]),
     // To `sight`: the JSON is a type of it. To `zone`: it prints differences as text.
-    ("replicas", &["sight", "state", "net", "policy"]),
+    ("replicas", &["sight", "state", "net"]),
     ("notify", &["config", "net", "transfer"]),
-    ("forwarder", &["engine", "taps", "sight", "state", "config", "net", "policy", "metrics", "faults"]),
+    ("forwarder", &["engine", "taps", "sight", "state", "config", "net", "metrics", "faults"]),
     ("authority", &["taps", "net", "transfer", "metrics", "faults"]),
-    // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and
-    // the words for sources.
-    ("taps", &["backoff", "config", "net", "policy", "sight", "metrics", "faults"]),
+    // To `metrics`: what is dropped is counted there, and the words for sources.
+    ("taps", &["config", "net", "sight", "metrics", "faults"]),
+    // To `engine`: the table of query slots, with their quarantine, is pure, and `sim` has one too. To
+    // `config`: the rules of connections.
+    ("net", &["engine", "config", "metrics", "faults"]),
     // It drives the engine, and so makes what that is made of.
-    ("sim", &["engine", "state", "config", "policy", "cache", "metrics", "log_linear"]),
+    ("sim", &["engine", "state", "config", "cache", "metrics"]),
     // To `state`, `metrics` and `limit`: the state that workers share is made of atomics, and so no I/O. To
     // `sight`: the description of a race is a value of it.
-    ("engine", &["state", "config", "policy", "cache", "metrics", "sight", "sync"]),
+    ("engine", &["state", "config", "cache", "metrics", "sight", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are
     // parts of that. To `zone`: what the LS says of itself is a zone that the workers share.
-    ("state", &["config", "policy", "cache", "metrics"]),
-    // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
-    ("config", &["policy", "cache", "transfer"]),
-    // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are
-    // in messages.
-    ("sight", &["policy", "metrics", "log_linear"]),
-    // To `limit`: it decides which clients may connect and for how long. To `policy`: the table of query
-    // slots, with their quarantine, is pure, and `sim` has one too.
-    ("net", &["backoff", "policy", "metrics", "faults"]),
+    ("state", &["config", "cache", "metrics"]),
+    // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `hedge`.
+    ("config", &["cache", "transfer"]),
+    ("sight", &["metrics"]),
     ("cache", &["metrics"]),
     // To `zone`: transfers send the records of zones. To `limit`: prefixes select the clients that may
     // transfer.
-    ("transfer", &["backoff"]),
-    ("policy", &["backoff", "log_linear", "sync"]),
+    ("transfer", &[]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
-    ("metrics", &["log_linear"]),
-    ("backoff", &[]),
-    ("log_linear", &[]),
+    ("metrics", &[]),
     ("files", &["faults"]),
     ("faults", &[]),
     ("sync", &[]),
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument. They use only each other.
-const PURE_ROOMS: &str = "config discover policy cache transfer state engine sim sight metrics log_linear backoff sync";
+const PURE_ROOMS: &str = "config discover dns limit zone hedge cache transfer state engine sim sight metrics sync";
 
 fn is_pure(room: &str) -> bool {
     PURE_ROOMS.split_whitespace().any(|pure| pure == room)
@@ -245,7 +236,7 @@ const MAX_MAIN: usize = 50;
 
 #[test]
 fn unsafe_stands_in_the_batched_system_calls_only() {
-    check_lines(&["src", "crates", "tests", "benches"], "no `unsafe` here (STYLE: types)", |source, line| {
+    check_lines(&["src", "tests", "benches"], "no `unsafe` here (STYLE: types)", |source, line| {
         !is_excepted(UNSAFE_FILES, source)
             && (has_words(&line.code, "unsafe") || has_words(&line.code, "allow(unsafe_code)"))
     });
@@ -253,7 +244,7 @@ fn unsafe_stands_in_the_batched_system_calls_only() {
 
 #[test]
 fn sockets_for_datagrams_are_made_in_two_places() {
-    check_lines(&["src", "crates"], "made by `net::bind`, which keeps its datagrams whole", |source, line| {
+    check_lines(&["src"], "made by `net::bind`, which keeps its datagrams whole", |source, line| {
         MADE.iter().any(|made| line.code.contains(made))
             && !line.is_test
             && !SOCKET_FILES.contains(&source.path.as_str())
@@ -263,7 +254,7 @@ fn sockets_for_datagrams_are_made_in_two_places() {
 #[test]
 fn pure_rooms_touch_nothing_of_the_world() {
     for what in IMPURE.split_whitespace() {
-        check_lines(&["src", "crates"], &format!("a pure room names no `{what}`"), |source, line| {
+        check_lines(&["src"], &format!("a pure room names no `{what}`"), |source, line| {
             let is_excepted = IMPURE_FILES.iter().any(|(path, word, _)| *path == source.path && *word == what);
             is_pure(source.room()) && !line.is_test && !is_excepted && has_words(&line.code, what)
         });
@@ -282,7 +273,8 @@ fn pure_rooms_use_only_pure_rooms() {
 #[test]
 fn arrows_between_rooms_point_down() {
     let mut findings = Vec::new();
-    for source in below(&["src"]).filter(|source| source.room() != "lib") {
+    // Arrows between crates are in their Cargo.toml.
+    for source in TREE.iter().filter(|source| source.path.starts_with("src/") && source.room() != "lib") {
         let room = source.room();
         let Some((_, below)) = ARROWS.iter().find(|(from, _)| *from == room) else {
             findings.push(format!("{}:1: room `{room}` is not in the table of arrows", source.path));
@@ -363,20 +355,16 @@ fn files_open_with_a_paragraph_and_stay_short() {
 #[test]
 fn nothing_is_left_for_later() {
     for what in ["todo!", "unimplemented!", "dbg!", "#[ignore"] {
-        check_lines(&["src", "crates", "tests", "benches"], &format!("no `{what}`"), |_, line| {
-            has_words(&line.code, what)
-        });
+        check_lines(&["src", "tests", "benches"], &format!("no `{what}`"), |_, line| has_words(&line.code, what));
     }
     for what in ["TODO", "FIXME", "XXX"] {
-        check_lines(&["src", "crates", "tests", "benches"], &format!("no `{what}`"), |_, line| {
-            has_words(&line.comment, what)
-        });
+        check_lines(&["src", "tests", "benches"], &format!("no `{what}`"), |_, line| has_words(&line.comment, what));
     }
 }
 
 #[test]
 fn conditions_are_waited_for_not_slept_on() {
-    check_lines(&["src", "crates", "tests"], "wait for a condition with a deadline, never sleep", |source, line| {
+    check_lines(&["src", "tests"], "wait for a condition with a deadline, never sleep", |source, line| {
         // To wait for nothing until a timeout is to sleep by another name.
         let is_dodge = has_words(&line.code, "timeout(") && has_words(&line.code, "pending");
         is_dodge || !is_excepted(SLEEPING_FILES, source) && SLEEPS.iter().any(|sleep| has_words(&line.code, sleep))
@@ -385,30 +373,28 @@ fn conditions_are_waited_for_not_slept_on() {
 
 #[test]
 fn tasks_and_threads_are_started_where_their_end_is_seen() {
-    check_lines(&["src", "crates"], "started by `net::tasks`, whose sets are polled", |source, line| {
+    check_lines(&["src"], "started by `net::tasks`, whose sets are polled", |source, line| {
         !line.is_test && !is_excepted(STARTING_FILES, source) && STARTS.iter().any(|start| line.code.contains(start))
     });
 }
 
 #[test]
 fn invariants_are_stated_not_unwrapped() {
-    check_lines(&["src", "crates"], "`expect` states the invariant, `unwrap` does not", |_, line| {
+    check_lines(&["src"], "`expect` states the invariant, `unwrap` does not", |_, line| {
         !line.is_test && line.code.contains(".unwrap()")
     });
 }
 
 #[test]
 fn getters_bear_no_get() {
-    check_lines(&["src", "crates"], "a getter borrows and bears no `get_`", |_, line| {
+    check_lines(&["src"], "a getter borrows and bears no `get_`", |_, line| {
         line.code.contains("fn get_") && !line.code.contains("fn get_mut")
     });
 }
 
 #[test]
 fn standards_are_cited_in_one_form() {
-    check_lines(&["src", "crates", "tests", "benches"], "cite as `RFC 2308 section 5`", |_, line| {
-        miscites(&line.comment)
-    });
+    check_lines(&["src", "tests", "benches"], "cite as `RFC 2308 section 5`", |_, line| miscites(&line.comment));
 }
 
 /// Checks that each cited section of the contract exists.
@@ -418,7 +404,7 @@ fn the_contract_is_cited_by_its_headings() {
     let text =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/contract.md")).expect("the contract");
     let headings: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
-    check_lines(&["src", "crates", "tests", "benches"], "cite as `docs/src/contract.md, Races`", |_, line| {
+    check_lines(&["src", "tests", "benches"], "cite as `docs/src/contract.md, Races`", |_, line| {
         let is_right =
             |rest: &str| rest.strip_prefix(", ").is_some_and(|rest| headings.iter().any(|h| rest.starts_with(h)));
         let mut cited = line.comment.split(FILE).skip(1);
@@ -462,8 +448,7 @@ fn tests_with_load_run_alone() {
 
 #[test]
 fn what_the_field_knows_is_found_by_its_name() {
-    let comments =
-        || below(&["src", "crates"]).flat_map(|source| &source.lines).map(|line| line.comment.to_lowercase());
+    let comments = || below(&["src"]).flat_map(|source| &source.lines).map(|line| line.comment.to_lowercase());
     let missing = TERMS.iter().filter(|term| !comments().any(|comment| comment.contains(&term.to_lowercase())));
     let missing = missing.map(|term| format!("src: nobody who looks for {term:?} finds it"));
     report(&missing.collect::<Vec<_>>());
@@ -473,7 +458,7 @@ fn what_the_field_knows_is_found_by_its_name() {
 fn files_that_comments_name_are_there() {
     let has = |path: &str| TREE.iter().any(|source| source.path == path);
     let mut findings = Vec::new();
-    for source in below(&["src", "crates"]) {
+    for source in below(&["src"]) {
         let (stem, _) = source.path.rsplit_once('.').expect("a name with an extension");
         let folder = stem.rsplit_once('/').map_or("", |(folder, _)| folder);
         let above = folder.rsplit_once('/').map_or("", |(above, _)| above);
@@ -494,7 +479,7 @@ fn files_that_comments_name_are_there() {
 #[test]
 fn bounds_are_minima_and_maxima() {
     let bounds = ["LEAST_", "MOST_", "LONGEST_", "SHORTEST_", "LARGEST_", "SMALLEST_", "FEWEST_"];
-    check_lines(&["src", "crates", "tests", "benches"], "a bound is named MIN_ or MAX_", |_, line| {
+    check_lines(&["src", "tests", "benches"], "a bound is named MIN_ or MAX_", |_, line| {
         let name = line.code.split_once("const ").map(|(_, rest)| rest.trim_start());
         name.is_some_and(|name| bounds.iter().any(|bound| name.starts_with(bound)))
     });
@@ -503,7 +488,7 @@ fn bounds_are_minima_and_maxima() {
 #[test]
 fn words_are_those_of_the_contract() {
     for (word, ours) in WORDS {
-        check_lines(&["src", "crates"], &format!("`{word}` is not our word, `{ours}` is"), |_, line| {
+        check_lines(&["src"], &format!("`{word}` is not our word, `{ours}` is"), |_, line| {
             let text = format!("{} {}", line.code, line.comment).to_lowercase();
             has_words(&FOREIGN_TERMS.iter().fold(text, |text, term| text.replace(term, "")), word)
         });
@@ -523,9 +508,9 @@ fn check_lines(folders: &[&str], rule: &str, breaks: impl Fn(&Source, &Line) -> 
     report(&findings);
 }
 
-/// The files below some folders.
+/// The files below some folders, of each crate.
 fn below(folders: &[&str]) -> impl Iterator<Item = &'static Source> {
-    TREE.iter().filter(|source| source.path.split('/').next().is_some_and(|top| folders.contains(&top)))
+    TREE.iter().filter(|source| folders.contains(&source.folder()))
 }
 
 /// The Rust files that a comment names.
@@ -663,7 +648,7 @@ fn arrows_are_found_in_paths_and_groups() {
     let cases: [(&str, &[&str]); 5] = [
         ("use crate::wire::Name;", &["wire"]),
         ("use crate::{net::{udp, tcp}, wire, Top};", &["net", "wire"]),
-        ("use crate::{\n    net,\n    policy::Rank,\n};", &["net", "policy"]),
+        ("use crate::{\n    net,\n    state::Pool,\n};", &["net", "state"]),
         ("fn f(a: crate::zone::Miss, b: crate::Top) {}", &["zone"]),
         ("#[cfg(test)]\nmod tests {\n use crate::sim;\n}", &[]),
     ];

@@ -13,8 +13,8 @@ mod policy;
 mod wire;
 
 use dns::Rcode;
-use hedgerow::policy::Dispatch;
-use hedgerow::policy::balance::Balance;
+use hedge::Dispatch;
+use hedge::balance::Balance;
 
 pub(crate) struct Step {
     /// The name in reports.

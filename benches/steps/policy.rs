@@ -3,16 +3,15 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use hedge::backend_load::BackendLoad;
+use hedge::balance::{Balance, BalanceInput, Balancer};
+use hedge::budget::Budget;
+use hedge::latency::Latency;
+use hedge::ordering::{BackendStats, order};
+use hedge::race::{AttemptId, Race, RaceContext, RaceEnd, RaceStep};
+use hedge::{BackendIndex, Candidates, Dispatch, PoolRules, Rank};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-
-use hedgerow::policy::backend_load::BackendLoad;
-use hedgerow::policy::balance::{Balance, BalanceInput, Balancer};
-use hedgerow::policy::budget::Budget;
-use hedgerow::policy::latency::Latency;
-use hedgerow::policy::ordering::{BackendStats, order};
-use hedgerow::policy::race::{AttemptId, Race, RaceContext, RaceEnd, RaceStep};
-use hedgerow::policy::{BackendIndex, Candidates, Dispatch, PoolRules, Rank};
 
 /// Backends to choose from.
 const BACKENDS: u16 = 4;

@@ -4,8 +4,9 @@
 // What the models have no use for is used by the crate that the files belong to.
 #![allow(dead_code)]
 
-#[path = "../../src/sync.rs"]
-mod sync;
+mod sync {
+    pub(crate) use loom::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+}
 
 #[path = "../../src/engine"]
 pub mod engine {
@@ -14,8 +15,8 @@ pub mod engine {
     pub mod single_flight;
 }
 
-#[path = "../../src/policy"]
-pub mod policy {
+#[path = "../../crates/hedge/src"]
+pub mod hedge {
     //! The hedge budget, and where names live.
 
     pub mod affinity;

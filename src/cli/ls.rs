@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use dns::Name;
 use dns::address::{BackendAddress, BackendUrl};
+use hedge::balance::Balance;
+use hedge::{Accept, Dispatch, HedgeDelay, PoolRules, Serves, Silence};
 use limit::{AccessRules, WaitRules};
 
 use super::listen::ListenArgs;
@@ -17,8 +19,6 @@ use crate::config::{
     PoolIndex, ProcessConfig, Route, etcd_key, http_endpoint, limits, usual_rate_limit, words,
 };
 use crate::load::{self, Loader};
-use crate::policy::balance::Balance;
-use crate::policy::{Accept, Dispatch, HedgeDelay, PoolRules, Serves, Silence};
 
 /// The options. Each corresponds to the config key of the same name, with the same values and default.
 #[derive(Debug, clap::Args)]

@@ -13,6 +13,7 @@ mod cache;
 mod catalog;
 mod changes;
 mod clients;
+mod connections;
 pub mod description;
 mod discover;
 mod document;
@@ -38,17 +39,21 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dns::{Name, RecordType};
+use hedge::{PoolRules, Serves};
+use limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
+use zone::{Identity, Miss};
+
 pub use admin::{AdminConfig, AdminSocket};
 pub use backend::{BackendConfig, PrimaryConfig};
 pub use catalog::{CatalogConfig, MemberConfig, ProducedCatalog};
 pub use changes::counted;
 pub use clients::usual_rate_limit;
+pub use connections::ConnectionPoolRules;
 pub use discover::{
     DiscoverConfig, DnsTarget, EtcdConfig, HttpEndpoint, RegisterConfig, TlsName, etcd_key, http_endpoint,
 };
-use dns::{Name, RecordType};
 pub use keys::KeyConfig;
-use limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
 pub use limits::Limits;
 pub use listen::{CertificateConfig, ListenConfig, listen_address};
 pub use problem::{Problem, Problems};
@@ -60,10 +65,6 @@ pub use taps::{
 pub use transfer::{AuthorityZones, SecondaryConfig, SharedZone, Sharing};
 pub use words::{Expectation, KeyWord, nearest};
 pub use xdp::{XdpConfig, XdpInterface, XdpMode, ZeroCopy};
-use zone::{Identity, Miss};
-
-use crate::policy::connections::ConnectionPoolRules;
-use crate::policy::{PoolRules, Serves};
 
 /// The configuration of `hedgerow serve`, without bad addresses, zero deadlines or empty pools.
 #[derive(Clone, Debug, Default, PartialEq)]

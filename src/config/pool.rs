@@ -1,5 +1,8 @@
 //! `[pools.*]`: backends and the rules of races.
 
+use hedge::{HealthRules, Hedge, PoolRules, Serves};
+
+use super::ConnectionPoolRules;
 use super::backend::{self, BACKENDS_EXAMPLE, BackendConfig};
 use super::limits::{self, Limits, ms, secs};
 use super::readers::{boolean, duration, integer, number, some, text, word};
@@ -7,8 +10,6 @@ use super::references::References;
 use super::section::ConfigSection;
 use super::words::{self, or_off};
 use super::{PoolConfig, ProbeConfig, ReplicaConfig, SpoofingConfig, discover};
-use crate::policy::connections::ConnectionPoolRules;
-use crate::policy::{HealthRules, Hedge, PoolRules, Serves};
 
 /// The keys of pools that are not in their section, for each value of `serves`.
 pub(super) struct PoolDefaults {
@@ -193,11 +194,12 @@ fn read_health(section: &mut ConfigSection<'_>, usual: &PoolConfig) -> (HealthRu
 mod tests {
     use std::path::Path;
 
+    use hedge::balance::Balance;
+    use hedge::{Accept, Dispatch, Expect, Silence};
+
     use super::super::Config;
     use super::super::tests::check;
     use super::*;
-    use crate::policy::balance::Balance;
-    use crate::policy::{Accept, Dispatch, Expect, Silence};
 
     fn first_pool(sections: &str) -> PoolConfig {
         let text = format!("[forwarder]\n{sections}\nbackends = [\"192.0.2.1:53\"]");

@@ -15,6 +15,8 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
+use hedge::balance::Balance;
+use hedge::{Accept, Dispatch, Grace, HedgeDelay, PoolRules, Silence};
 use limit::ConnectionRules;
 use proptest::prelude::*;
 use zone::{Identity, IdentityText, Miss};
@@ -25,8 +27,6 @@ use super::{
     AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig, TracesConfig, XdpConfig,
     XdpInterface,
 };
-use crate::policy::balance::Balance;
-use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, PoolRules, Silence};
 
 const REFERENCE: &str = include_str!("../../config.toml");
 

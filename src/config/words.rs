@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use dns::address::{self, BackendAddress, BackendUrl, BadAddress, Pin, Verify};
 use dns::{Name, RecordType};
+use hedge::balance::Balance;
+use hedge::{Accept, Dispatch, Expect, Grace, HedgeDelay, Serves, Silence};
 use limit::{OnDenied, Prefix};
 use zone::Miss;
 
 use super::Case;
 use super::limits::{self, Limits, ms, secs};
 use super::taps::{ClientDetail, LogFormat, NameDetail, SlowThreshold};
-use crate::policy::balance::Balance;
-use crate::policy::{Accept, Dispatch, Expect, Grace, HedgeDelay, Serves, Silence};
 use crate::transfer::acl::AclRule;
 use crate::transfer::tsig::Algorithm;
 

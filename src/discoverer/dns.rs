@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dns::{Header, is_reply_to, write_recursive_query};
+use hedge::backoff::Backoff;
 use limit::OwnAddresses;
 use tokio::time::{sleep_until, timeout};
 
 use super::{FIRST_BACKOFF, random_wait};
-use crate::backoff::Backoff;
 use crate::config::DnsTarget;
 use crate::discover::SourceNews;
 use crate::discover::dns::{DnsQuestion, DnsResolution, ResolutionResult};

@@ -13,13 +13,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use hedge::backoff::Backoff;
 use limit::OwnAddresses;
 use tokio::sync::mpsc::Sender;
 
 use self::dns::DnsSource;
 pub use self::etcd::{EtcdAccess, OrderError, Registration, RegistrationSettings, write_order};
 use self::etcd::{Follower, Signs};
-use crate::backoff::Backoff;
 use crate::config::{DiscoverConfig, DnsTarget};
 use crate::discover::{BackendOrder, MemberEntry, MemberOrigin, SourceNews};
 use crate::net::tasks::{Task, TaskKind, Tasks};

@@ -3,6 +3,9 @@
 use std::time::Instant;
 
 use dns::Reply;
+use hedge::Rank;
+use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, OptRefusal, Race, RaceStep, ReplyValue};
+use hedge::timers::Timers;
 
 use super::attempt::Outstanding;
 use super::entry::{RaceEntry, Spills, StaleAnswer};
@@ -12,9 +15,6 @@ use super::proof::ReplyProof;
 use super::slots::RaceRef;
 use super::{EngineWorker, QTYPE_QCLASS, shortage};
 use crate::metrics::Want;
-use crate::policy::Rank;
-use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, OptRefusal, Race, RaceStep, ReplyValue};
-use crate::policy::timers::Timers;
 
 use super::reply::{decision, is_opt_refusal, rank};
 

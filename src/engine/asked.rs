@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hedge::balance::Balance;
+use hedge::latency::MIN_SAMPLES;
+use hedge::ordering::BackendStats;
+use hedge::race::{BackendIndex, Candidates};
+use hedge::{Dispatch, HedgeDelay};
+
 use super::cached::PoolCache;
 use super::explain::millis;
 use super::pool::Pool;
 use super::queries::ValidQuery;
 use crate::cache::State;
 use crate::metrics::BackendState;
-use crate::policy::balance::Balance;
-use crate::policy::latency::MIN_SAMPLES;
-use crate::policy::ordering::BackendStats;
-use crate::policy::race::{BackendIndex, Candidates};
-use crate::policy::{Dispatch, HedgeDelay};
 use crate::sight::explain::{CacheSeen, Candidate};
 use crate::state::{ForwarderState, SharedBackend};
 

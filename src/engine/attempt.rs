@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use dns::{QuestionFlags, ReplyDigest};
+use hedge::Rank;
+use hedge::race::{AttemptId, AttemptKind, BackendIndex, MAX_ATTEMPTS};
 
 use super::pool::PlanNumber;
 use super::pools::PoolSlot;
 use super::proof::ReplyProof;
 use super::slots::RaceRef;
-use crate::policy::Rank;
-use crate::policy::query_slots::SlotState;
-use crate::policy::race::{AttemptId, AttemptKind, BackendIndex, MAX_ATTEMPTS};
+use crate::engine::query_slots::SlotState;
 
 /// An attempt whose race runs: the race, the attempt's number and its proof.
 #[derive(Clone, Copy, Debug)]

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hedge::race::Attempt;
+
 use super::Engine;
 use super::entry::RaceEntry;
 use super::io::ClientHandle;
 use super::slots::RaceRef;
-use crate::policy::race::Attempt;
 
 impl<C: ClientHandle> Engine<C> {
     /// Returns an error with the invariant of an engine that is violated between two events.

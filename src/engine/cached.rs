@@ -17,6 +17,8 @@
 use std::time::Instant;
 
 use dns::{ClientForm, Query, QuestionFlags, QuestionKey, Rcode, Reply};
+use hedge::race::Accept;
+use hedge::{PoolRules, Rank, Silence};
 
 use super::attempt::QuarantinedAttempt;
 use super::entry::{RaceEntry, StaleAnswer, Waiter};
@@ -27,8 +29,6 @@ use super::{EngineWorker, QTYPE_QCLASS};
 use crate::cache::{self, Cache, CacheKey, CacheLookup, CacheRules, CachedFailure, PoolId};
 use crate::config::PoolIndex;
 use crate::metrics::ResponseSource;
-use crate::policy::race::Accept;
-use crate::policy::{self, Rank, Silence};
 use crate::state::{ForwarderState, SharedPool};
 
 #[derive(Clone, Copy)]
@@ -212,7 +212,7 @@ pub fn prefetch_memory<'q>(
 }
 
 /// Returns true if clients get remembered silence for some time. Otherwise only better replies replace it.
-pub(super) fn is_silence_servfail(rules: &policy::PoolRules) -> bool {
+pub(super) fn is_silence_servfail(rules: &PoolRules) -> bool {
     rules.on_timeout == Silence::Servfail || rules.on_all_down == Silence::Servfail
 }
 

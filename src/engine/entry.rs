@@ -6,6 +6,8 @@
 use std::time::Instant;
 
 use dns::{ClientCookie, ClientForm, Flag, HEADER_LEN, PlainForm, QuestionFlags, Reply, ReplyDigest, ShownCookie};
+use hedge::Rank;
+use hedge::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset, Race};
 use limit::{ClientPlace, Clients};
 
 use super::QTYPE_QCLASS;
@@ -13,9 +15,7 @@ use super::io::{AskedFor, ClientHandle};
 use super::pool::PlanNumber;
 use super::pools::PoolSlot;
 use super::proof::ReplyProof;
-use crate::policy::Rank;
-use crate::policy::query_slots::{QuerySlot, SocketId};
-use crate::policy::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset, Race};
+use crate::engine::query_slots::{QuerySlot, SocketId};
 
 /// A client that waits for a race.
 #[derive(Clone, Debug)]

@@ -6,6 +6,9 @@
 //! again by another connection.
 
 use dns::{CookiePair, Reply, ReplyDigest};
+use hedge::backend_load::AttemptEnd;
+use hedge::health::HealthState;
+use hedge::race::{AttemptId, BackendIndex, Race};
 
 use super::active_race::ActiveRace;
 use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
@@ -17,11 +20,8 @@ use super::proof::ReplyProof;
 use super::reply::{ReplyMatch, is_badcookie, is_failed, rank};
 use super::slots::RaceRef;
 use super::{Engine, Tick, signal_prober};
+use crate::engine::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
 use crate::metrics::{DropReason, FetchResult};
-use crate::policy::backend_load::AttemptEnd;
-use crate::policy::health::HealthState;
-use crate::policy::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
-use crate::policy::race::{AttemptId, BackendIndex, Race};
 use crate::state::{HealthSignal, SharedPool};
 
 impl<I: Io> Tick<'_, I> {

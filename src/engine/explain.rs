@@ -4,15 +4,16 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use dns::{Rcode, RecordType};
+use hedge::Rank;
+use hedge::race::{Attempt, AttemptId, BackendIndex, Race, RaceEnd, State};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::QTYPE_QCLASS;
 use super::entry::Replies;
+use super::query_slots::{PROLONGED, QUARANTINE};
 use super::slots::RaceRef;
-use crate::policy::Rank;
-use crate::policy::race::{Attempt, AttemptId, BackendIndex, Race, RaceEnd, State};
 use crate::sight::slow::{
-    DeniedHedge, Fate, LateReply, RaceObstacles, RaceOutcome as SlowOutcome, SlowAttempt, SlowRace,
+    DeniedHedge, Fate, LATE_REPLIES, LateReply, RaceObstacles, RaceOutcome as SlowOutcome, SlowAttempt, SlowRace,
 };
 use crate::state::SharedPool;
 
@@ -346,6 +347,8 @@ impl<T: fmt::Display> Serialize for DisplayJson<T> {
         serializer.collect_str(&self.0)
     }
 }
+
+const _: () = assert!(LATE_REPLIES.as_secs() == QUARANTINE.as_secs() + PROLONGED.as_secs());
 
 pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3

@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use dns::{Rcode, Reply};
+use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, RaceEnd};
+use hedge::{Dispatch, Rank};
 
 use super::active_race::{ActiveRace, AtHand};
 use super::attempt::QuarantinedAttempt;
@@ -14,8 +16,6 @@ use super::reply::rank;
 use super::responses::{ClientResponder, FallbackAnswer};
 use super::signal_prober;
 use crate::metrics::FetchResult;
-use crate::policy::race::{Attempt, AttemptId, AttemptKind, BackendIndex, RaceEnd};
-use crate::policy::{Dispatch, Rank};
 use crate::state::HealthSignal;
 
 impl<I: Io> ActiveRace<'_, I> {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dns::address::BackendAddress;
+use hedge::backend_load::LoadImage;
+use hedge::latency::{Latency, LatencyImage};
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::io::ClientHandle;
-use crate::policy::backend_load::LoadImage;
-use crate::policy::latency::{Latency, LatencyImage};
 
 /// The measurements of a worker about one backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

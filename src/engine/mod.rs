@@ -9,7 +9,7 @@
 //!                   │ no                               │    ┌──────────────┴───────────┐
 //!                   ▼                                  ├───▶│ ActiveRace:              │──▶ over: cache it,
 //!          single-flight owner? ──no──▶ hand over      │    │ a race during one event, │    respond to all,
-//!                   │ yes                              │    │ steps by policy::race    │    quarantine slots
+//!                   │ yes                              │    │ steps by hedge::race     │    quarantine slots
 //!                   ▼                                  │    └──────────────────────────┘
 //!                start a race ─────────────────────────┤
 //!     on_reply, on_unreachable, on_unsent, on_time ────┘
@@ -39,6 +39,7 @@ mod pool;
 mod pools;
 mod proof;
 mod queries;
+pub mod query_slots;
 mod reply;
 mod responses;
 pub mod shortage;
@@ -66,6 +67,9 @@ pub use self::reply::rank;
 pub use self::slots::RaceRef;
 
 use dns::QuestionHasher;
+use hedge::BackendIndex;
+use hedge::backend_load::AttemptEnd;
+use hedge::timers::Timers;
 use limit::Clients;
 
 use self::active_race::ActiveRace;
@@ -75,11 +79,8 @@ use self::pools::{PoolSlot, Pools};
 use self::proof::Secret;
 use self::shortage::Shortage;
 use self::single_flight::{SingleFlight, WorkerId};
+use crate::engine::query_slots::SocketSetId;
 use crate::metrics::{Counters, LimitCounters, PoolCounters};
-use crate::policy::BackendIndex;
-use crate::policy::backend_load::AttemptEnd;
-use crate::policy::query_slots::SocketSetId;
-use crate::policy::timers::Timers;
 use crate::state::{ForwarderState, HealthSignal, SharedBackend, SharedPool};
 
 /// The state that the engines of all workers share.

@@ -16,6 +16,14 @@ use std::time::{Duration, Instant};
 use dns::{CookiePair, Name, QuestionHasher};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use hedge::Expect;
+use hedge::backend_load::{AttemptEnd, BackendLoad};
+use hedge::balance::{Balance, BalanceInput, Balancer, Crowd};
+use hedge::health::HealthState;
+use hedge::latency;
+use hedge::latency::Latency;
+use hedge::ordering::{BackendStats, order};
+use hedge::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
 use rand::Rng;
 
 pub(super) use self::plans::{PlanNumber, PoolPlan};
@@ -25,16 +33,8 @@ use super::attempt::TakenSlot;
 use super::io::Io;
 use super::signal_prober;
 use super::single_flight::WorkerId;
+use crate::engine::query_slots::{SlotState, SocketSetId};
 use crate::metrics::BackendCounters;
-use crate::policy::Expect;
-use crate::policy::backend_load::{AttemptEnd, BackendLoad};
-use crate::policy::balance::{Balance, BalanceInput, Balancer, Crowd};
-use crate::policy::health::HealthState;
-use crate::policy::latency;
-use crate::policy::latency::Latency;
-use crate::policy::ordering::{BackendStats, order};
-use crate::policy::query_slots::{SlotState, SocketSetId};
-use crate::policy::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
 use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool};
 
 pub(super) struct Pool {

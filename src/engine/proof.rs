@@ -4,7 +4,7 @@
 use dns::{ClientCookie, Reply};
 use siphasher::sip::SipHasher24;
 
-use crate::policy::query_slots::QuerySlot;
+use crate::engine::query_slots::QuerySlot;
 
 /// The way in which an attempt was sent, and thus the proof that its reply must carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,7 +93,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::policy::query_slots::SocketId;
+    use crate::engine::query_slots::SocketId;
 
     #[test]
     fn case_is_another_for_each_place_question_and_secret() {

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use dns::{ClientForm, Cookie, Query, Rcode};
+use hedge::Dispatch;
+use hedge::race::{Candidates, Race};
 use limit::{ClientPlace, TooMuch};
 
 use super::asked::seen_in_cache;
@@ -19,8 +21,6 @@ use super::{Engine, EngineWorker, Tick, signal_prober};
 use crate::cache::{CacheLookup, CachedFailure};
 use crate::config::{KeyWord, PoolIndex};
 use crate::metrics::Limit;
-use crate::policy::Dispatch;
-use crate::policy::race::{Candidates, Race};
 use crate::sight::explain::Plan;
 use crate::state::HealthSignal;
 

@@ -10,17 +10,17 @@
 //! because only the client can send that again.
 
 use dns::{CookiePair, ExtendedError, Rcode, Reply, ReplyDigest};
+use hedge::Rank;
+use hedge::backend_load::AttemptEnd;
+use hedge::race::{Attempt, BackendIndex, OptRefusal, Retry};
 
 use super::active_race::{ActiveRace, has_opt};
 use super::attempt::Outstanding;
 use super::finish::handed_at;
 use super::io::{AskedFor, Io, SentAttempt, TcpQuery};
 use super::proof::ReplyProof;
+use crate::engine::query_slots::QuerySlot;
 use crate::metrics::Cause;
-use crate::policy::Rank;
-use crate::policy::backend_load::AttemptEnd;
-use crate::policy::query_slots::QuerySlot;
-use crate::policy::race::{Attempt, BackendIndex, OptRefusal, Retry};
 use crate::state::backend_cookies::Urgency;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
+use hedge::race::{BackendIndex, Retry};
+
 use crate::metrics::{BackendCounters, Want};
-use crate::policy::race::{BackendIndex, Retry};
 use crate::state::SharedPool;
 
 /// The log state of shortages, shared by the workers.

@@ -26,6 +26,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hedge::Rank;
 use tokio::time::{timeout, timeout_at};
 
 use self::turns::{ConnectionChoice, FetchPool, FetchTurn};
@@ -36,7 +37,6 @@ use crate::net::proxy_protocol::ClientHeader;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::server_client::{ConnectError, ServerClient};
-use crate::policy::Rank;
 
 /// The fetches and the attempts by TCP of one worker.
 pub(super) struct Fetches {

@@ -12,6 +12,7 @@ use super::explain::ExplainedRace;
 use super::fetches::Fetches;
 use super::responses::{ClientOutput, Delivery};
 use super::{HandOver, ReplyChannel, SharedForwarder};
+use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
     AskedFor, ClientHandle as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, QuarantinedAttempt,
@@ -23,7 +24,6 @@ use crate::net::refusal::SendRefusal;
 use crate::net::sys::clock;
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::sockets::{BackendSockets, StreamWay, TlsSource, UnsentMessage};
-use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
 use crate::taps::{AttemptMessage, WorkerTaps};
 

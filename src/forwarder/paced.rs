@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use hedge::timers::Timers;
+
 use super::client::DatagramWay;
-use crate::policy::timers::Timers;
 
 #[derive(Default)]
 pub(super) struct PacedResponses {

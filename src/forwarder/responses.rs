@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dns::{Asks, ClientForm, Query, Rcode};
+use hedge::race::{AttemptKind, BackendIndex};
 use limit::{OnDenied, RefusedSources};
 
 use super::ReplyChannel;
@@ -19,7 +20,6 @@ use crate::net::from_clients::tcp::{Cacheability, Responder};
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, SendBatch, is_too_long};
 use crate::net::sys::clock;
-use crate::policy::race::{AttemptKind, BackendIndex};
 use crate::taps::{self, Side, TapResponse, WorkerTaps};
 
 pub(super) struct ResponseListener {

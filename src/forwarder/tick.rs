@@ -8,11 +8,11 @@ use dns::first_message;
 
 use super::Forwarder;
 use super::outside::not_sent;
+use crate::engine::query_slots::SocketId;
 use crate::engine::{Outstanding, QuarantinedAttempt};
 use crate::metrics::DropReason;
 use crate::net::sys::batch::RecvBatch;
 use crate::net::to_backends::sockets::{ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage};
-use crate::policy::query_slots::SocketId;
 
 impl Forwarder {
     /// Handles the events of backend sockets: replies, ICMP errors, the alarm.

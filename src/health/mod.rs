@@ -20,6 +20,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hedge::HealthRules;
+use hedge::health::{Health, HealthState, HealthStep, ProbeReply};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use rustix::net::{RecvFlags, recv};
@@ -35,8 +37,6 @@ use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::net::to_backends::client::UdpClient;
 use crate::net::to_backends::server_client::ServerTarget;
 use crate::net::to_backends::tls::BackendTls;
-use crate::policy::HealthRules;
-use crate::policy::health::{Health, HealthState, HealthStep, ProbeReply};
 use crate::state::backend_cookies::{CookieOffer, HasChanged, RepliedTo};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, PoolState, SharedBackend, SharedPool};
 

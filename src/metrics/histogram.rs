@@ -5,10 +5,10 @@
 use std::array;
 use std::time::Duration;
 
+use hedge::log_linear::{LogLinear, quantile};
 use serde::{Deserialize, Serialize};
 
 use super::aggregate::{Aggregate, Counter};
-use crate::log_linear::{LogLinear, quantile};
 
 /// The durations that one thread has measured. About 1.5 KiB, without heap memory.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dns::{OwnEdns, QuestionFlags, Rcode, RecordClass, RecordType, display_name};
+use hedge::BackendIndex;
 use rand::seq::IteratorRandom;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::sleep_until;
@@ -22,8 +23,7 @@ use super::ask::{ReplicaMember, ReplicaQuestion, ask};
 use super::said::ReplicaAnswer;
 use crate::net::sys::clock;
 use crate::net::tasks::{Task, TaskKind};
-use crate::policy::BackendIndex;
-use crate::policy::divergence::{Ask, DivergenceKind, DivergenceTable, MemberAnswer, RoundResult};
+use crate::replicas::divergence::{Ask, DivergenceKind, DivergenceTable, MemberAnswer, RoundResult};
 use crate::sight::divergence as shown;
 use crate::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
 

@@ -2,8 +2,8 @@
 //! thread.
 //!
 //! [`ask`] asks one member. [`Comparisons`] ask all members the questions with different replies, and some
-//! recent questions; [`policy::divergence`](crate::policy::divergence) finds lasting differences.
-//! [`SoaProbes`] ask for zone versions, and note members that are [behind](crate::policy::serials).
+//! recent questions; [`divergence`] finds lasting differences.
+//! [`SoaProbes`] ask for zone versions, and note members that are [behind](crate::state::serial_table).
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 mod ask;
 mod comparison;
+pub mod divergence;
 mod said;
 mod soa_probes;
 

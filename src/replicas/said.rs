@@ -1,10 +1,10 @@
 //! The content of a reply: short for a comparison, and readable for people.
 
 use dns::{Message, Rcode, RecordType, ReplyDigest, Section, SectionRecord, read_reply};
+use hedge::BackendIndex;
 use zone::rdata_to_text;
 
-use crate::policy::BackendIndex;
-use crate::policy::divergence::MemberAnswer;
+use crate::replicas::divergence::MemberAnswer;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ReplicaAnswer {

@@ -17,8 +17,8 @@ use super::ReplicaLinks;
 use super::ask::{ReplicaMember, ReplicaQuestion, ask};
 use crate::net::sys::clock;
 use crate::net::tasks::{Task, TaskKind};
-use crate::policy::serials::{LastSerial, SerialSource};
 use crate::sight::serials as shown;
+use crate::state::serial_table::{LastSerial, SerialSource};
 use crate::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
 
 /// The SOA probes of all pools of replicas.

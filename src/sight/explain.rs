@@ -222,9 +222,10 @@ impl CacheSeen {
 
 #[cfg(test)]
 mod tests {
+    use hedge::Rank;
+
     use super::super::slow::Fate;
     use super::*;
-    use crate::policy::Rank;
 
     fn plan() -> Plan {
         Plan { route: ".".to_owned(), ..Plan::default() }

@@ -6,7 +6,7 @@ use super::backend::QueryFate;
 use super::event::{Event, Happening, SimulatedLinkKey};
 use super::links::{LinkAction, LinkState};
 use super::world::SimulatedWorld;
-use crate::policy::query_slots::SlotState;
+use crate::engine::query_slots::SlotState;
 
 impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
     pub(super) fn schedule_ends(&mut self) {

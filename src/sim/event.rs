@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hedge::Rank;
+use hedge::race::AttemptId;
+
 use super::message::ModelAnswer;
+use crate::engine::query_slots::QuerySlot;
 use crate::engine::{Outstanding, RaceRef, RaceReport, ResponseSummary};
 use crate::metrics::Counters;
-use crate::policy::Rank;
-use crate::policy::query_slots::QuerySlot;
-use crate::policy::race::AttemptId;
 use crate::state::SharedPool;
 
 /// An event that is reported to the observer.

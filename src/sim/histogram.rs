@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::log_linear::{LogLinear, quantile};
+use hedge::log_linear::{LogLinear, quantile};
 
 /// Counts of times by bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

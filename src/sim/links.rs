@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::model::ModelConnections;
 use super::spells::{Spells, thawed};
 use crate::engine::Outstanding;
-use crate::policy::query_slots::QuerySlot;
+use crate::engine::query_slots::QuerySlot;
 
 #[derive(Debug)]
 pub(super) struct SimulatedLinks {

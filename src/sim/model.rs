@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use hedge::{PoolRules, Rank};
+
 use super::delay::Delay;
 use super::names::NameDistribution;
 use super::spells::{Course, When};
-use crate::policy::{PoolRules, Rank};
 
 /// Pools, and the queries that they get.
 #[derive(Clone, Debug)]

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use dns::Transport;
 use hashbrown::HashMap;
+use hedge::Rank;
+use hedge::timers::Timers;
 use rand::rngs::{StdRng, Xoshiro256PlusPlus};
 use rand::{RngExt, SeedableRng};
 
@@ -18,13 +20,11 @@ use super::event::{Back, Event, Happening, SimulatedLinkKey};
 use super::links::{LinkState, QueuedQuery, SimulatedLink, SimulatedLinks};
 use super::message::{self, ModelAnswer};
 use super::spells::Unfolding;
+use crate::engine::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 use crate::engine::{
     self, AskedFor, Destination, FetchQuery, Io, NotSent, Outstanding, QuarantinedAttempt, RaceRef, RaceReport,
     ResponseOrigin, ResponseSummary, SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
-use crate::policy::Rank;
-use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
-use crate::policy::timers::Timers;
 use crate::state::{HealthSignal, SharedBackend};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

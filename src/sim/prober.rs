@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
+use hedge::HealthRules;
+use hedge::health::{Health, HealthState, HealthStep};
 use rand::Rng;
-
-use crate::policy::HealthRules;
-use crate::policy::health::{Health, HealthState, HealthStep};
 
 #[derive(Debug)]
 pub(super) struct SimulatedProber {

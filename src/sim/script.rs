@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
+use hedge::{PoolRules, Rank};
 
 use super::event::Happening;
 use super::message::ModelAnswer;
@@ -14,9 +15,8 @@ use super::model::{BackendModel, PoolModel, Scenario};
 use super::spells::Course;
 use super::world::SimulatedWorld;
 use crate::engine::NotSent;
+use crate::engine::query_slots::QuerySlot;
 use crate::metrics::Want;
-use crate::policy::query_slots::QuerySlot;
-use crate::policy::{PoolRules, Rank};
 
 /// One event. Its target is a number modulo the number of targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,8 +229,9 @@ const NAMES: u8 = 6;
 
 #[cfg(test)]
 mod tests {
+    use hedge::{Dispatch, Silence};
+
     use super::*;
-    use crate::policy::{Dispatch, Silence};
 
     fn sequential() -> PoolRules {
         PoolRules { dispatch: Dispatch::Sequential, ..PoolRules::default() }

@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
+use hedge::race::{AttemptKind, RaceEnd};
+
 use super::event::Happening;
 use super::histogram::TimeHistogram;
 use super::model::Scenario;
 use super::world::play;
 use crate::engine::{RaceReport, ResponseSummary};
 use crate::metrics::ResponseSource;
-use crate::policy::race::{AttemptKind, RaceEnd};
 
 /// The sums of a scenario.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use dns::address::{BackendAddress, Scheme};
 use dns::{HashSeed, Name};
+use hedge::PoolRules;
+use hedge::health::HealthState;
 use limit::{Access, AccessRules, Clients, WaitRules};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -22,13 +24,11 @@ use super::prober::{ProberTask, SimulatedProber};
 use super::spells::Unfolding;
 use crate::cache::Cache;
 use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, SpoofingConfig};
+use crate::engine::query_slots::{PROLONGED, QuerySlot, SlotState};
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::engine::{self, Engine, HashedQuestion, LookupReason, Outstanding, Seeds, Tick, ValidQuery};
 use crate::metrics::{Counters, LimitCounters};
-use crate::policy::PoolRules;
-use crate::policy::health::HealthState;
-use crate::policy::query_slots::{PROLONGED, QuerySlot, SlotState};
 use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend};
 
 /// Plays a scenario from `start` to its end. `observe` gets each event and its time after the start.

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use dns::Transport;
 use dns::address::{BackendAddress, Scheme, StreamServer};
+use hedge::BackendIndex;
+use hedge::health::HealthState;
 
 use super::backend_cookies::BackendCookies;
 use crate::config::{BackendConfig, PoolConfig};
 use crate::metrics::{BackendCounters, BackendState, Counter, OrderWord};
-use crate::policy::BackendIndex;
-use crate::policy::health::HealthState;
 
 /// A backend shared by all workers.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct SharedBackend {
     pub wants_header: bool,
     /// The place in tables of the pool and the workers, unique in the pool while any reference exists.
     pub index: BackendIndex,
-    /// The number of the backend in [`Affinity`](crate::policy::affinity::Affinity).
+    /// The number of the backend in [`Affinity`](hedge::affinity::Affinity).
     pub affinity_number: u32,
     settings: BackendSettings,
     counts: CountersByWorker,

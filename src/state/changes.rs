@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Mutex, PoisonError};
 
-use crate::policy::BackendIndex;
+use hedge::BackendIndex;
 
 /// The latest changes of a pool, numbered. A reader passes the number that it knows and gets the later ones.
 #[derive(Debug, Default)]

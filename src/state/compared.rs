@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use dns::{QuestionFlags, QuestionKey};
-
-use crate::policy::BackendIndex;
+use hedge::BackendIndex;
 
 /// The questions for the comparison.
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@ mod compared;
 mod pool;
 pub mod resolver_arpa;
 mod routes;
+pub mod serial_table;
 mod serials;
 mod snapshot;
 

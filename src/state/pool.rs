@@ -10,6 +10,11 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use dns::address::{BackendAddress, Scheme};
 use foldhash::fast::FixedState;
+use hedge::affinity::Affinity;
+use hedge::balance::{Balance, Crowd, FEW};
+use hedge::budget::Budget;
+use hedge::health::HealthState;
+use hedge::{BackendIndex, PoolRules};
 
 use super::backend::SharedBackend;
 use super::changes::PoolChanges;
@@ -18,11 +23,6 @@ use super::serials::SharedSerials;
 use crate::cache::PoolId;
 use crate::config::{BackendConfig, PoolConfig};
 use crate::metrics::PoolCounters;
-use crate::policy::affinity::Affinity;
-use crate::policy::balance::{Balance, Crowd, FEW};
-use crate::policy::budget::Budget;
-use crate::policy::health::HealthState;
-use crate::policy::{BackendIndex, PoolRules};
 
 /// A pool shared by all workers, with the config of one state.
 #[derive(Debug)]

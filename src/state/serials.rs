@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dns::ZoneSerial;
+use hedge::BackendIndex;
 
 use super::{SharedBackend, SharedPool};
-use crate::policy::BackendIndex;
-use crate::policy::serials::{SerialSource, SerialTable, Versions, is_newer};
+use crate::state::serial_table::{SerialSource, SerialTable, Versions, is_newer};
 
 /// The zone versions of the members of a pool.
 #[derive(Debug, Default)]

@@ -11,12 +11,12 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hedge::backoff::Backoff;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
 use super::message::{GivenUp, ProcessPart, Upward};
 use super::process::{MemberProcess, duplicates};
-use crate::backoff::Backoff;
 use crate::load::{ConfigText, Confinement, LoadError, Setup};
 use crate::metrics::Role;
 use crate::net::from_clients::listening::Endpoint;

@@ -46,9 +46,9 @@ pub use self::writer::Taps;
 use serde::Serialize;
 
 use dns::{Header, Question, QuestionFlags, QuestionHasher, QuestionKey, Rcode, Transport};
+use hedge::race::AttemptKind;
 
 use crate::metrics::{Counters, ResponseSource, Tap, TapFate};
-use crate::policy::race::AttemptKind;
 
 /// All taps of a config, as workers see them.
 #[derive(Debug)]

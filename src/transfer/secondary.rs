@@ -19,10 +19,10 @@
 
 use std::time::{Duration, Instant};
 
+use hedge::backoff::Backoff;
 use rand::{Rng, RngExt};
 
 use super::records::{Serial, Soa};
-use crate::backoff::Backoff;
 
 /// The version of a zone on a secondary, and its times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

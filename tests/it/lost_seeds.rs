@@ -5,10 +5,10 @@
 
 use std::time::{Duration, Instant};
 
+use hedge::balance::Balance;
+use hedge::race::{AttemptKind, MAX_ATTEMPTS};
+use hedge::{Dispatch, Hedge, HedgeDelay, PoolRules};
 use hedgerow::metrics::ResponseSource;
-use hedgerow::policy::balance::Balance;
-use hedgerow::policy::race::{AttemptKind, MAX_ATTEMPTS};
-use hedgerow::policy::{Dispatch, Hedge, HedgeDelay, PoolRules};
 use hedgerow::sim::{BackendModel, Course, Delay, ModelConnections, NameDistribution, PoolModel, Scenario, When};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;

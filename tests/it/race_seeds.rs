@@ -7,10 +7,10 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use hedge::balance::Balance;
+use hedge::race::{AttemptKind, MAX_ATTEMPTS, RaceEnd};
+use hedge::{Accept, Dispatch, Grace, Hedge, HedgeDelay, PoolRules, Rank};
 use hedgerow::metrics::ResponseSource;
-use hedgerow::policy::balance::Balance;
-use hedgerow::policy::race::{AttemptKind, MAX_ATTEMPTS, RaceEnd};
-use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, HedgeDelay, PoolRules, Rank};
 use hedgerow::sim::{BackendModel, Course, Delay, FaultModel, NameDistribution, PoolModel, Scenario, When};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use hedgerow::policy::race::AttemptKind;
-use hedgerow::policy::{Dispatch, Hedge, PoolRules};
+use hedge::race::AttemptKind;
+use hedge::{Dispatch, Hedge, PoolRules};
 use hedgerow::sim::{BackendModel, Course, Delay, Scenario, When};
 
 use crate::support::scenario_record::{ScenarioRecord, run};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::source::{Line, Source, has_words, is_word};
-use super::{TREE, report};
+use super::{TREE, below, report};
 
 /// Words and phrases that hide the subject of a sentence, and plain ones in their place.
 const BANNED: &[(&str, &str)] = &[
@@ -143,7 +143,7 @@ fn comments_of_scripts_and_configs_name_their_subjects() {
 #[test]
 fn identifiers_are_ordinary_words() {
     let mut findings = Vec::new();
-    for source in TREE.iter().filter(|source| source.path.starts_with("src/")) {
+    for source in below(&["src"]) {
         for (number, line) in source.lines.iter().enumerate().filter(|(_, line)| !line.is_test) {
             let names = line.code.split(|c: char| !is_word(c));
             for name in names.filter(|name| words_of(name).any(|word| BANNED.iter().any(|(banned, _)| word == *banned)))
@@ -172,7 +172,7 @@ fn type_names_are_nouns_and_unique() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     // `absent.rs` has the types of the module in whose place it stands in a build without a feature.
     let is_absent = |source: &&Source| source.path.ends_with("/absent.rs");
-    for source in TREE.iter().filter(|source| source.path.starts_with("src/") && !is_absent(source)) {
+    for source in below(&["src"]).filter(|source| !is_absent(source)) {
         for (number, line) in source.lines.iter().enumerate().filter(|(_, line)| !line.is_test) {
             let item = line.code.trim_start();
             let item = item.strip_prefix("pub").map_or(item, |rest| match rest.strip_prefix('(') {

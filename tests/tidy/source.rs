@@ -70,7 +70,7 @@ impl Source {
     /// `#[cfg(test)] mod NAME {`, which stands last in a file.
     pub(crate) fn read(path: String, text: &str) -> Self {
         let mut lines = split(text);
-        let first_test = if path.starts_with("tests/") {
+        let first_test = if folder_of(&path) == "tests" {
             0
         } else {
             let mut pairs = lines.windows(2);
@@ -81,7 +81,13 @@ impl Source {
         Self { path, lines }
     }
 
-    /// The room: the folder or file directly below `src/`; the name of the target elsewhere.
+    /// The folder of its crate: `src`, `tests` or `benches`.
+    pub(crate) fn folder(&self) -> &str {
+        folder_of(&self.path)
+    }
+
+    /// The room: the folder or file directly below `src/`; the name of the crate below `crates/`, and of the
+    /// target elsewhere.
     pub(crate) fn room(&self) -> &str {
         let below = self.path.split_once('/').map_or("", |(_, below)| below);
         let first = below.split('/').next().unwrap_or_default();
@@ -103,6 +109,15 @@ impl Source {
             })
             .flat_map(|name| [format!("{home}/{name}."), format!("{home}/{name}/")])
             .collect()
+    }
+}
+
+/// The folder of a path in its crate. Examples are no part of the program either, as benchmarks are not.
+fn folder_of(path: &str) -> &str {
+    let place = if path.starts_with("crates/") { 2 } else { 0 };
+    match path.split('/').nth(place).unwrap_or_default() {
+        "examples" => "benches",
+        folder => folder,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use data_encoding::BASE64;
 use dns::{Name, RecordType, Section, SectionRecord};
+use hedge::race::AttemptKind;
 use serde_json::json;
 
 use super::connection::{AdminConnection, AdminOrder};
@@ -10,7 +11,6 @@ use super::table::{TextTable, WIDTH, millis, or_dash, wrap};
 use super::{CommandFailure, Show};
 use crate::cli::lookup::message::{LookupReply, data_of};
 use crate::config::words;
-use crate::policy::race::AttemptKind;
 use crate::sight::explain::{Candidate, ExplainedResponse, Explanation, Plan};
 use crate::sight::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace, rank_words, time};
 
@@ -197,8 +197,9 @@ fn answer(response: &ExplainedResponse) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hedge::Rank;
+
     use super::*;
-    use crate::policy::Rank;
     use crate::sight::explain::CacheSeen;
     use crate::sight::slow::RaceObstacles;
 

@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use hedge::latency::MIN_SAMPLES;
+use hedge::{Dispatch, PoolRules};
+
 use super::settings::Mistake;
 use crate::admin::status::{BackendStatus, PoolStatus, Status};
 use crate::cli::ctl::CommandFailure;
@@ -10,8 +13,6 @@ use crate::cli::ctl::connection::{AdminConnection, AdminTarget};
 use crate::cli::remedy;
 use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::load;
-use crate::policy::latency::MIN_SAMPLES;
-use crate::policy::{Dispatch, PoolRules};
 use crate::sim::{BackendModel, Course, Delay, Empirical};
 
 pub(super) fn pool(file: &Path, name: Option<&str>) -> Result<PoolConfig, Mistake> {

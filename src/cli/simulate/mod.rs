@@ -22,6 +22,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hedge::PoolRules;
+
 use self::output::{PolicyRun, Setting};
 use self::policy::Policy;
 use self::settings::{Mistake, SettingEntries};
@@ -29,7 +31,6 @@ use super::ctl::CommandFailure;
 use super::ctl::connection::AdminTarget;
 use super::print;
 use crate::files::{NewFile, Readers};
-use crate::policy::PoolRules;
 use crate::sim::{BackendModel, Course, NameDistribution, PoolModel, Scenario, Tally};
 
 /// Compare policies on modelled backends

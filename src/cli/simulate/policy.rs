@@ -1,11 +1,12 @@
 //! A policy from a description such as `hedge delay=p95 budget=5%`. Omitted settings come from the pool.
 
+use hedge::balance::Balance;
+use hedge::{Dispatch, Hedge, PoolRules};
+
 use super::settings::{Mistake, SettingEntries};
 use super::values::share;
 use crate::cli::number;
 use crate::config::{limits, nearest, words};
-use crate::policy::balance::Balance;
-use crate::policy::{Dispatch, Hedge, PoolRules};
 
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
@@ -109,8 +110,9 @@ fn set<T>(rule: &mut T, said: Option<T>) {
 mod tests {
     use std::time::Duration;
 
+    use hedge::{Accept, HedgeDelay};
+
     use super::*;
-    use crate::policy::{Accept, HedgeDelay};
 
     fn parse(text: &str) -> Result<Policy, String> {
         Policy::of_words(text, None).map_err(|error| error.to_string())

@@ -8,11 +8,11 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use hedge::backoff::Backoff;
 use tokio::time::sleep_until;
 
 use super::client::{EtcdAccess, EtcdClient};
 use super::sign::Signs;
-use crate::backoff::Backoff;
 use crate::discover::SourceNews;
 use crate::discover::etcd::{self, EtcdError, KeyValue, Page, WatchEvent};
 use crate::discoverer::{FIRST_BACKOFF, MAX_BACKOFF, random_wait};

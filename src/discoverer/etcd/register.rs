@@ -13,11 +13,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use hedge::backoff::Backoff;
 use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
 
 use super::client::{EtcdAccess, EtcdClient};
-use crate::backoff::Backoff;
 use crate::discover::MemberEntry;
 use crate::discover::etcd::{self, EtcdError, EtcdRequest, LeaseId};
 use crate::discoverer::{FIRST_BACKOFF, random_wait};

@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant};
 
 use dns::{ClientForm, QuestionKey, read_query, read_reply, write_query};
+use hedge::PoolRules;
+use hedge::budget::Budget;
+use hedge::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext};
 use limit::ClientPlace;
 
 use super::super::Outstanding;
@@ -11,13 +14,9 @@ use super::super::pool::PlanNumber;
 use super::super::pools::PoolSlot;
 use super::super::slots::place_size;
 use super::*;
+use crate::engine::query_slots::{QuerySlot, SocketId};
 use crate::forwarder::{DatagramWay, ReplyChannel};
 use crate::net::sys::batch::ReplyPath;
-use crate::policy::PoolRules;
-use crate::policy::budget::Budget;
-use crate::policy::query_slots::{QuerySlot, SocketId};
-use crate::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext};
-use crate::policy::timers::timer_size;
 
 /// A name of `labels` labels of four bytes each, in this case.
 fn name(label: &[u8; 3], labels: usize) -> Vec<u8> {
@@ -72,7 +71,8 @@ fn a_hundred_thousand_queries_in_flight_take_less_than_410_octets_each() {
     let buckets = (QUERIES * 16 / 7).next_power_of_two();
     // Each bucket has a control byte too.
     let bucket = size_of::<(QuerySlot, Outstanding)>() + 1 + size_of::<FlightMark>() + 1;
-    let timers = QUERIES.next_power_of_two() * timer_size::<RaceRef>();
+    // A timer is a time in nanoseconds and the key.
+    let timers = QUERIES.next_power_of_two() * size_of::<(u64, RaceRef)>();
     let octets = place_size::<RaceEntry<ReplyChannel>>() + (buckets * bucket + timers).div_ceil(QUERIES);
     assert!(octets < 410, "{octets}, of which the place {}", place_size::<RaceEntry<ReplyChannel>>());
 }

@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use dns::{CookiePair, Reply};
+use hedge::Rank;
+use hedge::race::BackendIndex;
 
 use super::super::proof::ReplyProof;
 use super::Pool;
 use crate::config::Case;
-use crate::policy::Rank;
-use crate::policy::race::BackendIndex;
 use crate::state::backend_cookies::{HasChanged, RENEWAL, Urgency};
 
 impl Pool {

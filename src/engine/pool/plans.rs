@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use hedge::backend_load::BackendLoad;
+use hedge::balance::FEW;
+use hedge::latency::Latency;
+use hedge::race::BackendIndex;
+use hedge::{Hedge, PoolRules};
+
 use super::super::io::Io;
 use super::versions::VersionReports;
 use super::{Pool, PoolMember, behind, known_cookies, sure, turns};
-use crate::policy::backend_load::BackendLoad;
-use crate::policy::balance::FEW;
-use crate::policy::latency::Latency;
-use crate::policy::race::BackendIndex;
-use crate::policy::{Hedge, PoolRules};
 use crate::state::{SharedBackend, SharedPool};
 
 pub(in crate::engine) struct PoolPlan {

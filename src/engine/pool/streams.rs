@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use hedge::ordering::{BackendPath, BackendStats, order_ways};
+use hedge::race::{BackendIndex, Candidates};
 use rand::Rng;
 
 use super::super::io::Io;
 use super::Pool;
-use crate::policy::ordering::{BackendPath, BackendStats, order_ways};
-use crate::policy::race::{BackendIndex, Candidates};
 use crate::state::SharedBackend;
 
 impl Pool {

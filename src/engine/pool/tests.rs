@@ -19,8 +19,8 @@ use super::super::io::{
 use super::super::{LateReport, Outstanding, QuarantinedAttempt, RaceRef, RaceReport, TakenSlot, Waiter};
 use super::*;
 use crate::config::{BackendConfig, Config, PoolConfig};
+use crate::engine::query_slots::{QuerySlot, SocketId};
 use crate::forwarder::ReplyChannel;
-use crate::policy::query_slots::{QuerySlot, SocketId};
 use crate::state::ForwarderState;
 
 /// I/O with sockets that do nothing.

@@ -4,10 +4,10 @@ use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use dns::{QuestionHasher, Reply};
+use hedge::race::BackendIndex;
 
 use super::Pool;
-use crate::policy::race::BackendIndex;
-use crate::policy::serials::SerialSource;
+use crate::state::serial_table::SerialSource;
 
 /// The versions that this worker reported recently. A collision in a slot causes only a repeated report.
 pub(in crate::engine) struct VersionReports(Box<[VersionSlot; SLOTS]>);

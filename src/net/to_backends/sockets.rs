@@ -46,11 +46,11 @@ use self::sent::SentIds;
 pub use self::udp::UdpSockets;
 pub use self::void::MAX_NEAR_MISSES;
 use self::void::ReturnedIds;
+use crate::engine::query_slots::{PROLONGED, QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 use crate::metrics::Want;
 use crate::net::Bypass;
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::SendRefusal;
-use crate::policy::query_slots::{PROLONGED, QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 
 /// The sockets of one worker to all its backends, and the outstanding queries. `T` is the caller's data for a
 /// query in flight, `L` for one in quarantine.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::sys::batch::SendBatch;
-use crate::policy::query_slots::{QuerySlot, SocketId};
+use crate::engine::query_slots::{QuerySlot, SocketId};
 
 /// A way past the kernel that no datagram takes.
 #[derive(Default)]

@@ -12,8 +12,8 @@ use foldhash::fast::FixedState;
 
 use super::bypass::Bypass;
 use super::filter::XdpFilter;
+use crate::engine::query_slots::{QuerySlot, SocketId};
 use crate::net::sys::batch::SendBatch;
-use crate::policy::query_slots::{QuerySlot, SocketId};
 
 /// The held ports of one worker's sockets to backends. While a port is held, the program redirects the
 /// replies to it. Release a port before its socket is closed, because another socket may get the port then.

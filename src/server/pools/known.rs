@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use dns::address::BackendAddress;
+use hedge::health::HealthState;
 use serde::{Deserialize, Serialize};
 
 use super::PoolConfigs;
@@ -12,7 +13,6 @@ use crate::admin::ChangeRefusal;
 use crate::config::{BackendConfig, PoolConfig};
 use crate::discover::FixedBackend;
 use crate::discover::saved::SavedMembers;
-use crate::policy::health::HealthState;
 use crate::server::zones::Lease;
 use crate::state::{ForwarderState, SharedBackend, Standing};
 

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use data_encoding::BASE64;
 use dns::HashSeed;
+use hedge::affinity::Affinity;
+use hedge::balance::Balance;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -17,8 +19,6 @@ use crate::cache::{Cache, SnapshotLoadError};
 use crate::config::{CacheConfig, Config};
 use crate::engine::LearntBackend;
 use crate::net::tasks::blocking;
-use crate::policy::affinity::Affinity;
-use crate::policy::balance::Balance;
 use crate::server::worker::{ForwarderCommand, LEARNT_AT_ONCE};
 use crate::server::workers::WorkerChannels;
 use crate::state::{ForwarderState, SharedPool};

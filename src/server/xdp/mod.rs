@@ -23,6 +23,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hedge::backoff::Backoff;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
@@ -33,7 +34,6 @@ pub(super) use self::frames::{FrameCommand, FrameDatagrams, FrameListener, Frame
 use super::worker::WorkerCommand;
 use super::workers::WorkerChannels;
 use super::{Listeners, worker_count};
-use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::metrics::FrameSnapshot;
 use crate::net::sys::batch;

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::log_linear::quantile;
+use hedge::log_linear::quantile;
+
 use crate::metrics::{BUCKETS, DropReason, HistogramSnapshot, ResponseSource, Snapshot, Tap, TapFate, time_of_bucket};
 use crate::sight::live::VerdictState;
 

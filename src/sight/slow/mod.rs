@@ -7,12 +7,12 @@
 mod store;
 mod why;
 
+use hedge::Rank;
+use hedge::race::AttemptKind;
 use serde::{Deserialize, Serialize};
 
 pub use self::store::{LATE_REPLIES, RaceFilter, SlowRaces};
 pub use self::why::{rank_words, time, why};
-use crate::policy::Rank;
-use crate::policy::race::AttemptKind;
 
 /// A slow or failed race with all of its attempts. Durations are in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::{LateReply, ReportedRace, SlowRace};
-use crate::policy::query_slots::{PROLONGED, QUARANTINE};
 
 /// The slow races of a server: the newest up to a limit, and the slowest of each hour.
 #[derive(Debug)]
@@ -131,8 +130,8 @@ impl SlowRaces {
     }
 }
 
-/// The wait for late replies after the end of a race.
-pub const LATE_REPLIES: Duration = QUARANTINE.saturating_add(PROLONGED);
+/// The wait for late replies after the end of a race: the whole quarantine of a query slot.
+pub const LATE_REPLIES: Duration = Duration::from_secs(5);
 
 const SLOWEST: usize = 20;
 
@@ -140,12 +139,12 @@ const HOURS: usize = 24;
 
 #[cfg(test)]
 mod tests {
+    use hedge::Rank;
     use rand::rngs::SmallRng;
     use rand::{RngExt, SeedableRng};
 
     use super::super::{Fate, SlowAttempt};
     use super::*;
-    use crate::policy::Rank;
 
     fn race(ended_at: f64, took_ms: f64) -> ReportedRace {
         let race = SlowRace { at: ended_at - took_ms / 1e3, took_ms, ..SlowRace::sample() };

@@ -1,8 +1,9 @@
 //! The explanation of a slow race in a sentence: attempts, denied hedges, and the response.
 
+use hedge::Rank;
+use hedge::race::AttemptKind;
+
 use super::{Fate, RaceOutcome, SlowAttempt, SlowRace};
-use crate::policy::Rank;
-use crate::policy::race::AttemptKind;
 
 /// Returns where the time of a race went, as clauses in the order of time: `ts1 silent; hedge to ts2 denied
 /// for 180 ms: budget spent; ts2 replied in 2 ms`. Normal events are left out.

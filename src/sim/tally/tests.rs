@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use hedge::balance::Balance;
+use hedge::{Dispatch, Hedge, HedgeDelay, PoolRules};
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::balance::Balance;
-use crate::policy::{Dispatch, Hedge, HedgeDelay, PoolRules};
 use crate::sim::{BackendModel, Capacity, Course, Delay, Empirical, NameDistribution, When};
 
 fn ms(count: u64) -> Duration {

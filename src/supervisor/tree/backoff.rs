@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use hedge::backoff::Backoff;
+
 use super::words::TreeRules;
-use crate::backoff::Backoff;
 
 #[derive(Debug)]
 pub(super) struct RestartBackoff {

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use dns::Transport;
-
-use crate::policy::race::AttemptKind;
+use hedge::race::AttemptKind;
 
 /// The field `Message.Type` of dnstap.proto.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -180,12 +180,12 @@ mod tests {
     use std::time::Duration;
 
     use dns::{Name, Transport};
+    use hedge::race::AttemptKind;
     use proptest::prelude::*;
 
     use super::super::record::RecordOrigin;
     use super::*;
     use crate::metrics::ResponseSource;
-    use crate::policy::race::AttemptKind;
 
     /// The longest line without the names of pool and backend: each byte of a name may take five.
     const MAX_LINE: usize = 2048;

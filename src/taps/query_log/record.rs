@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use dns::Transport;
+use hedge::race::AttemptKind;
 
 use crate::metrics::ResponseSource;
-use crate::policy::race::AttemptKind;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct QueryRecord<'a> {

@@ -14,12 +14,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use hedge::backoff::Backoff;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::super::dnstap::frames::{ControlFrame, DnstapFrame, MAX_CONTROL, control_frame, read_control};
 use super::Sink;
-use crate::backoff::Backoff;
 use crate::config::DnstapTarget;
 
 #[derive(Debug)]

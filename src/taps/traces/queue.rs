@@ -123,8 +123,9 @@ const EVERY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use hedge::Rank;
+
     use super::*;
-    use crate::policy::Rank;
     use crate::sight::slow::Fate;
 
     /// Returns a race with this hash and this fate of its first attempt.

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use hedge::race::{AttemptId, AttemptKind, BackendIndex, RaceEnd};
+use hedge::{PoolRules, Rank};
 use hedgerow::engine::{RaceRef, RaceReport, ResponseSummary};
 use hedgerow::metrics::ResponseSource;
-use hedgerow::policy::race::{AttemptId, AttemptKind, BackendIndex, RaceEnd};
-use hedgerow::policy::{PoolRules, Rank};
 use hedgerow::sim::{Happening, Scenario, play};
 
 /// The record of a scenario.

@@ -1,9 +1,10 @@
 //! Tests of scenarios in files and of their mistakes.
 
+use hedge::Dispatch;
+
 use super::super::policy::Policy;
 use super::super::{backend, values};
 use super::*;
-use crate::policy::Dispatch;
 use crate::sim::NameDistribution;
 use std::time::Duration;
 

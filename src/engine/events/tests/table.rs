@@ -12,6 +12,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::config::Config;
+use crate::engine::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::engine::{
@@ -20,7 +21,6 @@ use crate::engine::{
     SharedEngineState, TakenSlot, TcpQuery, ValidQuery, Waiter,
 };
 use crate::metrics::{Counters, LimitCounters};
-use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthSignal, SharedBackend};
 
 /// A client, by its number.

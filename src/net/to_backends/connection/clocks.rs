@@ -3,10 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use hedge::backoff::Backoff;
 use rand::RngExt;
 use rand::rngs::StdRng;
-
-use crate::backoff::Backoff;
 
 /// The time before which a backend must not be dialled again.
 #[derive(Clone, Copy, Debug)]

@@ -2,8 +2,8 @@
 //! last batch is still in the CPU cache.
 
 use super::sent::SentIds;
+use crate::engine::query_slots::{QuerySlot, SocketId};
 use crate::net::sys::batch::{BATCH, SendBatch};
-use crate::policy::query_slots::{QuerySlot, SocketId};
 
 pub(super) struct Filling {
     pub(super) socket: SocketId,

@@ -12,8 +12,8 @@ use rustix::time::{
 };
 
 use super::connections::FIRST as FIRST_CONNECTION;
+use crate::engine::query_slots::SocketId;
 use crate::net::sys::batch::BATCH;
-use crate::policy::query_slots::SocketId;
 
 /// The epoll set of all sockets to backends, and the alarm.
 pub struct Poller {

@@ -9,9 +9,9 @@ use rand::rngs::StdRng;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sent::SentIds;
+use crate::engine::query_slots::SocketSetId;
 use crate::net::sys::bind::SOCKET_BUFFER;
 use crate::net::sys::options::ignore_path_mtu;
-use crate::policy::query_slots::SocketSetId;
 
 pub(super) struct BackendSocket {
     pub(super) udp: UdpSocket,

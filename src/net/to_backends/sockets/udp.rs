@@ -18,11 +18,11 @@ use super::connections::FIRST as FIRST_CONNECTION;
 use super::room::Room;
 use super::socket::{self, BackendSocket, Renewals};
 use super::void::VoidedSockets;
+use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::net::refusal::{SendRefusal, is_unreachable};
 use crate::net::sys::batch::RecvBatch;
 use crate::net::sys::options::enable_gro;
 use crate::net::{Bypass, BypassPorts};
-use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 
 /// The UDP sockets of one worker to its backends.
 pub struct UdpSockets {

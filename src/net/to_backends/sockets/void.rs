@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::policy::query_slots::{QuerySlot, SocketId};
+use crate::engine::query_slots::{QuerySlot, SocketId};
 
 /// By ID: the socket that released it last.
 pub(super) struct ReturnedIds(Box<[u16]>);

@@ -7,8 +7,8 @@ use rand::RngExt;
 use super::dial::Fault;
 use super::queue::SECOND_DIAL;
 use super::{ConnectionPool, DIALS, Dials, StreamSet, place_of};
+use crate::engine::query_slots::{SocketId, SocketSetId};
 use crate::net::to_backends::connection::{SilenceAction, silence_limit};
-use crate::policy::query_slots::{SocketId, SocketSetId};
 
 enum CheckAction {
     At(Instant),

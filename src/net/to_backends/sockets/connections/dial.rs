@@ -9,13 +9,13 @@ use rustix::event::epoll;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::StreamWay;
+use crate::engine::query_slots::SocketId;
 use crate::metrics::LostCause;
 use crate::net::refusal::{connect_problem, is_unreachable};
 use crate::net::sys::batch::{RecvBatch, SendBatch};
 use crate::net::sys::bind;
 use crate::net::sys::options::{enable_gro, unacknowledged_for};
 use crate::net::to_backends::connection::{BackendConnection, ConnectionFailure, ConnectionState};
-use crate::policy::query_slots::SocketId;
 
 pub(super) struct Dial {
     socket: DialSocket,

@@ -7,10 +7,10 @@ use dns::{first_message, stated_keepalive};
 
 use super::dial::Fault;
 use super::{ConnectionEnd, ConnectionPool, DIALS, PoolEnd, PooledConnection, place_of};
+use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::metrics::{ConnectionKind, LostCause};
 use crate::net::refusal::is_unreachable;
 use crate::net::to_backends::connection::{BackendHandshake, ConnectionEvents, ConnectionFailure, ConnectionState};
-use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 
 impl ConnectionPool {
     /// Reads once from a reported connection. `messages`, which must be empty, gets the frames of the

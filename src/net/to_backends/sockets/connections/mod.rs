@@ -32,14 +32,14 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 
 use self::dial::{Dial, SharedBuffers};
+use crate::config::ConnectionPoolRules;
+use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::metrics::{BackendConnectionCounters, LostCause};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::to_backends::connection::{
     AskedIds, ConnectionBackoff, LearnedIdleTimeout, SilenceClock, StreamProtocol, silence_limit,
 };
 use crate::net::to_backends::tls::ClientTls;
-use crate::policy::connections::ConnectionPoolRules;
-use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 
 /// The settings for a backend that is asked by stream.
 pub struct StreamWay {

@@ -14,9 +14,9 @@ use super::dial::{Dial, Fault, SharedBuffers};
 use super::{
     ConnectionEnd, ConnectionPool, DIALS, FIRST, PoolEnd, PooledConnection, StreamSet, StreamWay, Whose, place_of,
 };
+use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::{SendRefusal, connect_problem, is_unreachable};
-use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 
 impl ConnectionPool {
     /// Creates an empty pool, whose sockets `epoll` watches.

@@ -12,13 +12,13 @@ use std::rc::Rc;
 use dns::{FRAME_PREFIX, append_frame, read_query};
 
 use super::*;
+use crate::engine::query_slots::SlotState;
 use crate::metrics::ConnectionKind;
 use crate::net::Bypass;
 use crate::net::refusal::SendRefusal;
 use crate::net::to_backends::sockets::{BackendSockets, Event};
 use crate::net::to_backends::tls::tests::Authority;
 use crate::net::to_backends::tls::tests::rules as trust;
-use crate::policy::query_slots::SlotState;
 
 /// A worker's connections to one backend, and the backend's end of them.
 struct Play {

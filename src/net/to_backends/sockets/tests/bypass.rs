@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use tokio::sync::Mutex;
 
 use super::super::*;
+use crate::engine::query_slots::SlotState;
 use crate::metrics::Want;
 use crate::net::refusal::SendRefusal;
 use crate::net::to_backends::sockets::UnsentMessage;
@@ -17,7 +18,6 @@ use crate::net::xdp::frame::Checksums;
 use crate::net::xdp::frame::EthernetLink;
 use crate::net::xdp::socket::{Copying, FrameCounts, Xsk};
 use crate::net::xdp::{BY_KERNEL_EVERY, NextHop, NextHops, SharedXsk};
-use crate::policy::query_slots::SlotState;
 
 /// The sockets to a backend that an interface with AF_XDP reaches.
 struct Fixture {
