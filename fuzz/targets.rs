@@ -22,7 +22,8 @@ use hedge::budget::Budget;
 use hedge::latency::Latency;
 use hedge::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, RaceStep};
 use hedge::{Accept, Dispatch, Grace, Hedge, PoolRules, Rank};
-use hedgerow::cache::{Cache, CacheRules, PoolId};
+use hedgerow::cache::{Cache, PoolId};
+use hedgerow::config::CacheRules;
 use hedgerow::config::Config;
 use hedgerow::net::from_clients::http::request::{RequestContent, check_message, read_head};
 use hedgerow::net::from_clients::http::response::{head_of_answer, head_of_refusal};
@@ -30,13 +31,13 @@ use hedgerow::net::from_clients::quic::{QueryStream, whole_query};
 use hedgerow::net::from_clients::tcp::Cacheability;
 use hedgerow::net::proxy_protocol::{ClientHeader, NamedClient, read_header, receive_header};
 use hedgerow::sim::{ScriptEvent, lead};
-use hedgerow::transfer::tsig::{Algorithm, TsigKey, TsigKeys, verify_query};
-use hedgerow::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
 use hickory_proto::op::Message;
 use hickory_proto::rr::Name as HickoryName;
 use hickory_proto::serialize::binary::BinDecodable;
 use limit::{CookieSecret, CookieSecrets};
 use zone::master::{self, ZoneFileContext, ZoneFileSource};
+use zone::transfer::tsig::{Algorithm, TsigKey, TsigKeys, verify_query};
+use zone::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
 use zone::{Miss, ZoneBuilder, ZoneDb, is_master_file, rdata_to_text, read_table, respond};
 
 /// A target: its name, and what it does with octets.

@@ -87,4 +87,3 @@ pub mod state;
 pub mod supervisor;
 mod sync;
 pub mod taps;
-pub mod transfer;

@@ -58,7 +58,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "net",
             "cache",
-            "transfer",
             "metrics",
             "files",
         ],
@@ -68,7 +67,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("signals", &["net"]),
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
-    ("load", &["admin", "config", "net", "transfer", "files"]),
+    ("load", &["admin", "config", "net", "files"]),
     // To `sight`: the JSON is its type.
     ("admin", &["taps", "config", "net", "cache", "sight", "metrics", "state", "files"]),
     // To `limit`: the discoverer recognizes a resolver that is hedgerow itself by hedgerow's addresses.
@@ -77,12 +76,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     // those of a backend.
     ("discover", &["config", "metrics"]),
     ("health", &["state", "config", "net"]),
-    ("secondary", &["config", "net", "transfer", "files"]),
+    ("secondary", &["config", "net", "files"]),
     // To `sight`: the JSON is a type of it. To `zone`: it prints differences as text.
     ("replicas", &["sight", "state", "net"]),
-    ("notify", &["config", "net", "transfer"]),
+    ("notify", &["config", "net"]),
     ("forwarder", &["engine", "taps", "sight", "state", "config", "net", "metrics", "faults"]),
-    ("authority", &["taps", "net", "transfer", "metrics", "faults"]),
+    ("authority", &["taps", "net", "metrics", "faults"]),
     // To `metrics`: what is dropped is counted there, and the words for sources.
     ("taps", &["config", "net", "sight", "metrics", "faults"]),
     // To `engine`: the table of query slots, with their quarantine, is pure, and `sim` has one too. To
@@ -96,13 +95,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are
     // parts of that. To `zone`: what the LS says of itself is a zone that the workers share.
     ("state", &["config", "cache", "metrics"]),
-    // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `hedge`.
-    ("config", &["cache", "transfer"]),
     ("sight", &["metrics"]),
-    ("cache", &["metrics"]),
-    // To `zone`: transfers send the records of zones. To `limit`: prefixes select the clients that may
-    // transfer.
-    ("transfer", &[]),
+    ("cache", &["config", "metrics"]),
+    ("config", &[]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &[]),
     ("files", &["faults"]),
@@ -111,7 +106,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument. They use only each other.
-const PURE_ROOMS: &str = "config discover dns limit zone hedge cache transfer state engine sim sight metrics sync";
+const PURE_ROOMS: &str = "config discover dns limit zone hedge cache state engine sim sight metrics sync";
 
 fn is_pure(room: &str) -> bool {
     PURE_ROOMS.split_whitespace().any(|pure| pure == room)

@@ -10,7 +10,8 @@ use std::time::Instant;
 use dns::Name;
 
 use super::status::EntryStatus;
-use crate::cache::{Cache, CacheRules, Flush, PoolId};
+use crate::cache::{Cache, Flush, PoolId};
+use crate::config::CacheRules;
 
 /// Access to the cache with the current config.
 #[derive(Clone)]

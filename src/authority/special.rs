@@ -12,17 +12,17 @@ use dns::{
 };
 use limit::RefusedSources;
 use tokio::sync::mpsc::Sender;
+use zone::transfer::tsig::{self, ServerChain, verify_query};
+use zone::transfer::{
+    MESSAGE_LIMIT, Serial, TransferKind, TransferOffer, TransferQuery, TransferWriter, differences, read_notify,
+    read_transfer_query, whole, write_datagram,
+};
 use zone::{Reaction, Record, Zone, respond_to};
 
 use super::state::{AuthorityState, ZoneTransfers};
 use super::{AuthorityArrival, AuthorityLinks, UDP_SIZE};
 use crate::metrics::{DropReason, Limit};
 use crate::net::sys::clock::unix_now;
-use crate::transfer::tsig::{self, ServerChain, verify_query};
-use crate::transfer::{
-    MESSAGE_LIMIT, Serial, TransferKind, TransferOffer, TransferQuery, TransferWriter, differences, read_notify,
-    read_transfer_query, whole, write_datagram,
-};
 
 /// Returns true if a message is more than a plain query.
 pub(super) fn is_special(read: &Result<Query<'_>, QueryRejection>, message: &[u8]) -> bool {

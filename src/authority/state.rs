@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
 
 use dns::Name;
 use limit::{Access, Cookies, ResponseRate};
+use zone::transfer::tsig::{TsigKey, TsigKeys};
+use zone::transfer::{AccessList, Journal, Serial};
 use zone::{Zone, ZoneDb};
-
-use crate::transfer::tsig::{TsigKey, TsigKeys};
-use crate::transfer::{AccessList, Journal, Serial};
 
 /// The data of one authority.
 #[derive(Clone, Debug)]
@@ -51,7 +50,7 @@ pub struct ZoneTransfers {
     pub transfer_to: AccessList,
     /// The journal of its last versions.
     pub journal: Journal,
-    /// Octets of its records, as [`Records::size`](crate::transfer::Records::size) counts.
+    /// Octets of its records, as [`Records::size`](zone::transfer::Records::size) counts.
     pub size: usize,
     /// The origin of a secondary zone.
     pub source: Option<SecondarySource>,

@@ -8,9 +8,9 @@ use dns::{Name, Question, Rcode, RecordClass, RecordType, read_reply};
 
 use super::entry::{EntryHead, State};
 use super::key::{CacheKey, PoolId};
-use super::rules::CacheRules;
 use super::shard::Retain;
 use super::store::{Cache, lock};
+use crate::config::CacheRules;
 
 /// The entries to remove.
 #[derive(Clone, Copy, Debug)]

@@ -22,6 +22,7 @@ use super::entry::{EntryHead, State};
 use super::key::CacheKey;
 use super::ring::{CacheRing, RingQueue};
 use super::table::{Location, TagTable};
+use crate::config::limits::CACHE_SIZE;
 use crate::metrics::CacheStats;
 
 pub(super) struct Shard {
@@ -63,7 +64,7 @@ impl Shard {
     }
 
     /// The smallest shard: either ring has room for the longest reply.
-    pub(super) const MIN_SIZE: usize = 1 << 20;
+    pub(super) const MIN_SIZE: usize = CACHE_SIZE.min;
 
     pub(super) fn find(&self, key: &CacheKey<'_>) -> Option<usize> {
         self.table.find(key.tag(), |place| {

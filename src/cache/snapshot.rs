@@ -19,9 +19,9 @@ use dns::{QuestionFlags, read_reply};
 use super::entry::{EntryHead, State};
 use super::key::{CacheKey, EMPTY_FINGERPRINT, PoolId, fingerprint};
 use super::maintain::Flush;
-use super::rules::CacheRules;
 use super::shard::Retain;
 use super::store::{Cache, lock};
+use crate::config::CacheRules;
 
 /// The reason why a snapshot was not loaded.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,8 @@ use dns::{ClientForm, ExtendedError, Freshness, Rcode, Reply, read_reply, write_
 use super::entry::{EntryHead, State};
 use super::key::CacheKey;
 use super::lifetime::{write_entry, write_silence};
-use super::rules::CacheRules;
 use super::shard::{Now, Shard};
+use crate::config::CacheRules;
 use crate::metrics::CacheStats;
 
 /// The cached replies of all pools, shared by all workers.

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use dns::Name;
+use zone::transfer::AccessList;
+use zone::transfer::catalog::{CatalogRules, MAX_CATALOG_NAME};
 
 use super::backend::{PrimaryConfig, read_primaries};
 use super::readers::{boolean, integer, text};
@@ -10,8 +12,6 @@ use super::references::References;
 use super::section::{ConfigNode, ConfigSection};
 use super::transfer::{PRIMARIES_EXAMPLE, SecondaryConfig, Sharing, Transfers, read_access, read_file, read_sharing};
 use super::{Expectation, words};
-use crate::transfer::AccessList;
-use crate::transfer::catalog::{CatalogRules, MAX_CATALOG_NAME};
 
 /// A consumed catalog zone. The zone itself is one of the authority's secondaries.
 #[derive(Clone, Debug, PartialEq, Eq)]

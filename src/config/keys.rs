@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use dns::Name;
+use zone::transfer::tsig::{Algorithm, TsigKey};
 
 use super::readers::{file, word};
 use super::section::ConfigNode;
 use super::words;
-use crate::transfer::tsig::{Algorithm, TsigKey};
 
 /// `[keys.NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,6 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::words::{DURATION, Expectation, SIZE, SIZE_UNITS, duration, octets};
-use crate::cache::Cache;
 
 /// The smallest and the largest accepted value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,7 +124,7 @@ pub const PROBE_INTERVAL: Limits<Duration> = Limits { min: ms(100), max: secs(36
 pub const TTL: Limits<Duration> = Limits { min: ms(0), max: secs((1 << 31) - 1) };
 
 /// Memory of the cache in bytes. Less holds only a few of the longest messages; more is a typing error.
-pub const CACHE_SIZE: Limits<usize> = Limits { min: Cache::MIN_SIZE, max: 64 << 30 };
+pub const CACHE_SIZE: Limits<usize> = Limits { min: 1 << 20, max: 64 << 30 };
 
 /// Upper bound for TTLs. RFC 8767 section 4: seven days; RFC 2308 section 5: at most a day for negatives.
 pub const MAX_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(7 * 86_400) };

@@ -46,6 +46,7 @@ use zone::{Identity, Miss};
 
 pub use admin::{AdminConfig, AdminSocket};
 pub use backend::{BackendConfig, PrimaryConfig};
+pub use cache::CacheRules;
 pub use catalog::{CatalogConfig, MemberConfig, ProducedCatalog};
 pub use changes::counted;
 pub use clients::usual_rate_limit;
@@ -398,7 +399,7 @@ pub struct CacheConfig {
     /// The total memory in bytes.
     pub size: usize,
     /// The lifetimes of entries.
-    pub rules: crate::cache::CacheRules,
+    pub rules: CacheRules,
     /// The file for saves at exit and loads at start, already resolved against the folder of the config file.
     pub persist: Option<PathBuf>,
     /// The interval of further saves. `None`: only at exit.

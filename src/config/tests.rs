@@ -154,7 +154,7 @@ fn the_reference_shows_the_cache_commented_out() {
     let persist = Some("/etc/hedgerow/cache.bin".into());
     let usual = CacheConfig {
         size: CacheConfig::SIZE,
-        rules: crate::cache::CacheRules::default(),
+        rules: super::CacheRules::default(),
         persist,
         persist_every: Some(CacheConfig::PERSIST_EVERY),
     };

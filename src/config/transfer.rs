@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dns::Name;
+use zone::transfer::AccessList;
 
 use super::backend::{PrimaryConfig, read_primaries};
 use super::catalog::{CatalogConfig, ProducedCatalog, read_listing};
@@ -12,7 +13,6 @@ use super::readers::{distinct, text};
 use super::references::References;
 use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
 use super::{ZoneSource, words};
-use crate::transfer::AccessList;
 
 /// The distribution of a zone to other servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

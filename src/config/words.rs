@@ -10,12 +10,12 @@ use hedge::balance::Balance;
 use hedge::{Accept, Dispatch, Expect, Grace, HedgeDelay, Serves, Silence};
 use limit::{OnDenied, Prefix};
 use zone::Miss;
+use zone::transfer::acl::AclRule;
+use zone::transfer::tsig::Algorithm;
 
 use super::Case;
 use super::limits::{self, Limits, ms, secs};
 use super::taps::{ClientDetail, LogFormat, NameDetail, SlowThreshold};
-use crate::transfer::acl::AclRule;
-use crate::transfer::tsig::Algorithm;
 
 /// The accepted values in place of a wrong text. Shown as `expected ...`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -23,13 +23,13 @@ use std::{io, str};
 
 use limit::CookieSecrets;
 use zone::ZoneDb;
+use zone::transfer::tsig::TsigKeys;
 
 use crate::admin::Token;
 use crate::config::{AdminConfig, Config, Problem, Problems, User};
 use crate::files;
 use crate::net::from_clients::tls::NamedCertificate;
 use crate::net::to_backends::tls::KnownRoots;
-use crate::transfer::tsig::TsigKeys;
 
 pub use self::certificates::CertificateFiles;
 pub use self::checks::reaches;

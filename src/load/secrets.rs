@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use limit::CookieSecrets;
+use zone::transfer::tsig::{TsigKey, TsigKeys};
 
 use super::{LoadError, gather, trust, unreadable};
 use crate::config::{Config, EtcdConfig, KeyConfig, words};
 use crate::files;
 use crate::net::to_backends::tls::TlsRoots;
-use crate::transfer::tsig::{TsigKey, TsigKeys};
 
 /// Reads the keys of a config, with the secrets in files.
 pub(super) fn keys(config: &Config) -> Result<TsigKeys, LoadError> {

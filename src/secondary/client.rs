@@ -8,6 +8,8 @@ use dns::address::BackendAddress;
 use dns::{Header, Name, Rcode, RecordType, is_reply_to, write_plain_query};
 use tokio::time::timeout;
 use zone::Zone;
+use zone::transfer::tsig::{ClientChain, TsigKey, sign_query};
+use zone::transfer::{Serial, TransferProgress, TransferReader, TransferResult, read_soa_reply, write_transfer_query};
 
 use super::PrimaryError;
 use crate::net::sys::clock::unix_now;
@@ -15,8 +17,6 @@ use crate::net::to_backends::client::UdpClient;
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::server_client::ServerClient;
 use crate::net::to_backends::tls::ClientTls;
-use crate::transfer::tsig::{ClientChain, TsigKey, sign_query};
-use crate::transfer::{Serial, TransferProgress, TransferReader, TransferResult, read_soa_reply, write_transfer_query};
 
 /// A server that a zone comes from.
 pub(super) struct Primary {

@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use dns::Name;
 use serde::{Deserialize, Serialize};
+use zone::transfer::catalog::{CatalogEntry, CatalogRules, Consumer, ReservedNames};
+use zone::transfer::tsig::TsigKey;
 
 use crate::config::{AuthorityConfig, SecondaryConfig};
 use crate::files::{self, NewFile, Readers};
-use crate::transfer::catalog::{CatalogEntry, CatalogRules, Consumer, ReservedNames};
-use crate::transfer::tsig::TsigKey;
 
 #[derive(Serialize, Deserialize)]
 struct SavedMember {

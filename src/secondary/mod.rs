@@ -31,6 +31,9 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{sleep_until, timeout};
 use zone::Zone;
+use zone::transfer::catalog::{Catalog, CatalogFault};
+use zone::transfer::tsig::TsigKey;
+use zone::transfer::{Difference, Secondary, SecondaryStep, SecondaryVersion, Serial, Soa, TransferError, ZoneService};
 
 use self::client::Primary;
 pub use self::saved::{SavedZone, SavedZones, load_zone, save as save_zone};
@@ -41,11 +44,6 @@ use crate::net::sys::clock::SleepMeter;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
 use crate::net::to_backends::server_client::ConnectError;
 use crate::net::to_backends::tls::{ClientTls, KnownRoots};
-use crate::transfer::catalog::{Catalog, CatalogFault};
-use crate::transfer::tsig::TsigKey;
-use crate::transfer::{
-    Difference, Secondary, SecondaryStep, SecondaryVersion, Serial, Soa, TransferError, ZoneService,
-};
 
 /// A new state of a zone.
 #[derive(Debug)]
@@ -54,7 +52,7 @@ pub struct ZoneUpdate {
     pub authority: usize,
     /// The zone to answer from; unserved if there is no data.
     pub zone: Arc<Zone>,
-    /// Bytes of its records, as [`Records::size`](crate::transfer::Records::size) counts.
+    /// Bytes of its records, as [`Records::size`](zone::transfer::Records::size) counts.
     pub size: usize,
     /// The differences from the previous version; empty if unknown or not needed.
     pub steps: Vec<Difference>,
@@ -557,7 +555,7 @@ pub(crate) enum PrimaryError {
     NoSerial(dns::Rcode),
     /// The reply is not signed correctly.
     #[error("its reply is not to be trusted: {0}")]
-    Unsigned(crate::transfer::tsig::TsigFailure),
+    Unsigned(zone::transfer::tsig::TsigFailure),
     #[error("{0}")]
     Transfer(#[from] TransferError),
     /// The transferred records are not a valid zone.
@@ -565,7 +563,7 @@ pub(crate) enum PrimaryError {
     Flawed(String),
     /// The differences are not from the present version.
     #[error("differences from another version: {0}")]
-    Inexact(crate::transfer::Inexact),
+    Inexact(zone::transfer::Inexact),
 }
 
 impl From<ConnectError> for PrimaryError {

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dns::{Name, display_name};
 use zone::master::{self, ZoneFileContext, ZoneFileSource};
+use zone::transfer::Records;
 use zone::{Zone, ZoneBuilder, rdata_to_text};
 
 use super::members::saved_members;
 use crate::config::{Config, SecondaryConfig};
 use crate::files::{self, NewFile, Readers};
-use crate::transfer::Records;
 
 /// A zone that an earlier process has saved.
 #[derive(Clone, Debug)]

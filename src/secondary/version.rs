@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use dns::Name;
+use zone::transfer::catalog::{Catalog, CatalogFault};
+use zone::transfer::{Difference, Records, TransferResult};
 use zone::{FilePlace, Record, Zone, ZoneBuilder};
 
 use super::PrimaryError;
-use crate::transfer::catalog::{Catalog, CatalogFault};
-use crate::transfer::{Difference, Records, TransferResult};
 
 pub(super) struct FetchedZone {
     pub(super) zone: Arc<Zone>,
@@ -34,7 +34,7 @@ pub(super) fn load(
             Ok(Some(fetched(zone, steps.into_iter().collect(), true)))
         }
         TransferResult::Steps(steps) => {
-            let old = old.ok_or(PrimaryError::Inexact(crate::transfer::Inexact::Missing))?;
+            let old = old.ok_or(PrimaryError::Inexact(zone::transfer::Inexact::Missing))?;
             let change = Difference::condensed(&steps).map_err(PrimaryError::Inexact)?;
             let records = change.apply(old.iter()).map_err(PrimaryError::Inexact)?;
             let zone = build(name, records.iter())?;

@@ -414,7 +414,7 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
     let suffixes: Vec<_> = (0..scenario.pools.len()).map(suffix).collect();
     let routes = suffixes.iter().enumerate().map(|(pool, suffix)| (suffix, PoolIndex(pool)));
     let cache_config = scenario.ttl.map(|_| {
-        let rules = crate::cache::CacheRules::default();
+        let rules = crate::config::CacheRules::default();
         CacheConfig { size: CacheConfig::SIZE, rules, persist: None, persist_every: None }
     });
     let empty = ForwarderState {

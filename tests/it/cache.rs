@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use dns::{Name, RecordType as WireType};
 
 use crate::support::cache::*;
-use hedgerow::cache::{Cache, CacheLookup, CacheRules, DamagedSnapshot, Flush, PoolId, SnapshotLoadError, State};
+use hedgerow::cache::{Cache, CacheLookup, DamagedSnapshot, Flush, PoolId, SnapshotLoadError, State};
+use hedgerow::config::CacheRules;
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::EdnsOption;

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use crate::support::cache::*;
-use hedgerow::cache::{CacheLookup, CacheRules, CachedFailure, PoolId};
+use hedgerow::cache::{CacheLookup, CachedFailure, PoolId};
+use hedgerow::config::CacheRules;
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use proptest::prelude::*;

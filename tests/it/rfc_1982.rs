@@ -1,7 +1,7 @@
 //! RFC 1982: which of two serial numbers is the newer.
 
-use hedgerow::transfer::Serial;
 use proptest::prelude::*;
+use zone::transfer::Serial;
 
 /// Section 3.2, and the examples of section 5.2, for 32 bits.
 #[test]

@@ -1,12 +1,12 @@
 //! RFC 1995: IXFR, out and in.
 
 use dns::{Header, Rcode, RecordType};
-use hedgerow::transfer::{
+use proptest::prelude::*;
+use zone::Record;
+use zone::transfer::{
     Difference, Journal, MESSAGE_LIMIT, Records, Serial, TransferError, TransferKind, TransferOffer, TransferProgress,
     TransferReader, TransferResult, differences, read_transfer_query, whole, write_datagram, write_transfer_query,
 };
-use proptest::prelude::*;
-use zone::Record;
 
 use crate::support::transfers::{ID, query, response, version, zone};
 

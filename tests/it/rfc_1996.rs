@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use dns::{Flag, Header, Name, Opcode, Rcode, RecordType, write_error};
-use hedgerow::transfer::{
-    Notify, NotifyAttempts, NotifyStep, Records, Serial, Targets, is_notify_response, read_notify, write_notify,
-};
 use proptest::prelude::*;
 use zone::Record;
+use zone::transfer::{
+    Notify, NotifyAttempts, NotifyStep, Records, Serial, Targets, is_notify_response, read_notify, write_notify,
+};
 
 use crate::support::transfers::{ID, ZONE, query, version, with_header, zone};
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::support::cache::*;
-use hedgerow::cache::{CacheLookup, CacheRules};
+use hedgerow::cache::CacheLookup;
+use hedgerow::config::CacheRules;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 

@@ -1,11 +1,11 @@
 //! RFC 5936: AXFR, out and in.
 
 use dns::{Flag, Header, Message, Name, Rcode, RecordType};
-use hedgerow::transfer::{
-    MESSAGE_LIMIT, Records, TransferError, TransferKind, TransferProgress, TransferReader, TransferResult, whole,
-};
 use proptest::prelude::*;
 use zone::Record;
+use zone::transfer::{
+    MESSAGE_LIMIT, Records, TransferError, TransferKind, TransferProgress, TransferReader, TransferResult, whole,
+};
 
 use crate::support::transfers::{ID, ZONE, query, response, soa_rdata, version, with_header, zone};
 

@@ -1,13 +1,13 @@
 //! RFC 8945: TSIG, on both sides.
 
 use dns::{Header, Rcode, RecordType};
-use hedgerow::transfer::tsig::{
-    Algorithm, ClientChain, ROOM, ServerChain, TsigFailure, TsigKey, TsigKeys, sign_query, verify_query,
-};
-use hedgerow::transfer::{TransferError, TransferKind, TransferProgress, TransferReader, whole};
 use hickory_proto::rr::TSigner;
 use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
 use proptest::prelude::*;
+use zone::transfer::tsig::{
+    Algorithm, ClientChain, ROOM, ServerChain, TsigFailure, TsigKey, TsigKeys, sign_query, verify_query,
+};
+use zone::transfer::{TransferError, TransferKind, TransferProgress, TransferReader, whole};
 
 use crate::support::transfers::{ID, query, response, version, with_header, zone};
 

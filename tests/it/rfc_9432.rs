@@ -1,6 +1,6 @@
 //! RFC 9432, catalog zones: the real binary as consumer and as producer, with itself and with Knot, BIND and
 //! PowerDNS. What is read of a catalog, and whose word counts, has its tables in
-//! `src/transfer/catalog/tests.rs`.
+//! `crates/zone/src/transfer/catalog/tests.rs`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

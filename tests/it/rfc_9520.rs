@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::support::cache::*;
-use hedgerow::cache::{CacheLookup, CacheRules, CachedFailure, PoolId};
+use hedgerow::cache::{CacheLookup, CachedFailure, PoolId};
+use hedgerow::config::CacheRules;
 use hedgerow::config::limits;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;

@@ -2,15 +2,15 @@
 //!
 //! Two kinds of zone share one store. Tables are sets of hosts, built by [`Tables::build`]. Zones are trees:
 //! [`master`] reads their records, and [`ZoneBuilder`] checks and compiles them. A [`ZoneDb`] holds all zones
-//! and tables of one authority, and [`respond`] handles one query. This module opens no files, reads no
-//! clock, and allocates only while it builds.
+//! and tables of one authority, and [`respond`] handles one query. [`transfer`] has the state machines of
+//! AXFR, IXFR, NOTIFY, TSIG and catalog zones. This crate opens no files and sockets and reads no clock.
 //!
 //! ```text
 //! load/    (file, octets)... -> table -> TablesBuilder --> Tables { Store, Referral, Miss } --+
 //!          master -> (Record, Place)... -> ZoneBuilder --> Zone { Store, Denial } ------------+-> ZoneDb
 //! store/                                       \-> StoreBuilder -> Store
 //!
-//! answer/  query -> wire::read_query -> zone_of -> lookup -> builder, denial -> writer -> response
+//! answer/  query -> dns::read_query -> zone_of -> lookup -> builder, denial -> writer -> response
 //!                                           \-> tables: look up, copy ready records --/
 //!
 //! rdata/   record data between text and wire form, for master files and for output
@@ -21,6 +21,7 @@ mod load;
 mod rdata;
 mod store;
 mod tables;
+pub mod transfer;
 mod zone;
 mod zone_db;
 

@@ -13,6 +13,9 @@ use std::time::Instant;
 
 use dns::Name;
 use limit::{Access, Cookies, ResponseRate};
+use zone::transfer::catalog::Consumer;
+use zone::transfer::tsig::{TsigKey, TsigKeys};
+use zone::transfer::{Difference, Journal, Records, Serial};
 use zone::{Zone, ZoneDb};
 
 use self::catalogs::{log_notes, reserved, transfers_of};
@@ -23,9 +26,6 @@ use crate::metrics::{ExpiredZone, ZonesSnapshot};
 use crate::secondary::members::{self, OrderedSaves};
 use crate::secondary::{SecondaryZone, ZoneKind, ZoneUpdate, load_zone};
 use crate::server::process::SectionName;
-use crate::transfer::catalog::Consumer;
-use crate::transfer::tsig::{TsigKey, TsigKeys};
-use crate::transfer::{Difference, Journal, Records, Serial};
 
 /// An authority that the workers serve.
 pub(in crate::server) struct ServedAuthority {

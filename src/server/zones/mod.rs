@@ -19,6 +19,7 @@ use std::time::Instant;
 use dns::Name;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use zone::Zone;
+use zone::transfer::catalog::CatalogAcceptError;
 
 pub(super) use self::authorities::ServedAuthority;
 use self::authorities::{AuthorityChanges, PreparedAuthority};
@@ -39,7 +40,6 @@ use crate::metrics::{CatalogSnapshot, Snapshot};
 use crate::net::tasks::{TaskKind, blocking};
 use crate::notify::Notifier;
 use crate::secondary::{SavedZone, SavedZones, Secondaries, ZoneUpdate};
-use crate::transfer::catalog::CatalogAcceptError;
 
 /// The zones, on the control thread.
 pub(super) struct ServerZones {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use dns::{ClientForm, QuestionFlags, QuestionKey};
 use foldhash::quality::FixedState;
-use hedgerow::cache::{Cache, CacheKey, CacheLookup, CacheRules, PoolId, ResponseFor};
+use hedgerow::cache::{Cache, CacheKey, CacheLookup, PoolId, ResponseFor};
+use hedgerow::config::CacheRules;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, NS, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};

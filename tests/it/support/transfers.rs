@@ -1,8 +1,8 @@
 //! A small zone, `example.`, in any version, and messages of it, for the tests of transfers.
 
 use dns::{HEADER_LEN, Header, Message, Name, RecordType};
-use hedgerow::transfer::{Records, TransferWriter};
 use zone::Record;
+use zone::transfer::{Records, TransferWriter};
 
 pub(crate) const ZONE: &[u8] = b"\x07example\0";
 

@@ -5,6 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dns::Name;
+use zone::transfer::catalog::{
+    Catalog, CatalogAcceptError, CatalogChanges, CatalogCondition, CatalogFault, ListedZone, MemberZone, Note,
+    ReservedNames, produce,
+};
+use zone::transfer::{Journal, Records, Serial};
 use zone::{Zone, ZoneDb};
 
 use super::{AuthorityChanges, AuthorityState, ServedAuthority, empty_journal, journal_of};
@@ -14,11 +19,6 @@ use crate::metrics::CatalogSnapshot;
 use crate::net::sys::clock::unix_now_serial;
 use crate::secondary::members;
 use crate::secondary::{SecondaryZone, ZoneKind, save_zone};
-use crate::transfer::catalog::{
-    Catalog, CatalogAcceptError, CatalogChanges, CatalogCondition, CatalogFault, ListedZone, MemberZone, Note,
-    ReservedNames, produce,
-};
-use crate::transfer::{Journal, Records, Serial};
 
 impl ServedAuthority {
     pub(super) fn on_catalog(&mut self, catalog: &Name, version: Result<Catalog, CatalogFault>) -> AuthorityChanges {

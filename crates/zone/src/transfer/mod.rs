@@ -23,6 +23,7 @@ mod secondary;
 pub mod tsig;
 mod writer;
 
+pub use crate::Records;
 pub use acl::AccessList;
 pub use difference::{Difference, Inexact, Journal};
 pub use notify::{Notify, NotifyAttempts, NotifyStep, Targets, is_notify_response, read_notify, write_notify};
@@ -31,4 +32,3 @@ pub use reader::{TransferError, TransferKind, TransferProgress, TransferReader, 
 pub use records::{Serial, Soa};
 pub use secondary::{Secondary, SecondaryStep, SecondaryVersion, ZoneService};
 pub use writer::{MESSAGE_LIMIT, TransferWriter, differences, whole, write_datagram};
-pub use zone::Records;

@@ -6,11 +6,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use crate::Record;
 use dns::{
     Flag, Header, Name, Opcode, Rcode, RecordClass, RecordType, Section, eq_ignore_case, rewrite_header,
     write_plain_query,
 };
-use zone::Record;
 
 use super::offer::{append_record, read_question};
 use super::records::{Serial, Soa};

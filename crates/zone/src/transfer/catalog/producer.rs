@@ -1,7 +1,8 @@
 //! Produces a catalog of the shared zones, with a new version only if they changed.
 
 use dns::{Name, RecordType};
-use zone::{FilePlace, Record, Zone, ZoneBuilder};
+
+use crate::{FilePlace, Record, Zone, ZoneBuilder};
 
 use crate::transfer::Serial;
 use crate::transfer::tsig::TsigKey;

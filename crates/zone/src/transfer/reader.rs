@@ -1,8 +1,8 @@
 //! Transfers in: from messages to the new version of a zone or an error (RFC 5936 section 2.2, RFC 1995
 //! section 4). A [`TransferReader`] checks the messages of one response. The zone store checks the zone.
 
+use crate::{Record, Records};
 use dns::{Message, Name, Rcode, RecordClass, RecordType, Section, SectionRecord};
-use zone::{Record, Records};
 
 use super::difference::{Difference, Inexact};
 use super::records::{Serial, Soa};

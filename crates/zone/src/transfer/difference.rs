@@ -14,8 +14,8 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::{Record, Records};
 use dns::RecordType;
-use zone::{Record, Records};
 
 use super::records::{Serial, Soa, compare};
 

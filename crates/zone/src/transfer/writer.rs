@@ -4,8 +4,8 @@
 
 use std::iter::Peekable;
 
+use crate::Record;
 use dns::{Flag, HEADER_LEN, Header, Question, RecordType, suffixes};
-use zone::Record;
 
 use super::difference::Difference;
 use super::offer::append_record;
@@ -189,9 +189,9 @@ const POINTER_END: u16 = 0x4000;
 
 #[cfg(test)]
 mod tests {
+    use crate::Records;
     use dns::Message;
     use proptest::prelude::*;
-    use zone::Records;
 
     use super::super::sample::{ZONE, a, soa, version};
     use super::*;

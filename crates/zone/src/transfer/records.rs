@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use crate::Record;
 use dns::{Message, Name, Rcode, RecordType, Section, SectionRecord, eq_ignore_case, suffixes};
-use zone::Record;
 
 /// A serial number. There is no total order, so there is no `Ord`: only [`Serial::is_newer_than`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

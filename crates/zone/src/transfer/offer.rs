@@ -1,7 +1,7 @@
 //! Queries for transfers, read and written, and the choice of a response by a primary.
 
+use crate::Record;
 use dns::{Header, Message, Name, Opcode, Question, Rcode, RecordClass, Section, rewrite_header, write_plain_query};
-use zone::Record;
 
 use super::difference::{Difference, Journal};
 use super::reader::TransferKind;

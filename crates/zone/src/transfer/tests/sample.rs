@@ -1,7 +1,7 @@
 //! Records for the tests of this module, all of `example.`.
 
+use crate::{Record, Records};
 use dns::RecordType;
-use zone::{Record, Records};
 
 pub(super) const ZONE: &[u8] = b"\x07example\0";
 

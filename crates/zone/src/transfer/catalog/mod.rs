@@ -12,8 +12,8 @@ mod tests;
 
 use std::collections::HashMap;
 
+use crate::Record;
 use dns::{Name, RecordType, eq_ignore_case, labels, suffixes};
-use zone::Record;
 
 pub use self::consumer::{
     CatalogAcceptError, CatalogChanges, CatalogCondition, CatalogRules, Consumer, MemberZone, Note, ReservedNames,

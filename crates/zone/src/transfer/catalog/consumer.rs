@@ -19,8 +19,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::Tables;
 use dns::Name;
-use zone::Tables;
 
 use super::{Catalog, CatalogEntry, CatalogFault};
 

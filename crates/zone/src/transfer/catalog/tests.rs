@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::{FilePlace, Miss, Tables, Zone, ZoneBuilder};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use zone::{FilePlace, Miss, Tables, Zone, ZoneBuilder};
+
+use crate::transfer::Serial;
 
 use super::*;
-use crate::transfer::Serial;
 
 fn name(text: &str) -> Name {
     text.parse().expect("a name")
