@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use dns::Transport;
 use hedge::{Dispatch, PoolRules};
-use hedgerow::metrics::{Counters, CountersSummary, DropReason, Snapshot};
 use hedgerow::sight::Sight;
 use hedgerow::sight::live::{Verdict, VerdictState};
 use hedgerow::sim::{BackendModel, Course, Delay, Happening, NameDistribution, PoolModel, Scenario, When, play};
+use metrics::{Counters, CountersSummary, DropReason, Snapshot};
 
 /// A fault of two minutes, and the codes that may report it.
 struct Fault {

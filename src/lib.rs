@@ -73,7 +73,6 @@ pub mod files;
 pub mod forwarder;
 pub mod health;
 pub mod load;
-pub mod metrics;
 pub mod net;
 pub mod notify;
 pub mod replicas;

@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use hedgerow::config::Config;
 use hedgerow::load::{Confinement, EtcdSecrets, Setup};
-use hedgerow::metrics::{Snapshot, Tap};
 use hedgerow::server::{CarriedState, DrainResult, Interfaces, Listeners, QueuedQueryFate, Server};
+use metrics::{Snapshot, Tap};
 use tokio::task::LocalSet;
 use zone::master::{self, ZoneFileContext, ZoneFileSource};
 use zone::{DeferredZoneBuilder, Tables, ZoneDb};

@@ -37,7 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // To `admin`: the supervisor carries out admin requests.
-    ("supervisor", &["server", "service_manager", "signals", "load", "admin", "config", "net", "metrics"]),
+    ("supervisor", &["server", "service_manager", "signals", "load", "admin", "config", "net"]),
     (
         "server",
         &[
@@ -58,7 +58,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "net",
             "cache",
-            "metrics",
             "files",
         ],
     ),
@@ -69,44 +68,42 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
     ("load", &["admin", "config", "net", "files"]),
     // To `sight`: the JSON is its type.
-    ("admin", &["taps", "config", "net", "cache", "sight", "metrics", "state", "files"]),
+    ("admin", &["taps", "config", "net", "cache", "sight", "state", "files"]),
     // To `limit`: the discoverer recognizes a resolver that is hedgerow itself by hedgerow's addresses.
     ("discoverer", &["discover", "config", "net", "files"]),
     // To `metrics`: the origin of a member is named by a word of it. To `config`: the bounds of a member are
     // those of a backend.
-    ("discover", &["config", "metrics"]),
+    ("discover", &["config"]),
     ("health", &["state", "config", "net"]),
     ("secondary", &["config", "net", "files"]),
     // To `sight`: the JSON is a type of it. To `zone`: it prints differences as text.
     ("replicas", &["sight", "state", "net"]),
     ("notify", &["config", "net"]),
-    ("forwarder", &["engine", "taps", "sight", "state", "config", "net", "metrics", "faults"]),
-    ("authority", &["taps", "net", "metrics", "faults"]),
+    ("forwarder", &["engine", "taps", "sight", "state", "config", "net", "faults"]),
+    ("authority", &["taps", "net", "faults"]),
     // To `metrics`: what is dropped is counted there, and the words for sources.
-    ("taps", &["config", "net", "sight", "metrics", "faults"]),
+    ("taps", &["config", "net", "sight", "faults"]),
     // To `engine`: the table of query slots, with their quarantine, is pure, and `sim` has one too. To
     // `config`: the rules of connections.
-    ("net", &["engine", "config", "metrics", "faults"]),
+    ("net", &["engine", "config", "faults"]),
     // It drives the engine, and so makes what that is made of.
-    ("sim", &["engine", "state", "config", "cache", "metrics"]),
+    ("sim", &["engine", "state", "config", "cache"]),
     // To `state`, `metrics` and `limit`: the state that workers share is made of atomics, and so no I/O. To
     // `sight`: the description of a race is a value of it.
-    ("engine", &["state", "config", "cache", "metrics", "sight", "sync"]),
+    ("engine", &["state", "config", "cache", "sight", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are
     // parts of that. To `zone`: what the LS says of itself is a zone that the workers share.
-    ("state", &["config", "cache", "metrics"]),
-    ("sight", &["metrics"]),
-    ("cache", &["config", "metrics"]),
+    ("state", &["config", "cache"]),
+    ("sight", &[]),
+    ("cache", &["config"]),
     ("config", &[]),
-    // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
-    ("metrics", &[]),
     ("files", &["faults"]),
     ("faults", &[]),
     ("sync", &[]),
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument. They use only each other.
-const PURE_ROOMS: &str = "config discover dns limit zone hedge cache state engine sim sight metrics sync";
+const PURE_ROOMS: &str = "config discover dns limit zone hedge cache state engine sim sight sync";
 
 fn is_pure(room: &str) -> bool {
     PURE_ROOMS.split_whitespace().any(|pure| pure == room)

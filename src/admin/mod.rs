@@ -39,6 +39,7 @@ pub use cache::CacheAccess;
 pub use condition::HealthCondition;
 use dns::address::BackendAddress;
 pub use explain::ExplainQuestion;
+use metrics::Snapshot;
 pub use socket::{AdminUnixSocket, SocketError, SocketOwner, usual_folders, usual_places};
 pub use token::{Token, TokenError};
 
@@ -47,8 +48,6 @@ use self::connections::ConnectionParts;
 use self::listeners::Door;
 use self::status::{Status, ZonesReport};
 use crate::config::nearest;
-use crate::metrics::Snapshot;
-pub use crate::metrics::{CertificateSnapshot, OrderWord};
 use crate::sight::Event;
 use crate::sight::divergence::Divergences;
 use crate::sight::live::{HistoryFigures, Second, Span};
@@ -56,6 +55,7 @@ use crate::sight::names::TopNames;
 use crate::sight::serials::Serials;
 use crate::sight::slow::SlowRaces;
 pub use crate::state::ManualHealth;
+pub use metrics::{CertificateSnapshot, OrderWord};
 
 /// The settings that a reload can change.
 #[derive(Debug)]

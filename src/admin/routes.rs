@@ -17,6 +17,7 @@ use axum::routing::{MethodRouter, any, delete, get, post};
 use axum::{Extension, Json, Router};
 use dns::Name;
 use dns::address::BackendAddress;
+use metrics::exposition::{self, ExpositionFormat};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,6 @@ use super::{
     ServerView, live,
 };
 use crate::config::{limits, words};
-use crate::metrics::exposition::{self, ExpositionFormat};
 use crate::net::tasks::blocking;
 
 /// Builds the router. Requests must be authorized and have their complete body.

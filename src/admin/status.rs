@@ -7,22 +7,22 @@ use dns::address::BackendAddress;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{ShownEntry, State};
-/// An order for a backend.
-pub use crate::metrics::BackendOrder;
-/// The counters of the cache.
-pub use crate::metrics::CacheStats;
-/// The state of a catalog zone of other servers.
-pub use crate::metrics::CatalogSnapshot as CatalogStatus;
 /// The origin of a pool's member.
 use dns::Rcode;
-
-pub use crate::metrics::MemberOrigin;
-use crate::metrics::{
+/// An order for a backend.
+pub use metrics::BackendOrder;
+/// The counters of the cache.
+pub use metrics::CacheStats;
+/// The state of a catalog zone of other servers.
+pub use metrics::CatalogSnapshot as CatalogStatus;
+use metrics::{
     BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot,
     ProcessSnapshot, ProcessesSnapshot, RCODES, ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, ZonesSnapshot,
 };
+
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 use crate::sight::{History, Sight};
+pub use metrics::MemberOrigin;
 
 /// The status of the whole server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,11 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use metrics::Usage;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
-
-use crate::metrics::Usage;
 
 /// Reads the usage. Values that the kernel does not report are 0.
 pub(super) fn usage() -> Usage {

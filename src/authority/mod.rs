@@ -16,12 +16,12 @@ use dns::{
     write_error, write_prohibited,
 };
 use limit::{Access, Decision, OnDenied, OwnAddresses, RefusedSources, ResponseRate};
+use metrics::{Counters, DropReason, Limit, LimitCounters};
 use tokio::sync::{Semaphore, mpsc};
 use zone::{RateKey, Reaction, ZoneDb};
 
 use self::special::{Special, SpecialOutcome, is_special, truncate};
 pub use self::state::{AuthorityState, PendingNotifies, ReceivedNotify, SecondarySource, ZoneTransfers};
-use crate::metrics::{self, Counters, DropReason, Limit, LimitCounters};
 use crate::net::from_clients::tcp::Responder;
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, Datagram, SendBatch};

@@ -11,6 +11,7 @@ use dns::{
     write_error,
 };
 use limit::RefusedSources;
+use metrics::{DropReason, Limit};
 use tokio::sync::mpsc::Sender;
 use zone::transfer::tsig::{self, ServerChain, verify_query};
 use zone::transfer::{
@@ -21,7 +22,6 @@ use zone::{Reaction, Record, Zone, respond_to};
 
 use super::state::{AuthorityState, ZoneTransfers};
 use super::{AuthorityArrival, AuthorityLinks, UDP_SIZE};
-use crate::metrics::{DropReason, Limit};
 use crate::net::sys::clock::unix_now;
 
 /// Returns true if a message is more than a plain query.

@@ -17,13 +17,13 @@
 use std::time::Duration;
 
 use dns::HEADER_LEN;
+use metrics::CacheStats;
 
 use super::entry::{EntryHead, State};
 use super::key::CacheKey;
 use super::ring::{CacheRing, RingQueue};
 use super::table::{Location, TagTable};
 use crate::config::limits::CACHE_SIZE;
-use crate::metrics::CacheStats;
 
 pub(super) struct Shard {
     table: TagTable,

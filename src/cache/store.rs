@@ -6,13 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dns::{ClientForm, ExtendedError, Freshness, Rcode, Reply, read_reply, write_cached};
+use metrics::CacheStats;
 
 use super::entry::{EntryHead, State};
 use super::key::CacheKey;
 use super::lifetime::{write_entry, write_silence};
 use super::shard::{Now, Shard};
 use crate::config::CacheRules;
-use crate::metrics::CacheStats;
 
 /// The cached replies of all pools, shared by all workers.
 pub struct Cache {

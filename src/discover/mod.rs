@@ -27,9 +27,9 @@ pub mod saved;
 
 pub use entry::{MemberEntry, escaped, unescaped};
 pub use listing::{Item, SourceListing, SourceNews};
-pub use order::Orders;
+pub use order::{Orders, order_json, read_order};
 pub use roster::{
     DiscoveredMember, Doubt, EntryRefusal, FixedBackend, Origins, PoolSource, Roster, RosterRules, Settlement,
 };
 
-pub use crate::metrics::{BackendOrder, MemberOrigin, MembershipChange, OrderWord, SourceState};
+pub use metrics::{BackendOrder, MemberOrigin, MembershipChange, OrderWord, SourceState};

@@ -3,31 +3,29 @@
 use std::collections::BTreeMap;
 
 use dns::address::is_unseen;
+use metrics::BackendOrder;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{escaped, unescaped};
-use crate::metrics::BackendOrder;
 
-impl BackendOrder {
-    /// The largest JSON of one order, in bytes.
-    pub const MAX_LEN: usize = 4096;
+/// The largest JSON of one order, in bytes.
+const MAX_LEN: usize = 4096;
 
-    const MAX_TEXT: usize = 200;
+const MAX_TEXT: usize = 200;
 
-    /// Reads the JSON of an order. Texts are cut, and lose characters that control a terminal.
-    pub fn from_json(json: &[u8]) -> Result<Self, String> {
-        if json.len() > Self::MAX_LEN {
-            return Err(format!("{} octets, expected {} at most", json.len(), Self::MAX_LEN));
-        }
-        let order: Self = serde_json::from_slice(json).map_err(|error| format!("no order: {error}"))?;
-        let text = |text: String| text.chars().filter(|letter| !is_unseen(*letter)).take(Self::MAX_TEXT).collect();
-        Ok(Self { order: order.order, by: text(order.by), at: text(order.at), until: order.until.map(text) })
+/// Reads the JSON of an order. Texts are cut, and lose characters that control a terminal.
+pub fn read_order(json: &[u8]) -> Result<BackendOrder, String> {
+    if json.len() > MAX_LEN {
+        return Err(format!("{} octets, expected {MAX_LEN} at most", json.len()));
     }
+    let order: BackendOrder = serde_json::from_slice(json).map_err(|error| format!("no order: {error}"))?;
+    let text = |text: String| text.chars().filter(|letter| !is_unseen(*letter)).take(MAX_TEXT).collect();
+    Ok(BackendOrder { order: order.order, by: text(order.by), at: text(order.at), until: order.until.map(text) })
+}
 
-    /// Returns the JSON of the order.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("words and texts are JSON")
-    }
+/// Returns the JSON of an order.
+pub fn order_json(order: &BackendOrder) -> String {
+    serde_json::to_string(order).expect("words and texts are JSON")
 }
 
 /// All orders that apply, by pool and backend.
@@ -78,8 +76,9 @@ impl Orders {
 
 #[cfg(test)]
 mod tests {
+    use metrics::OrderWord;
+
     use super::*;
-    use crate::metrics::OrderWord;
 
     #[test]
     fn orders_are_read() {
@@ -89,14 +88,14 @@ mod tests {
             at: "2026-11-23T05:49:30Z".to_owned(),
             until: None,
         };
-        assert_eq!(order.to_json(), r#"{"order":"drain","by":"ann@ops","at":"2026-11-23T05:49:30Z"}"#);
-        assert_eq!(BackendOrder::from_json(order.to_json().as_bytes()), Ok(order));
-        let read = BackendOrder::from_json(br#"{"order":"up","by":"a\u001bb","more":1}"#).expect("an order");
+        assert_eq!(order_json(&order), r#"{"order":"drain","by":"ann@ops","at":"2026-11-23T05:49:30Z"}"#);
+        assert_eq!(read_order(order_json(&order).as_bytes()), Ok(order));
+        let read = read_order(br#"{"order":"up","by":"a\u001bb","more":1}"#).expect("an order");
         assert_eq!((read.order, &*read.by, &*read.at), (OrderWord::Up, "ab", ""));
         for wrong in ["", "[]", "{}", r#"{"order":"auto"}"#, r#"{"order":"Drain"}"#] {
-            assert!(BackendOrder::from_json(wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(read_order(wrong.as_bytes()).is_err(), "{wrong}");
         }
-        assert!(BackendOrder::from_json(&[b' '; 5000]).is_err());
+        assert!(read_order(&[b' '; 5000]).is_err());
     }
 
     #[test]

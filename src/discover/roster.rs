@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 
 use dns::address::{BackendAddress, is_unseen};
 use limit::Prefix;
+use metrics::{MemberOrigin, MembershipChange, SourceState};
 
 use super::entry::MemberEntry;
 use super::listing::{SourceListing, SourceNews};
-use crate::metrics::{MemberOrigin, MembershipChange, SourceState};
 
 /// A set of origins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use metrics::MemberOrigin;
 use serde::{Deserialize, Serialize};
 
 use super::entry::MemberEntry;
 use super::order::Orders;
 use super::roster::Roster;
-use crate::metrics::MemberOrigin;
 
 /// The last known members of all pools, and the orders.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

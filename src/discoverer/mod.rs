@@ -21,7 +21,7 @@ use self::dns::DnsSource;
 pub use self::etcd::{EtcdAccess, OrderError, Registration, RegistrationSettings, write_order};
 use self::etcd::{Follower, Signs};
 use crate::config::{DiscoverConfig, DnsTarget};
-use crate::discover::{BackendOrder, MemberEntry, MemberOrigin, SourceNews};
+use crate::discover::{BackendOrder, MemberEntry, MemberOrigin, SourceNews, read_order};
 use crate::net::tasks::{Task, TaskKind, Tasks};
 
 /// One source of members.
@@ -146,7 +146,7 @@ impl Discoverer {
     }
 
     fn follow_orders(&self) -> Option<Task> {
-        let follower = self.follower(EtcdAccess::orders_prefix, BackendOrder::from_json)?;
+        let follower = self.follower(EtcdAccess::orders_prefix, read_order)?;
         let reports = self.reports.clone();
         let report = async move |news| drop(reports.send(DiscoveryReport::Orders(news)).await);
         Some(self.tasks.start(TaskKind::Discovery, follower.run(report)))

@@ -6,6 +6,7 @@ use dns::Reply;
 use hedge::Rank;
 use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, OptRefusal, Race, RaceStep, ReplyValue};
 use hedge::timers::Timers;
+use metrics::Want;
 
 use super::attempt::Outstanding;
 use super::entry::{RaceEntry, Spills, StaleAnswer};
@@ -14,7 +15,6 @@ use super::pool::Pool;
 use super::proof::ReplyProof;
 use super::slots::RaceRef;
 use super::{EngineWorker, QTYPE_QCLASS, shortage};
-use crate::metrics::Want;
 
 use super::reply::{decision, is_opt_refusal, rank};
 

@@ -8,13 +8,13 @@ use hedge::latency::MIN_SAMPLES;
 use hedge::ordering::BackendStats;
 use hedge::race::{BackendIndex, Candidates};
 use hedge::{Dispatch, HedgeDelay};
+use metrics::BackendState;
 
 use super::cached::PoolCache;
 use super::explain::millis;
 use super::pool::Pool;
 use super::queries::ValidQuery;
 use crate::cache::State;
-use crate::metrics::BackendState;
 use crate::sight::explain::{CacheSeen, Candidate};
 use crate::state::{ForwarderState, SharedBackend};
 

@@ -19,6 +19,7 @@ use std::time::Instant;
 use dns::{ClientForm, Query, QuestionFlags, QuestionKey, Rcode, Reply};
 use hedge::race::Accept;
 use hedge::{PoolRules, Rank, Silence};
+use metrics::ResponseSource;
 
 use super::attempt::QuarantinedAttempt;
 use super::entry::{RaceEntry, StaleAnswer, Waiter};
@@ -29,7 +30,6 @@ use super::{EngineWorker, QTYPE_QCLASS};
 use crate::cache::{self, Cache, CacheKey, CacheLookup, CachedFailure, PoolId};
 use crate::config::CacheRules;
 use crate::config::PoolIndex;
-use crate::metrics::ResponseSource;
 use crate::state::{ForwarderState, SharedPool};
 
 #[derive(Clone, Copy)]

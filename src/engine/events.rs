@@ -9,6 +9,7 @@ use dns::{CookiePair, Reply, ReplyDigest};
 use hedge::backend_load::AttemptEnd;
 use hedge::health::HealthState;
 use hedge::race::{AttemptId, BackendIndex, Race};
+use metrics::{DropReason, FetchResult};
 
 use super::active_race::ActiveRace;
 use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
@@ -21,7 +22,6 @@ use super::reply::{ReplyMatch, is_badcookie, is_failed, rank};
 use super::slots::RaceRef;
 use super::{Engine, Tick, signal_prober};
 use crate::engine::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
-use crate::metrics::{DropReason, FetchResult};
 use crate::state::{HealthSignal, SharedPool};
 
 impl<I: Io> Tick<'_, I> {

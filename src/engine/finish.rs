@@ -5,6 +5,7 @@ use std::time::Instant;
 use dns::{Rcode, Reply};
 use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, RaceEnd};
 use hedge::{Dispatch, Rank};
+use metrics::FetchResult;
 
 use super::active_race::{ActiveRace, AtHand};
 use super::attempt::QuarantinedAttempt;
@@ -15,7 +16,6 @@ use super::io::{ClientHandle, FetchFrom, FetchQuery, Io, ResponseOrigin};
 use super::reply::rank;
 use super::responses::{ClientResponder, FallbackAnswer};
 use super::signal_prober;
-use crate::metrics::FetchResult;
 use crate::state::HealthSignal;
 
 impl<I: Io> ActiveRace<'_, I> {

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use dns::{Cookie, Rcode, Reply, ShownCookie, Transport};
 use hedge::race::{Attempt, AttemptKind, BackendIndex, Race};
+use metrics::{ResponseSource, Want};
 
 use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
 use super::entry::Waiter;
 use super::explain::{LateReport, RaceReport};
 use super::slots::RaceRef;
 use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
-use crate::metrics::{ResponseSource, Want};
 use crate::state::{HealthSignal, SharedBackend, SharedPool};
 
 /// A client as the I/O layer knows it: the party that asked, and its reply channel.

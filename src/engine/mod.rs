@@ -71,6 +71,7 @@ use hedge::BackendIndex;
 use hedge::backend_load::AttemptEnd;
 use hedge::timers::Timers;
 use limit::Clients;
+use metrics::{Counters, LimitCounters, PoolCounters};
 
 use self::active_race::ActiveRace;
 use self::in_flight::InFlight;
@@ -80,7 +81,6 @@ use self::proof::Secret;
 use self::shortage::Shortage;
 use self::single_flight::{SingleFlight, WorkerId};
 use crate::engine::query_slots::SocketSetId;
-use crate::metrics::{Counters, LimitCounters, PoolCounters};
 use crate::state::{ForwarderState, HealthSignal, SharedBackend, SharedPool};
 
 /// The state that the engines of all workers share.

@@ -24,6 +24,7 @@ use hedge::latency;
 use hedge::latency::Latency;
 use hedge::ordering::{BackendStats, order};
 use hedge::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
+use metrics::BackendCounters;
 use rand::Rng;
 
 pub(super) use self::plans::{PlanNumber, PoolPlan};
@@ -34,7 +35,6 @@ use super::io::Io;
 use super::signal_prober;
 use super::single_flight::WorkerId;
 use crate::engine::query_slots::{SlotState, SocketSetId};
-use crate::metrics::BackendCounters;
 use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool};
 
 pub(super) struct Pool {

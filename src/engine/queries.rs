@@ -6,6 +6,7 @@ use dns::{ClientForm, Cookie, Query, Rcode};
 use hedge::Dispatch;
 use hedge::race::{Candidates, Race};
 use limit::{ClientPlace, TooMuch};
+use metrics::Limit;
 
 use super::asked::seen_in_cache;
 use super::cached::{CacheResult, HashedQuestion, LookupReason, PoolCache};
@@ -20,7 +21,6 @@ use super::slots::RaceRef;
 use super::{Engine, EngineWorker, Tick, signal_prober};
 use crate::cache::{CacheLookup, CachedFailure};
 use crate::config::{KeyWord, PoolIndex};
-use crate::metrics::Limit;
 use crate::sight::explain::Plan;
 use crate::state::HealthSignal;
 

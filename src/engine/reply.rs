@@ -13,6 +13,7 @@ use dns::{CookiePair, ExtendedError, Rcode, Reply, ReplyDigest};
 use hedge::Rank;
 use hedge::backend_load::AttemptEnd;
 use hedge::race::{Attempt, BackendIndex, OptRefusal, Retry};
+use metrics::Cause;
 
 use super::active_race::{ActiveRace, has_opt};
 use super::attempt::Outstanding;
@@ -20,7 +21,6 @@ use super::finish::handed_at;
 use super::io::{AskedFor, Io, SentAttempt, TcpQuery};
 use super::proof::ReplyProof;
 use crate::engine::query_slots::QuerySlot;
-use crate::metrics::Cause;
 use crate::state::backend_cookies::Urgency;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use dns::{ClientForm, ExtendedError, Rcode, Reply, Transport};
 use hedge::{PoolRules, Silence};
+use metrics::{DropReason, ResponseSource};
 
 use super::EngineWorker;
 use super::entry::Waiter;
 use super::io::{ClientHandle, Io, ResponseOrigin, ResponseSummary};
 use crate::cache::ResponseFor;
-use crate::metrics::{DropReason, ResponseSource};
 
 /// The means to respond to clients at one time.
 pub(super) struct ClientResponder<'a, I> {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use hedge::race::{BackendIndex, Retry};
+use metrics::{BackendCounters, Want};
 
-use crate::metrics::{BackendCounters, Want};
 use crate::state::SharedPool;
 
 /// The log state of shortages, shared by the workers.

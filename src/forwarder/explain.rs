@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use data_encoding::BASE64;
 use dns::{Name, RecordClass, RecordType, Transport};
+use metrics::ResponseSource;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::outside::WorkerIo;
 use super::{Forwarder, ReplyChannel};
 use crate::engine::{HashedQuestion, LateReport, LookupReason, RaceReport, ResponseSummary, ValidQuery};
-use crate::metrics::ResponseSource;
 use crate::net::sys::clock;
 use crate::sight::explain::{Event, ExplainedResponse};
 use crate::state::Target;

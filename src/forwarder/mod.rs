@@ -41,6 +41,7 @@ pub use self::explain::{ExplainRequest, Operator};
 
 use dns::QuestionKey;
 use limit::{OwnAddresses, Pacing};
+use metrics::{Counters, DropReason};
 
 use self::fetches::Fetches;
 use self::outside::{USUAL_QUERY, WorkerIo};
@@ -49,7 +50,6 @@ use self::receive::TOGETHER;
 use self::responses::{ClientOutput, ResponseListener};
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{self, Engine, LearntBackend, Seeds, Tick};
-use crate::metrics::{Counters, DropReason};
 use crate::net::Bypass;
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, SendBatch};

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use dns::{Cookie, Reply, ShownCookie};
+use metrics::{Counters, DropReason};
 
 use super::explain::ExplainedRace;
 use super::fetches::Fetches;
@@ -18,7 +19,6 @@ use crate::engine::{
     AskedFor, ClientHandle as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, QuarantinedAttempt,
     RaceRef, RaceReport, ResponseOrigin, ResponseSummary, SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
-use crate::metrics::{Counters, DropReason};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::SendRefusal;
 use crate::net::sys::clock;

@@ -18,12 +18,12 @@ use std::time::Instant;
 
 use dns::{Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType};
 use limit::{Access, Cookies, OwnAddresses};
+use metrics::DropReason;
 
 use super::client::{DatagramWay, ProxiedClient};
 use super::{Forwarder, HandOver, ReplyChannel};
 use crate::config::PoolIndex;
 use crate::engine::{self, ClientHandle as _, HashedQuestion, LookupReason, QueryPath, ValidQuery, prefetch_memory};
-use crate::metrics::DropReason;
 use crate::net::from_clients::tcp::Responder;
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::Datagram;

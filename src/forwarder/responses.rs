@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use dns::{Asks, ClientForm, Query, Rcode};
 use hedge::race::{AttemptKind, BackendIndex};
 use limit::{OnDenied, RefusedSources};
+use metrics::{Counters, DropReason, Limit, ResponseSource, is_failure};
 
 use super::ReplyChannel;
 use super::allowance::{Allowance, Receiver, ResponseFate};
@@ -15,7 +16,6 @@ use super::outside::WorkerIo;
 use super::paced::{PacedResponse, PacedResponses};
 use super::receive::ReceivedMessage;
 use crate::engine::{ClientHandle as _, ResponseOrigin, ResponseSummary, Waiter};
-use crate::metrics::{Counters, DropReason, Limit, ResponseSource, is_failure};
 use crate::net::from_clients::tcp::{Cacheability, Responder};
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, SendBatch, is_too_long};

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use dns::first_message;
+use metrics::DropReason;
 
 use super::Forwarder;
 use super::outside::not_sent;
 use crate::engine::query_slots::SocketId;
 use crate::engine::{Outstanding, QuarantinedAttempt};
-use crate::metrics::DropReason;
 use crate::net::sys::batch::RecvBatch;
 use crate::net::to_backends::sockets::{ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage};
 

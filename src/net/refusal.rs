@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::metrics::Want;
+use metrics::Want;
 
 /// The reason why a message could not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

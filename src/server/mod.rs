@@ -35,6 +35,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use metrics::{Counters, Snapshot};
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::{Interval, interval};
@@ -58,7 +59,6 @@ use self::zones::{PreparedZones, ServerZones, ZonesBase};
 use crate::admin::{AdminEnding, AdminRequest, ChangeRefusal, ServerChange};
 use crate::config::{Config, CookieConfig, PoolConfig};
 use crate::load::{Confinement, Setup};
-use crate::metrics::{Counters, Snapshot};
 use crate::net::sys::descriptors::{Demand, Shares};
 pub use crate::secondary::SavedZones;
 

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
+use metrics::Snapshot;
+
 use super::Server;
 use crate::admin::status::{Status, ZonesReport};
 use crate::admin::{CacheAccess, CertificateSnapshot, ChangeRefusal, ServerView};
-use crate::metrics::Snapshot;
 use crate::sight::divergence::Divergences;
 use crate::sight::live::{HistoryFigures, Second, Span};
 use crate::sight::names::TopNames;

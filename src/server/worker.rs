@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use limit::OwnAddresses;
+use metrics::{Counters, LimitCounters};
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -33,7 +34,6 @@ use crate::authority::{AuthorityState, ReceivedNotify};
 use crate::engine::LearntBackend;
 use crate::engine::single_flight::WorkerId;
 use crate::forwarder::{ExplainRequest, HandOver, SharedForwarder};
-use crate::metrics::{Counters, LimitCounters};
 use crate::net::from_clients::service::ServedAddresses;
 use crate::net::from_clients::tcp::{ConnectionTable, Gate};
 use crate::net::sys::busy_poll::BusyPoll;

@@ -16,6 +16,7 @@ use std::{io, mem};
 
 use dns::QuestionHasher;
 use limit::{Clients, OwnAddresses, Pacing};
+use metrics::Counters;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::sleep_until;
@@ -37,7 +38,6 @@ use crate::engine;
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::forwarder::{HAND_OVERS, SharedForwarder};
-use crate::metrics::Counters;
 use crate::net::from_clients::tcp::ConnectionTable;
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::sys::descriptors::Shares;

@@ -12,13 +12,14 @@ mod tracks;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use metrics::{BackendSnapshot, DropReason, PoolSnapshot, Snapshot, Tap, TapFate};
+
 use self::steps::{ServerStep, ServerTotals, push};
 #[cfg(test)]
 pub(super) use self::tests::{Site, backend, pool};
 use self::tracks::{BackendTrack, BackendTracks, HOUR, PoolTrack};
 use super::live::{BackendMinute, PoolMinute, VerdictState};
 use super::verdict::{AnswerShare, BackendFacts, Facts, PoolFacts, RecentShare, TapFacts, slow_bound};
-use crate::metrics::{BackendSnapshot, DropReason, PoolSnapshot, Snapshot, Tap, TapFate};
 
 /// The history of a server.
 #[derive(Debug)]

@@ -16,11 +16,12 @@ pub mod verdict;
 
 use std::time::{Duration, Instant};
 
+use metrics::Snapshot;
+
 pub use self::history::{History, MAX_OCTETS};
 pub use self::kept::Event;
 use self::kept::RecentEvents;
 use self::live::{Second, Verdict};
-use crate::metrics::Snapshot;
 
 /// The view of a running server.
 #[derive(Debug)]

@@ -49,7 +49,7 @@ fn a_verdict_says_since_when() {
     let began = site.at().as_secs();
     site.sight_second();
     assert_eq!((site.sight.verdict().state, site.sight.verdict().since), (VerdictState::Well, began));
-    site.snapshot.pools[0].backends[1].state = crate::metrics::BackendState::Down;
+    site.snapshot.pools[0].backends[1].state = metrics::BackendState::Down;
     site.snapshot.pools[0].backends[1].since = SystemTime::UNIX_EPOCH + site.at();
     let died = site.at().as_secs() + 1;
     (0..5).for_each(|_| drop(site.sight_second()));

@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use metrics::{BackendState, ExpiredZone, LastReload, Snapshot, SourceSnapshot, SourceState, Tap};
+
 use super::live::{Reason, Verdict, VerdictState};
-use crate::metrics::{BackendState, ExpiredZone, LastReload, Snapshot, SourceSnapshot, SourceState, Tap};
 
 /// The input of a verdict. Counts are of the last ten seconds.
 #[derive(Clone, Debug)]

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use hedge::Rank;
 use hedge::race::AttemptId;
+use metrics::Counters;
 
 use super::message::ModelAnswer;
 use crate::engine::query_slots::QuerySlot;
 use crate::engine::{Outstanding, RaceRef, RaceReport, ResponseSummary};
-use crate::metrics::Counters;
 use crate::state::SharedPool;
 
 /// An event that is reported to the observer.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use hedge::{PoolRules, Rank};
+use metrics::Want;
 
 use super::event::Happening;
 use super::message::ModelAnswer;
@@ -16,7 +17,6 @@ use super::spells::Course;
 use super::world::SimulatedWorld;
 use crate::engine::NotSent;
 use crate::engine::query_slots::QuerySlot;
-use crate::metrics::Want;
 
 /// One event. Its target is a number modulo the number of targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use hedge::race::{AttemptKind, RaceEnd};
+use metrics::ResponseSource;
 
 use super::event::Happening;
 use super::histogram::TimeHistogram;
 use super::model::Scenario;
 use super::world::play;
 use crate::engine::{RaceReport, ResponseSummary};
-use crate::metrics::ResponseSource;
 
 /// The sums of a scenario.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

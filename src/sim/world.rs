@@ -10,6 +10,7 @@ use dns::{HashSeed, Name};
 use hedge::PoolRules;
 use hedge::health::HealthState;
 use limit::{Access, AccessRules, Clients, WaitRules};
+use metrics::{Counters, LimitCounters};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
@@ -28,7 +29,6 @@ use crate::engine::query_slots::{PROLONGED, QuerySlot, SlotState};
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::engine::{self, Engine, HashedQuestion, LookupReason, Outstanding, Seeds, Tick, ValidQuery};
-use crate::metrics::{Counters, LimitCounters};
 use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend};
 
 /// Plays a scenario from `start` to its end. `observe` gets each event and its time after the start.

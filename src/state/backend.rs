@@ -11,10 +11,10 @@ use dns::Transport;
 use dns::address::{BackendAddress, Scheme, StreamServer};
 use hedge::BackendIndex;
 use hedge::health::HealthState;
+use metrics::{BackendCounters, BackendState, Counter, OrderWord};
 
 use super::backend_cookies::BackendCookies;
 use crate::config::{BackendConfig, PoolConfig};
-use crate::metrics::{BackendCounters, BackendState, Counter, OrderWord};
 
 /// A backend shared by all workers.
 #[derive(Debug)]

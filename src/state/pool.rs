@@ -15,6 +15,7 @@ use hedge::balance::{Balance, Crowd, FEW};
 use hedge::budget::Budget;
 use hedge::health::HealthState;
 use hedge::{BackendIndex, PoolRules};
+use metrics::PoolCounters;
 
 use super::backend::SharedBackend;
 use super::changes::PoolChanges;
@@ -22,7 +23,6 @@ use super::compared::ComparisonQuestions;
 use super::serials::SharedSerials;
 use crate::cache::PoolId;
 use crate::config::{BackendConfig, PoolConfig};
-use crate::metrics::PoolCounters;
 
 /// A pool shared by all workers, with the config of one state.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! The sums of the workers' counters of pools and backends.
 
+use metrics::{Aggregate, BackendCounts, BackendSnapshot, PoolCounts, PoolSnapshot};
+
 use super::{ManualHealth, SharedBackend, SharedPool};
-use crate::metrics::{Aggregate, BackendCounts, BackendSnapshot, PoolCounts, PoolSnapshot};
 
 impl SharedPool {
     /// Returns the sums of all counters.

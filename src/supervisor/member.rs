@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::SystemTime;
 
+use metrics::{ProcessSnapshot, Role};
 use rustix::process::{
     Pid as SystemPid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, geteuid, getpgid, getpgrp, pidfd_open,
     pidfd_send_signal, wait, waitid,
@@ -15,7 +16,6 @@ use super::channel::{Channel, Maker, is_full};
 use super::common::Common;
 use super::message::GivenUp;
 use super::tree::{Pid, ProcessEnd};
-use crate::metrics::{ProcessSnapshot, Role};
 
 /// All processes that the supervisor watches.
 #[derive(Default)]

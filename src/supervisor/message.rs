@@ -15,6 +15,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
+use metrics::{ProcessesSnapshot, Role};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, getrlimit};
 use serde::de::DeserializeOwned;
@@ -24,7 +25,6 @@ use super::channel::MAX_DESCRIPTORS;
 use super::tree::{ChangeKind, ProcessOrder, TreeRules};
 use crate::config::User;
 use crate::load::{ConfigText, Confinement};
-use crate::metrics::{ProcessesSnapshot, Role};
 use crate::net::from_clients::listening::ListeningSocket;
 use crate::service_manager::Contact;
 

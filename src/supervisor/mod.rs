@@ -33,6 +33,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use metrics::Role;
 use tokio::runtime;
 use tokio::task::LocalSet;
 
@@ -44,7 +45,6 @@ pub use self::spawn::is_member;
 use self::supervise::Supervisor;
 use crate::config::Config;
 use crate::load::ConfigReader;
-use crate::metrics::Role;
 use crate::server::give_up_early;
 use crate::service_manager::passed_sockets;
 use crate::signals::BlockedSignals;

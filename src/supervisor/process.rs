@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 
+use metrics::Role;
+
 use super::channel::{Channel, WatchedChannel};
 use super::common::Common;
 use super::locks::LockPart;
@@ -11,7 +13,6 @@ use super::message::{Downward, Introduction, PROTOCOL, ProcessPart, State, Upwar
 use super::spawn::{Image, name_process};
 use super::tree::ProcessOrder;
 use crate::load::ConfigReader;
-use crate::metrics::Role;
 use crate::net::from_clients::listening::ListeningSocket;
 
 pub(super) struct MemberProcess {

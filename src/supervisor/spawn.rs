@@ -19,6 +19,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use metrics::Role;
 use rustix::fs::{FileType, Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::geteuid;
@@ -28,7 +29,6 @@ use rustix::thread::set_name;
 use super::channel::{Channel, ChannelEvent};
 use super::message::{GivenUp, Handover, OriginalCommand, Sockets};
 use super::tree::Pid;
-use crate::metrics::Role;
 use crate::net::from_clients::listening::ListeningSocket;
 use crate::service_manager::VARIABLES;
 

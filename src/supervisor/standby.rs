@@ -12,6 +12,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use metrics::Role;
+
 use super::channel::{Channel, WatchedChannel};
 use super::locks::LockPart;
 use super::message::{ProcessPart, Upward, unpack};
@@ -20,7 +22,6 @@ use super::process::{MemberProcess, ended};
 use super::serving::Serving;
 use super::takeover::{TakeoverMessage, ask};
 use crate::load::{ConfigReader, Confinement, LoadError, Setup};
-use crate::metrics::Role;
 use crate::net::tasks::blocking;
 use crate::server::{CarriedState, SavedZones};
 use crate::signals::{BlockedSignals, SignalRequest, Signals};

@@ -30,10 +30,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use metrics::{Role, Takeover};
+
 use self::backoff::{RestartBackoff, YOUNG};
 pub(super) use self::words::{ChangeKind, Pid, ProcessEnd, ProcessOrder, Purpose, TreeRules, TreeStep};
 use self::words::{END_WITHIN, NEWCOMER_PATIENCE, PATIENCE, PINGS, PROBATION, SETTLE};
-use crate::metrics::{Role, Takeover};
 
 #[derive(Debug)]
 pub(super) struct Tree {

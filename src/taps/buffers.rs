@@ -17,8 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
 use crossbeam_queue::ArrayQueue;
-
-use crate::metrics::Counter;
+use metrics::Counter;
 
 #[derive(Debug)]
 pub(super) struct BufferExchange {

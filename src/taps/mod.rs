@@ -47,8 +47,7 @@ use serde::Serialize;
 
 use dns::{Header, Question, QuestionFlags, QuestionHasher, QuestionKey, Rcode, Transport};
 use hedge::race::AttemptKind;
-
-use crate::metrics::{Counters, ResponseSource, Tap, TapFate};
+use metrics::{Counters, ResponseSource, Tap, TapFate};
 
 /// All taps of a config, as workers see them.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::metrics::Tap;
+use metrics::Tap;
 
 #[derive(Debug, Default)]
 pub(super) struct TapProblems {

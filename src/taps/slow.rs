@@ -6,12 +6,12 @@ use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use metrics::Tap;
 use serde::Serialize;
 
 use super::buffers::{Appender, BufferExchange};
 use super::traces::TraceSender;
 use super::writer::RecordTap;
-use crate::metrics::Tap;
 use crate::sight::slow::{LateReply, ReportedRace, SlowRaces};
 
 /// The buffers of the workers, and the kept slow races.

@@ -11,6 +11,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use dns::QuestionHasher;
+use metrics::{Counters, Tap, TapFate};
 use rustix::event::{PollFd, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -27,7 +28,6 @@ use super::slow::{SlowTap, lock};
 use super::traces::Traces;
 use super::{Side, TapClock, TapSet};
 use crate::config::Config;
-use crate::metrics::{Counters, Tap, TapFate};
 use crate::net::tasks::{LostTask, TaskKind, Tasks};
 use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;

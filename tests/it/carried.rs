@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use hedgerow::metrics::exposition::{self, ExpositionFormat};
-use hedgerow::metrics::{ProcessesSnapshot, Snapshot, Usage};
 use hedgerow::server::{CarriedCache, CarriedState};
+use metrics::exposition::{self, ExpositionFormat};
+use metrics::{ProcessesSnapshot, Snapshot, Usage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -15,7 +15,7 @@ pub(super) use self::follow::Follower;
 pub use self::register::{Registration, RegistrationSettings};
 pub(super) use self::sign::Signs;
 use crate::discover::etcd::{self, EtcdError};
-use crate::discover::{BackendOrder, Orders};
+use crate::discover::{BackendOrder, Orders, order_json};
 use crate::net::tasks::Tasks;
 
 /// The order could not be written to etcd.
@@ -39,7 +39,7 @@ pub async fn write_order(
             None => None,
             Some(lasts) => Some(etcd::read_grant(&client.call(&etcd::grant(lasts.as_secs().max(1))).await?)?),
         };
-        client.call(&etcd::put(&key, &order.to_json(), lease)).await.map(drop)
+        client.call(&etcd::put(&key, &order_json(&order), lease)).await.map(drop)
     };
     write.await.map_err(OrderError)
 }

@@ -396,7 +396,7 @@ fn where_no_connection_has_room_the_next_backend_is_asked() {
     table.refuse(1, NotSent::Full);
     table.query(1, true, Transport::Udp);
     assert_eq!(table.reported(1)[3] & 15, 2, "SERVFAIL");
-    let unsent = table.backends()[0].counters(0).unsent[crate::metrics::Want::Connections as usize].get();
+    let unsent = table.backends()[0].counters(0).unsent[metrics::Want::Connections as usize].get();
     assert_eq!((unsent, table.backends()[0].counters(0).errors.get()), (2, 0));
 }
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use limit::{DynamicThreshold, FairQueue};
+use metrics::{Counters, DropReason};
 use tokio::sync::{Notify, oneshot};
 
 use super::connect;
-use crate::metrics::{Counters, DropReason};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::to_backends::connection::LearnedIdleTimeout;

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use dns::address::{ListenAddress, Scheme};
+use metrics::Counters;
 use tokio::sync::watch;
 
 use super::tcp::{ConnectionTable, Gate, QueryHandler};
-use crate::metrics::Counters;
 
 /// The surroundings of one listener of connections.
 pub struct ConnectionService {

@@ -36,6 +36,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
+use metrics::Want;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -47,7 +48,6 @@ pub use self::udp::UdpSockets;
 pub use self::void::MAX_NEAR_MISSES;
 use self::void::ReturnedIds;
 use crate::engine::query_slots::{PROLONGED, QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
-use crate::metrics::Want;
 use crate::net::Bypass;
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::SendRefusal;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dns::QuestionHasher;
+use metrics::{Aggregate, Counters, CountersSummary, RunSnapshot, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::LiveSubscriber;
 use crate::admin::status::Status;
 use crate::config::Config;
-use crate::metrics::{Aggregate, Counters, CountersSummary, RunSnapshot, Snapshot};
 use crate::net::tasks::Tasks;
 use crate::sight::live::{Verdict, VerdictState};
 use crate::sight::{Event, Sight};

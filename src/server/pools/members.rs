@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dns::address::BackendAddress;
 use limit::OwnAddresses;
+use metrics::PoolSnapshot;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::sleep_until;
@@ -31,7 +32,6 @@ use crate::discover::{
 };
 use crate::discoverer::{Discoverer, DiscoveryReport, EtcdAccess, SourceSpec};
 use crate::load::{EtcdSecrets, reaches};
-use crate::metrics::PoolSnapshot;
 use crate::net::sys::bind::is_of_this_host;
 use crate::net::tasks::Tasks;
 use crate::server::process::{Listeners, SectionName};

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::{Aggregate, BackendState, HistogramSnapshot};
+
 use crate::config::{SlowConfig, SlowThreshold};
-use crate::metrics::{Aggregate, BackendState, HistogramSnapshot};
 use crate::state::{ForwarderState, PoolState, SharedPool};
 
 pub(super) struct LastMinutes {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dns::HashSeed;
+use metrics::{Aggregate, CacheSnapshot, PoolSnapshot, Snapshot};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Interval, interval};
 
@@ -40,7 +41,6 @@ use crate::admin::{CacheAccess, ChangeRefusal};
 use crate::cache::{Cache, Flush};
 use crate::config::{Config, PoolConfig};
 use crate::load::{EtcdSecrets, Setup};
-use crate::metrics::{Aggregate, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::net::tasks::{LostTask, TaskKind, blocking, blocking_task};
 use crate::replicas;
 use crate::sight::divergence::Divergences;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use metrics::{CountersSummary, Snapshot};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{SectionName, ServerProcess, ending};
 use crate::admin::ProcessChange;
-use crate::metrics::{CountersSummary, Snapshot};
 use crate::net::tasks::blocking;
 use crate::server::worker::{ForwarderCommand, QueuedQueryFate, WorkerCommand};
 use crate::server::{Loss, Server, ServerEvent};

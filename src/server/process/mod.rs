@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dns::address::ListenAddress;
 use limit::OwnAddresses;
+use metrics::{ProcessSnapshot, ProcessesSnapshot, Role, Snapshot};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 
 use self::admin_tasks::{AdminTasks, Doors, admin_settings};
@@ -39,7 +40,6 @@ use super::links::ServerLinks;
 use crate::admin::AdminRequest;
 use crate::config::{Config, SupervisorConfig};
 use crate::load::{ConfigText, Setup};
-use crate::metrics::{ProcessSnapshot, ProcessesSnapshot, Role, Snapshot};
 use crate::net::from_clients::tcp::MovedConnection;
 use crate::net::sys::descriptors::Shares;
 use crate::net::tasks::LostTask;

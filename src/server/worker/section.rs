@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use metrics::DropReason;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::yield_now;
@@ -18,7 +19,6 @@ use tokio::time::timeout;
 
 use super::reading::{AddressReading, Checkpoint};
 use super::{AddressChange, Surroundings};
-use crate::metrics::DropReason;
 use crate::net::from_clients::quic::{self, QuicListenerPart};
 use crate::net::from_clients::service::{ConnectionService, ServedAddresses};
 use crate::net::from_clients::tcp::{self, ConnectionTable, Responder, TcpProtocols};

@@ -8,13 +8,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use metrics::FrameSnapshot;
 use thiserror::Error;
 
 use super::Listeners;
 use super::workers::WorkerChannels;
 use crate::config::Config;
 use crate::forwarder::Forwarder;
-use crate::metrics::FrameSnapshot;
 use crate::net::Bypass;
 use crate::net::sys::batch::Datagram;
 use crate::net::sys::busy_poll::BusyPoll;

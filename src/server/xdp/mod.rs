@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hedge::backoff::Backoff;
+use metrics::FrameSnapshot;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
@@ -35,7 +36,6 @@ use super::worker::WorkerCommand;
 use super::workers::WorkerChannels;
 use super::{Listeners, worker_count};
 use crate::config::Config;
-use crate::metrics::FrameSnapshot;
 use crate::net::sys::batch;
 use crate::net::xdp::frame::EthernetLink;
 use crate::net::xdp::{EXPERIMENTAL, NextHop, NextHops, netlink};

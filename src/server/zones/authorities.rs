@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use dns::Name;
 use limit::{Access, Cookies, ResponseRate};
+use metrics::{ExpiredZone, ZonesSnapshot};
 use zone::transfer::catalog::Consumer;
 use zone::transfer::tsig::{TsigKey, TsigKeys};
 use zone::transfer::{Difference, Journal, Records, Serial};
@@ -22,7 +23,6 @@ use self::catalogs::{log_notes, reserved, transfers_of};
 use super::failures::ZoneFailures;
 use crate::authority::{AuthorityState, ZoneTransfers};
 use crate::config::{AuthorityConfig, ProducedCatalog, SecondaryConfig, Sharing};
-use crate::metrics::{ExpiredZone, ZonesSnapshot};
 use crate::secondary::members::{self, OrderedSaves};
 use crate::secondary::{SecondaryZone, ZoneKind, ZoneUpdate, load_zone};
 use crate::server::process::SectionName;

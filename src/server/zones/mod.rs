@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dns::Name;
+use metrics::{CatalogSnapshot, Snapshot};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use zone::Zone;
 use zone::transfer::catalog::CatalogAcceptError;
@@ -36,7 +37,6 @@ use crate::authority::{AuthorityState, ReceivedNotify};
 use crate::config::{AuthorityConfig, counted};
 use crate::discoverer::EtcdAccess;
 use crate::load::Setup;
-use crate::metrics::{CatalogSnapshot, Snapshot};
 use crate::net::tasks::{TaskKind, blocking};
 use crate::notify::Notifier;
 use crate::secondary::{SavedZone, SavedZones, Secondaries, ZoneUpdate};

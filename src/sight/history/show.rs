@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
+use metrics::{BackendSnapshot, DropReason, PoolSnapshot, ResponseSource, Snapshot};
+
 use super::History;
 use super::steps::{BackendStep, Percentile, PoolStep, ServerStep, ServerTotals};
 use super::tracks::BackendTrack;
-use crate::metrics::{BackendSnapshot, DropReason, PoolSnapshot, ResponseSource, Snapshot};
 use crate::sight::live::{
     BackendHistory, BackendSecond, CacheLookups, Column, HedgeFigures, HistoryFigures, MAX_BACKENDS, PoolFigures,
     PoolHistory, PoolSecond, Second, Span, Verdict,

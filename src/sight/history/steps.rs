@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use hedge::log_linear::quantile;
+use metrics::{BUCKETS, DropReason, HistogramSnapshot, ResponseSource, Snapshot, Tap, TapFate, time_of_bucket};
 
-use crate::metrics::{BUCKETS, DropReason, HistogramSnapshot, ResponseSource, Snapshot, Tap, TapFate, time_of_bucket};
 use crate::sight::live::VerdictState;
 
 /// Adds the newest item of a ring, which drops the oldest one if it has `max` items.
@@ -244,8 +244,9 @@ const _: () = assert!(BUCKETS < u8::MAX as usize, "a byte holds the number of a 
 mod tests {
     use std::time::Duration;
 
+    use metrics::{Aggregate, Histogram};
+
     use super::*;
-    use crate::metrics::{Aggregate, Histogram};
 
     fn snapshot(histogram: &Histogram) -> HistogramSnapshot {
         let mut snapshot = HistogramSnapshot::default();

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use metrics::{Aggregate, BackendCounts, BackendState, CacheSnapshot, CacheStats, Histogram, ResponseSource};
+
 use super::*;
-use crate::metrics::{Aggregate, BackendCounts, BackendState, CacheSnapshot, CacheStats, Histogram, ResponseSource};
 use crate::sight::live::{Second, Span, Verdict};
 use crate::sight::{Event, Sight};
 
@@ -189,14 +190,11 @@ fn what_another_process_has_counted_is_no_part_of_it() {
     assert!(is_about(minute.p99_ms, 1.0), "{minute:?}");
 }
 
-fn added(
-    one: &crate::metrics::HistogramSnapshot,
-    other: &crate::metrics::HistogramSnapshot,
-) -> crate::metrics::HistogramSnapshot {
+fn added(one: &metrics::HistogramSnapshot, other: &metrics::HistogramSnapshot) -> metrics::HistogramSnapshot {
     let sum = Histogram::default();
     one.carry(&sum);
     other.carry(&sum);
-    let mut snapshot = crate::metrics::HistogramSnapshot::default();
+    let mut snapshot = metrics::HistogramSnapshot::default();
     snapshot.collect(&sum);
     snapshot
 }

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use metrics::{BackendCounts, BackendSnapshot, BackendState, HEDGE, PoolSnapshot};
+
 use super::steps::{BackendStep, Counts, HistogramMark, Percentile, PoolStep, grown, median, push};
 use super::{MARKS, MAX_KEPT_BACKENDS, MAX_TRACKED_BACKENDS, MIN_MINUTES, MINUTES, SECONDS, TEN_SECONDS, TENS};
-use crate::metrics::{BackendCounts, BackendSnapshot, BackendState, HEDGE, PoolSnapshot};
 use crate::sight::live::{BackendMinute, HedgesSecond, PoolMinute};
 use crate::sight::verdict::{FailedAttempts, Flaps, is_failing, is_slow};
 

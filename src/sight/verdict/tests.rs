@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use metrics::{LastReload, MemberOrigin};
+
 use super::*;
-use crate::metrics::{LastReload, MemberOrigin};
 
 /// Facts of a healthy server, and the data they refer to.
 struct Case {

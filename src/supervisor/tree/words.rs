@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use metrics::Takeover;
 use serde::{Deserialize, Serialize};
 
 use crate::config::limits;
-use crate::metrics::Takeover;
 
 pub(in crate::supervisor) type Pid = u32;
 

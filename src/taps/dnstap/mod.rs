@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::Tap;
+
 use self::frames::write_data_frame;
 use self::message::{DnstapAttempt, DnstapEndpoint, DnstapMessage, MessageType, server_fields};
 use super::buffers::{Appender, BufferExchange};
@@ -18,7 +20,6 @@ use super::sinks::{Collector, Framing, RecordFile, Sink};
 use super::writer::{RecordTap, host_name};
 use super::{AttemptMessage, Side, TapQuery};
 use crate::config::{ClientDetail, DnstapConfig, DnstapTarget, NameDetail};
-use crate::metrics::Tap;
 
 #[derive(Debug)]
 pub(super) struct Dnstap {

@@ -181,11 +181,11 @@ mod tests {
 
     use dns::{Name, Transport};
     use hedge::race::AttemptKind;
+    use metrics::ResponseSource;
     use proptest::prelude::*;
 
     use super::super::record::RecordOrigin;
     use super::*;
-    use crate::metrics::ResponseSource;
 
     /// The longest line without the names of pool and backend: each byte of a name may take five.
     const MAX_LINE: usize = 2048;

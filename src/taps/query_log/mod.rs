@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dns::Rcode;
+use metrics::{ResponseSource, Tap};
 
 pub(super) use self::record::RecordAddress;
 use self::record::{QueryRecord, RecordOrigin};
@@ -19,7 +20,6 @@ use super::privacy::{cut_client, cut_name};
 use super::sinks::{Datagrams, Framing, RecordFile, Sink, Stderr};
 use super::writer::RecordTap;
 use crate::config::{LogTarget, QueryLogConfig};
-use crate::metrics::{ResponseSource, Tap};
 
 #[derive(Debug)]
 pub(super) struct QueryLog {

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use dns::Transport;
 use hedge::race::AttemptKind;
-
-use crate::metrics::ResponseSource;
+use metrics::ResponseSource;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct QueryRecord<'a> {

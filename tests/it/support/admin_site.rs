@@ -21,17 +21,17 @@ use hedgerow::admin::{
     ProcessChange, ServerChange, ServerView, Settings, SocketOwner, Token,
 };
 use hedgerow::config::AdminSocket;
-use hedgerow::metrics::{
-    Aggregate, BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, Gauge, Histogram, HistogramSnapshot,
-    MemberOrigin, PendingCounts, PoolCounts, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, ResponseSource, Role,
-    RunSnapshot, ServerCounts, Snapshot, SupervisorSnapshot,
-};
 use hedgerow::sight::Sight;
 use hedgerow::sight::divergence::Divergences;
 use hedgerow::sight::live::{HistoryFigures, Second, Span};
 use hedgerow::sight::names::TopNames;
 use hedgerow::sight::serials::Serials;
 use hedgerow::sight::slow::SlowRaces;
+use metrics::{
+    Aggregate, BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, Gauge, Histogram, HistogramSnapshot,
+    MemberOrigin, PendingCounts, PoolCounts, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, ResponseSource, Role,
+    RunSnapshot, ServerCounts, Snapshot, SupervisorSnapshot,
+};
 use tempfile::TempDir;
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, channel};

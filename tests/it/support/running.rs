@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use hedgerow::load::{self, Confinement, Loader};
-use hedgerow::metrics::Snapshot;
 use hedgerow::net::from_clients::listening::ListeningSocket;
 use hedgerow::server::{
     CarriedPools, CarriedState, Interfaces, Learnt, Listeners, QueuedQueryFate, Server as HedgerowServer, ServerEvent,
 };
+use metrics::Snapshot;
 use tempfile::TempDir;
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use hedge::race::{AttemptId, AttemptKind, BackendIndex, RaceEnd};
 use hedge::{PoolRules, Rank};
 use hedgerow::engine::{RaceRef, RaceReport, ResponseSummary};
-use hedgerow::metrics::ResponseSource;
 use hedgerow::sim::{Happening, Scenario, play};
+use metrics::ResponseSource;
 
 /// The record of a scenario.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use dns::{Cookie, HashSeed, Rcode, Reply, ShownCookie, Transport};
 use hashbrown::HashMap;
 use limit::Clients;
+use metrics::{Counters, LimitCounters};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -20,7 +21,6 @@ use crate::engine::{
     Outstanding, QuarantinedAttempt, RaceRef, RaceReport, ResponseOrigin, ResponseSummary, Seeds, SentAttempt,
     SharedEngineState, TakenSlot, TcpQuery, ValidQuery, Waiter,
 };
-use crate::metrics::{Counters, LimitCounters};
 use crate::state::{ForwarderState, HealthSignal, SharedBackend};
 
 /// A client, by its number.

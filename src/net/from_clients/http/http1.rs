@@ -19,9 +19,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
+use metrics::HttpStatus;
 
 use super::request::{MAX_MESSAGE, RequestContent, check_message, read_head};
-use crate::metrics::HttpStatus;
 use crate::net::from_clients::tcp::exchange::Exchange;
 use crate::net::from_clients::tcp::stream::ClientStream;
 

@@ -21,9 +21,9 @@ use h2::{Reason, RecvStream, SendStream};
 use http::Request;
 use http::request::Parts;
 use limit::ConnectionRules;
+use metrics::HttpStatus;
 
 use super::request::{MAX_MESSAGE, RequestContent, check_message, read_head};
-use crate::metrics::HttpStatus;
 use crate::net::from_clients::tcp::exchange::Exchange;
 use crate::net::from_clients::tcp::responder::ResponseMessage;
 use crate::net::from_clients::tcp::stream::ClientStream;

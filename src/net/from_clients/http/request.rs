@@ -6,8 +6,7 @@ use dns::address::HttpPath;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method};
-
-use crate::metrics::HttpStatus;
+use metrics::HttpStatus;
 
 /// The result of reading a request head.
 #[derive(Clone, Debug, PartialEq, Eq)]

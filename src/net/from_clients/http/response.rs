@@ -4,9 +4,9 @@ use bytes::Bytes;
 use dns::{Header, Rcode, least_ttl};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
+use metrics::HttpStatus;
 
 use super::request::DNS_MESSAGE;
-use crate::metrics::HttpStatus;
 use crate::net::from_clients::tcp::Cacheability;
 
 /// Returns the head of a response that carries a DNS message.

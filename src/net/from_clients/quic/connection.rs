@@ -7,11 +7,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use dns::Transport;
 use limit::{Doing, TableFullness};
+use metrics::{ConnectionFate, Counters, ShakenBy};
 use quinn_proto::{ConnectionError, ConnectionHandle, Endpoint, Event};
 
 use super::streams::{Code, ConnectionClose, QuicStreams};
 use super::worker::Tools;
-use crate::metrics::{ConnectionFate, Counters, ShakenBy};
 use crate::net::from_clients::tcp::ConnectionSlot;
 use crate::net::sys::batch::LocalAddress;
 

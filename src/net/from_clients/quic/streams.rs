@@ -20,12 +20,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dns::{FRAME_PREFIX, Transport};
 use limit::{Doing, TableFullness};
+use metrics::{ConnectionFate, Counters};
 use quinn_proto::{Connection, Dir, ReadError, Side, StreamEvent, StreamId, VarInt, WriteError};
 use tokio::sync::mpsc;
 
 use super::query_stream::{QueryStream, Violation, is_replayable, whole_query};
 use super::worker::Tools;
-use crate::metrics::{ConnectionFate, Counters};
 use crate::net::from_clients::account::{ConnectionAccount, DueAction};
 use crate::net::from_clients::tcp::{ConnectionSlot, Responder, ResponseOutput, WayBack};
 

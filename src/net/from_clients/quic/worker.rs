@@ -12,6 +12,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use dns::Transport;
 use limit::TableFullness;
+use metrics::{ConnectionFate, Counters, DropReason};
 use quinn_proto::{ConnectionEvent, DatagramEvent, Endpoint, EndpointEvent, Incoming, Transmit};
 use tokio::sync::mpsc;
 
@@ -21,7 +22,6 @@ use super::connections::QuicConnections;
 use super::listener::{MAX_WAITING, QuicListener};
 use super::resumption;
 use super::streams::{Code, ConnectionClose};
-use crate::metrics::{ConnectionFate, Counters, DropReason};
 use crate::net::from_clients::service::ConnectionService;
 use crate::net::from_clients::tcp::{Responder, ToListener, Wake};
 use crate::net::from_clients::udp::ListenerSocket;

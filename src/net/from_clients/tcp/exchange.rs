@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use dns::{QueryRejection, Rcode, read_query};
 use http::Response;
 use limit::{Doing, TableFullness};
+use metrics::{Counters, HttpStatus};
 use tokio::sync::mpsc;
 
 use super::responder::{QueryHandler, Responder, ResponseMessage, ResponseOutput, WayBack};
 use super::stream::Flow;
 use super::table::WAITING;
-use crate::metrics::{Counters, HttpStatus};
 use crate::net::from_clients::account::{ConnectionAccount, DueAction};
 use crate::net::from_clients::http::response::{head_of_answer, head_of_refusal};
 

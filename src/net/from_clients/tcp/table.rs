@@ -33,8 +33,7 @@ use super::moved::{AdoptedConnections, MovedConnection, WayOut};
 use super::responder::ToListener;
 
 use limit::{ClientConnection, Clients, ConnectionRules, ConnectionUse, HandshakeRates, TableFullness, make_room};
-
-use crate::metrics::{Limit, LimitCounters};
+use metrics::{Limit, LimitCounters};
 
 /// The connections of one section.
 #[derive(Debug)]

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use metrics::CertificateSnapshot;
 use tokio_rustls::rustls::SignatureScheme;
 
 use super::certificate::{Certificate, matches_name};
 use super::contents;
-use crate::metrics::CertificateSnapshot;
 
 /// A certificate with its config section.
 #[derive(Clone, Debug)]

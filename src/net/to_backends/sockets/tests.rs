@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use metrics::Want;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
@@ -14,7 +15,6 @@ use super::room::Room;
 use super::socket::{BackendSocket, Renewals, UNPRIVILEGED, connected};
 use super::udp::{BATCHES_PER_SOCKET, GRO_SOCKETS, GRO_TRIAL, SLOTS_PER_SOCKET, SOCKET_LIFETIME, SOCKETS_PER_BACKEND};
 use super::*;
-use crate::metrics::Want;
 use crate::net::sys::batch::{BATCH, RecvBatch, SendBatch};
 
 /// The sockets to one backend, with the backend's socket.

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use metrics::{PoolSnapshot, SourceSnapshot};
+
 use super::{Membership, PoolRoster};
 use crate::config::PoolConfig;
 use crate::discover::{MemberOrigin, MembershipChange, PoolSource};
-use crate::metrics::{PoolSnapshot, SourceSnapshot};
 
 impl Membership {
     /// Adds the origins, orders and sources of members. `configured` has the pools of the config file.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dns::Name;
+use metrics::CatalogSnapshot;
 use zone::transfer::catalog::{
     Catalog, CatalogAcceptError, CatalogChanges, CatalogCondition, CatalogFault, ListedZone, MemberZone, Note,
     ReservedNames, produce,
@@ -15,7 +16,6 @@ use zone::{Zone, ZoneDb};
 use super::{AuthorityChanges, AuthorityState, ServedAuthority, empty_journal, journal_of};
 use crate::authority::{SecondarySource, ZoneTransfers};
 use crate::config::{AuthorityConfig, PrimaryConfig, ProducedCatalog, SecondaryConfig, Sharing};
-use crate::metrics::CatalogSnapshot;
 use crate::net::sys::clock::unix_now_serial;
 use crate::secondary::members;
 use crate::secondary::{SecondaryZone, ZoneKind, save_zone};

@@ -29,12 +29,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use metrics::{BackendConnectionCounters, LostCause};
 use rand::rngs::StdRng;
 
 use self::dial::{Dial, SharedBuffers};
 use crate::config::ConnectionPoolRules;
 use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
-use crate::metrics::{BackendConnectionCounters, LostCause};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::to_backends::connection::{
     AskedIds, ConnectionBackoff, LearnedIdleTimeout, SilenceClock, StreamProtocol, silence_limit,

@@ -10,10 +10,10 @@ use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 
 use dns::{FRAME_PREFIX, append_frame, read_query};
+use metrics::ConnectionKind;
 
 use super::*;
 use crate::engine::query_slots::SlotState;
-use crate::metrics::ConnectionKind;
 use crate::net::Bypass;
 use crate::net::refusal::SendRefusal;
 use crate::net::to_backends::sockets::{BackendSockets, Event};

@@ -6,11 +6,11 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use metrics::Want;
 use tokio::sync::Mutex;
 
 use super::super::*;
 use crate::engine::query_slots::SlotState;
-use crate::metrics::Want;
 use crate::net::refusal::SendRefusal;
 use crate::net::to_backends::sockets::UnsentMessage;
 use crate::net::xdp::filter::XdpFilter;
