@@ -11,6 +11,8 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use config::CacheRules;
+use config::Config;
 use dns::address::HttpPath;
 use dns::{
     ClientForm, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, Freshness, HEADER_LEN, Header, Name,
@@ -23,8 +25,6 @@ use hedge::latency::Latency;
 use hedge::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, RaceStep};
 use hedge::{Accept, Dispatch, Grace, Hedge, PoolRules, Rank};
 use hedgerow::cache::{Cache, PoolId};
-use hedgerow::config::CacheRules;
-use hedgerow::config::Config;
 use hedgerow::net::from_clients::http::request::{RequestContent, check_message, read_head};
 use hedgerow::net::from_clients::http::response::{head_of_answer, head_of_refusal};
 use hedgerow::net::from_clients::quic::{QueryStream, whole_query};

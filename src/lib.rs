@@ -63,7 +63,6 @@ pub mod admin;
 pub mod authority;
 pub mod cache;
 pub mod cli;
-pub mod config;
 pub mod discover;
 pub mod discoverer;
 pub mod engine;

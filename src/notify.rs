@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use config::Sharing;
 use dns::{Name, RecordType, eq_ignore_case};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep_until;
@@ -16,7 +17,6 @@ use zone::Zone;
 use zone::transfer::tsig::{TsigKey, sign_query};
 use zone::transfer::{NotifyAttempts, NotifyStep, Records, Targets, is_notify_response, write_notify};
 
-use crate::config::Sharing;
 use crate::net::sys::clock::unix_now;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
 use crate::net::to_backends::client::UdpClient;

@@ -22,7 +22,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use hedgerow::config::Config;
+use config::Config;
 use hedgerow::load::{Confinement, EtcdSecrets, Setup};
 use hedgerow::server::{CarriedState, DrainResult, Interfaces, Listeners, QueuedQueryFate, Server};
 use metrics::{Snapshot, Tap};

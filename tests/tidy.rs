@@ -20,24 +20,9 @@ static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "crates
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // To `admin` and `sight`: `ctl` and `top` read the JSON that the admin server writes, by the same types.
-    (
-        "cli",
-        &[
-            "supervisor",
-            "server",
-            "service_manager",
-            "signals",
-            "load",
-            "admin",
-            "sight",
-            "sim",
-            "config",
-            "net",
-            "files",
-        ],
-    ),
+    ("cli", &["supervisor", "server", "service_manager", "signals", "load", "admin", "sight", "sim", "net", "files"]),
     // To `admin`: the supervisor carries out admin requests.
-    ("supervisor", &["server", "service_manager", "signals", "load", "admin", "config", "net"]),
+    ("supervisor", &["server", "service_manager", "signals", "load", "admin", "net"]),
     (
         "server",
         &[
@@ -55,7 +40,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "authority",
             "taps",
             "state",
-            "config",
             "net",
             "cache",
             "files",
@@ -66,44 +50,43 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("signals", &["net"]),
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
-    ("load", &["admin", "config", "net", "files"]),
+    ("load", &["admin", "net", "files"]),
     // To `sight`: the JSON is its type.
-    ("admin", &["taps", "config", "net", "cache", "sight", "state", "files"]),
+    ("admin", &["taps", "net", "cache", "sight", "state", "files"]),
     // To `limit`: the discoverer recognizes a resolver that is hedgerow itself by hedgerow's addresses.
-    ("discoverer", &["discover", "config", "net", "files"]),
+    ("discoverer", &["discover", "net", "files"]),
     // To `metrics`: the origin of a member is named by a word of it. To `config`: the bounds of a member are
     // those of a backend.
-    ("discover", &["config"]),
-    ("health", &["state", "config", "net"]),
-    ("secondary", &["config", "net", "files"]),
+    ("discover", &[]),
+    ("health", &["state", "net"]),
+    ("secondary", &["net", "files"]),
     // To `sight`: the JSON is a type of it. To `zone`: it prints differences as text.
     ("replicas", &["sight", "state", "net"]),
-    ("notify", &["config", "net"]),
-    ("forwarder", &["engine", "taps", "sight", "state", "config", "net", "faults"]),
+    ("notify", &["net"]),
+    ("forwarder", &["engine", "taps", "sight", "state", "net", "faults"]),
     ("authority", &["taps", "net", "faults"]),
     // To `metrics`: what is dropped is counted there, and the words for sources.
-    ("taps", &["config", "net", "sight", "faults"]),
+    ("taps", &["net", "sight", "faults"]),
     // To `engine`: the table of query slots, with their quarantine, is pure, and `sim` has one too. To
     // `config`: the rules of connections.
-    ("net", &["engine", "config", "faults"]),
+    ("net", &["engine", "faults"]),
     // It drives the engine, and so makes what that is made of.
-    ("sim", &["engine", "state", "config", "cache"]),
+    ("sim", &["engine", "state", "cache"]),
     // To `state`, `metrics` and `limit`: the state that workers share is made of atomics, and so no I/O. To
     // `sight`: the description of a race is a value of it.
-    ("engine", &["state", "config", "cache", "sight", "sync"]),
+    ("engine", &["state", "cache", "sight", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are
     // parts of that. To `zone`: what the LS says of itself is a zone that the workers share.
-    ("state", &["config", "cache"]),
+    ("state", &["cache"]),
     ("sight", &[]),
-    ("cache", &["config"]),
-    ("config", &[]),
+    ("cache", &[]),
     ("files", &["faults"]),
     ("faults", &[]),
     ("sync", &[]),
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument. They use only each other.
-const PURE_ROOMS: &str = "config discover dns limit zone hedge cache state engine sim sight sync";
+const PURE_ROOMS: &str = "discover dns limit zone hedge cache state engine sim sight sync";
 
 fn is_pure(room: &str) -> bool {
     PURE_ROOMS.split_whitespace().any(|pure| pure == room)

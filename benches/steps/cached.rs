@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use foldhash::quality::FixedState;
 
+use config::CacheRules;
 use dns::{ClientForm, QuestionFlags};
 use hedgerow::cache::{Cache, CacheKey, CacheLookup, PoolId, ResponseFor};
-use hedgerow::config::CacheRules;
 
 /// Looks up one of so many entries, in random order, and finds a fresh answer. The cache takes so many
 /// bytes.

@@ -7,11 +7,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use config::CacheRules;
 use dns::Name;
 
 use super::status::EntryStatus;
 use crate::cache::{Cache, Flush, PoolId};
-use crate::config::CacheRules;
 
 /// Access to the cache with the current config.
 #[derive(Clone)]

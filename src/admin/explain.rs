@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use config::words;
 use dns::{Name, RecordType};
 use serde::Deserialize;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -12,7 +13,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::AdminRequest;
 use super::routes::{AdminServer, HttpError, RequestBody, SharedServer, read_json};
-use crate::config::words;
 use crate::net::sys::clock;
 use crate::sight::explain::{Event, Explanation, Transcript};
 

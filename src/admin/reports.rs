@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
+use config::words;
 
 use super::routes::{HttpError, SharedServer, decoded, parameters};
-use crate::config::words;
 use crate::net::sys::clock;
 use crate::net::tasks::blocking;
 use crate::sight::names::{NamesReport, TopNames};

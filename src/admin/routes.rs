@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, delete, get, post};
 use axum::{Extension, Json, Router};
+use config::{limits, words};
 use dns::Name;
 use dns::address::BackendAddress;
 use metrics::exposition::{self, ExpositionFormat};
@@ -35,7 +36,6 @@ use super::{
     AdminRequest, ChangeRefusal, FleetOrder, HealthCondition, ManualHealth, OrderWord, ProcessChange, ServerChange,
     ServerView, live,
 };
-use crate::config::{limits, words};
 use crate::net::tasks::blocking;
 
 /// Builds the router. Requests must be authorized and have their complete body.

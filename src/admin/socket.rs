@@ -17,13 +17,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::{env, io};
 
+use config::AdminSocket;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::fs::{Mode, fchmod};
 use rustix::process::{geteuid, getuid};
 use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, Type};
-
-use crate::config::AdminSocket;
 
 /// The user and group of the server after it has bound its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
+use config::CacheRules;
 use dns::{Conclusion, HEADER_LEN, Header, Rcode, RecordType, Reply, TtlBounds, clamp_ttls, write_cacheable};
 
 use super::entry::State;
-use crate::config::CacheRules;
 
 /// Writes the entry for a reply to `question` into `out`, and returns its state and lifetime in seconds.
 /// Returns `None` if the reply must not be cached.

@@ -4,13 +4,13 @@
 
 use std::time::{Duration, Instant};
 
+use config::CacheRules;
 use dns::{Name, Question, Rcode, RecordClass, RecordType, read_reply};
 
 use super::entry::{EntryHead, State};
 use super::key::{CacheKey, PoolId};
 use super::shard::Retain;
 use super::store::{Cache, lock};
-use crate::config::CacheRules;
 
 /// The entries to remove.
 #[derive(Clone, Copy, Debug)]

@@ -64,13 +64,13 @@ const LINE: usize = 64;
 mod tests {
     use std::time::Instant;
 
+    use config::CacheRules;
     use dns::{HEADER_LEN, QuestionFlags};
 
     use super::super::entry::{EntryHead, State};
     use super::super::key::PoolId;
     use super::super::maintain::Flush;
     use super::*;
-    use crate::config::CacheRules;
 
     fn question(number: u64) -> (Vec<u8>, u64) {
         let question = [&[16], format!("{number:016x}").as_bytes(), b"\0\0\x01\0\x01"].concat();

@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+use config::limits::CACHE_SIZE;
 use dns::HEADER_LEN;
 use metrics::CacheStats;
 
@@ -23,7 +24,6 @@ use super::entry::{EntryHead, State};
 use super::key::CacheKey;
 use super::ring::{CacheRing, RingQueue};
 use super::table::{Location, TagTable};
-use crate::config::limits::CACHE_SIZE;
 
 pub(super) struct Shard {
     table: TagTable,

@@ -14,6 +14,7 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
+use config::CacheRules;
 use dns::{QuestionFlags, read_reply};
 
 use super::entry::{EntryHead, State};
@@ -21,7 +22,6 @@ use super::key::{CacheKey, EMPTY_FINGERPRINT, PoolId, fingerprint};
 use super::maintain::Flush;
 use super::shard::Retain;
 use super::store::{Cache, lock};
-use crate::config::CacheRules;
 
 /// The reason why a snapshot was not loaded.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use config::CacheRules;
 use dns::{ClientForm, ExtendedError, Freshness, Rcode, Reply, read_reply, write_cached};
 use metrics::CacheStats;
 
@@ -12,7 +13,6 @@ use super::entry::{EntryHead, State};
 use super::key::CacheKey;
 use super::lifetime::{write_entry, write_silence};
 use super::shard::{Now, Shard};
-use crate::config::CacheRules;
 
 /// The cached replies of all pools, shared by all workers.
 pub struct Cache {

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use config::words;
 use dns::{Name, display_name};
 use zone::{Zone, rdata_to_text};
 
 use super::{count, failure, usage};
-use crate::config::words;
 use crate::load::{self, ConfigText, LoadError, Loader, Setup};
 
 #[derive(Clone, Debug, clap::Args)]

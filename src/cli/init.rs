@@ -76,9 +76,9 @@ fn write(path: &Path, text: &str, by_force: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use clap::ValueEnum;
+    use config::Config;
 
     use super::*;
-    use crate::config::Config;
 
     #[test]
     fn configs_are_short_and_right_and_name_the_examples() {

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
+use config::{CertificateConfig, ListenConfig, listen_address};
 use dns::address::ListenUrl;
-
-use crate::config::{CertificateConfig, ListenConfig, listen_address};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ListenArgs {

@@ -3,11 +3,10 @@
 use std::io::{IsTerminal, stderr};
 
 use clap::ValueEnum;
+use config::nearest;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-
-use crate::config::nearest;
 
 /// The logging options, accepted before and after the command name.
 #[derive(Debug, clap::Args)]

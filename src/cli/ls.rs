@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use config::{
+    BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint, PoolConfig,
+    PoolIndex, ProcessConfig, Route, etcd_key, http_endpoint, limits, usual_rate_limit, words,
+};
 use dns::Name;
 use dns::address::{BackendAddress, BackendUrl};
 use hedge::balance::Balance;
@@ -14,10 +18,6 @@ use limit::{AccessRules, WaitRules};
 
 use super::listen::ListenArgs;
 use super::{number, run, usage};
-use crate::config::{
-    BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint, PoolConfig,
-    PoolIndex, ProcessConfig, Route, etcd_key, http_endpoint, limits, usual_rate_limit, words,
-};
 use crate::load::{self, Loader};
 
 /// The options. Each corresponds to the config key of the same name, with the same values and default.

@@ -7,10 +7,10 @@ use std::{fs, io};
 use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
+use config::description::Shape;
+use config::reference::{KeyDefault, ReferenceKey, ReferenceSection, sections, shape};
 
 use super::{failure, help, print};
-use crate::config::description::Shape;
-use crate::config::reference::{KeyDefault, ReferenceKey, ReferenceSection, sections, shape};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

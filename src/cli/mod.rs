@@ -27,9 +27,8 @@ use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use config::{Limits, nearest};
 use dns::HashSeed;
-
-use crate::config::{Limits, nearest};
 
 /// Exit status of a wrong command line, config or zone file.
 const EXIT_USAGE: u8 = 2;

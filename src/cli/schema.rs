@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use config::description::Shape;
+use config::reference::{self, KeyDefault, ReferenceKey, ReferenceSection};
+use config::schema::schema;
+
 use super::print;
-use crate::config::description::Shape;
-use crate::config::reference::{self, KeyDefault, ReferenceKey, ReferenceSection};
-use crate::config::schema::schema;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

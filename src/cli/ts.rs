@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use config::{
+    AuthorityConfig, AuthorityZones, Config, CookieConfig, EtcdConfig, HttpEndpoint, RegisterConfig, ZoneSource,
+    etcd_key, http_endpoint, usual_rate_limit, words,
+};
 use dns::Name;
 use limit::AccessRules;
 use zone::{Identity, Miss};
 
 use super::listen::ListenArgs;
 use super::{run, usage};
-use crate::config::{
-    AuthorityConfig, AuthorityZones, Config, CookieConfig, EtcdConfig, HttpEndpoint, RegisterConfig, ZoneSource,
-    etcd_key, http_endpoint, usual_rate_limit, words,
-};
 use crate::load::{self, LoadError, Loader, Setup};
 
 /// The options. Each corresponds to the config key of the same name, with the same values and default.

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use config::DnsTarget;
 use dns::{Message, Name, Rcode, RecordClass, RecordType, Section, SectionRecord};
 
 use super::entry::MemberEntry;
 use super::listing::Item;
-use crate::config::DnsTarget;
 
 /// The shortest lifetime of a list, so that a name server cannot cause more than one look-up a second.
 pub const MIN_TTL: Duration = Duration::from_secs(1);
@@ -271,9 +271,9 @@ fn item(name: &Name, address: SocketAddr, weight: Option<u16>) -> Item {
 
 /// Scales the weight of a service to hedgerow's bounds. RFC 2782: 0 is hardly ever chosen, which is 1 here.
 fn scaled(weight: u16, largest: u16) -> u16 {
-    let most = u32::from(crate::config::limits::WEIGHT.max);
+    let most = u32::from(config::limits::WEIGHT.max);
     let scaled = u32::from(weight) * most / u32::from(largest).max(most);
-    (scaled as u16).max(crate::config::limits::WEIGHT.min)
+    (scaled as u16).max(config::limits::WEIGHT.min)
 }
 
 const MAX_ALIASES: usize = 8;

@@ -3,12 +3,11 @@
 //!
 //! Each entry is read separately, so that a wrong one spoils no other.
 
+use config::{limits, words};
 use dns::address::{BackendAddress, is_unseen};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use crate::config::{limits, words};
 
 /// A member as a source lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

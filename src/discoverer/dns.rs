@@ -6,13 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use config::DnsTarget;
 use dns::{Header, is_reply_to, write_recursive_query};
 use hedge::backoff::Backoff;
 use limit::OwnAddresses;
 use tokio::time::{sleep_until, timeout};
 
 use super::{FIRST_BACKOFF, random_wait};
-use crate::config::DnsTarget;
 use crate::discover::SourceNews;
 use crate::discover::dns::{DnsQuestion, DnsResolution, ResolutionResult};
 use crate::net::tasks::blocking;

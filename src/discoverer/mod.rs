@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use config::{DiscoverConfig, DnsTarget};
 use hedge::backoff::Backoff;
 use limit::OwnAddresses;
 use tokio::sync::mpsc::Sender;
@@ -20,7 +21,6 @@ use tokio::sync::mpsc::Sender;
 use self::dns::DnsSource;
 pub use self::etcd::{EtcdAccess, OrderError, Registration, RegistrationSettings, write_order};
 use self::etcd::{Follower, Signs};
-use crate::config::{DiscoverConfig, DnsTarget};
 use crate::discover::{BackendOrder, MemberEntry, MemberOrigin, SourceNews, read_order};
 use crate::net::tasks::{Task, TaskKind, Tasks};
 

@@ -16,6 +16,8 @@
 
 use std::time::Instant;
 
+use config::CacheRules;
+use config::PoolIndex;
 use dns::{ClientForm, Query, QuestionFlags, QuestionKey, Rcode, Reply};
 use hedge::race::Accept;
 use hedge::{PoolRules, Rank, Silence};
@@ -28,8 +30,6 @@ use super::reply::{decision, rank};
 use super::responses::ClientResponder;
 use super::{EngineWorker, QTYPE_QCLASS};
 use crate::cache::{self, Cache, CacheKey, CacheLookup, CachedFailure, PoolId};
-use crate::config::CacheRules;
-use crate::config::PoolIndex;
 use crate::state::{ForwarderState, SharedPool};
 
 #[derive(Clone, Copy)]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use config::{KeyWord, PoolIndex};
 use dns::{ClientForm, Cookie, Query, Rcode};
 use hedge::Dispatch;
 use hedge::race::{Candidates, Race};
@@ -20,7 +21,6 @@ use super::single_flight::WorkerId;
 use super::slots::RaceRef;
 use super::{Engine, EngineWorker, Tick, signal_prober};
 use crate::cache::{CacheLookup, CachedFailure};
-use crate::config::{KeyWord, PoolIndex};
 use crate::sight::explain::Plan;
 use crate::state::HealthSignal;
 

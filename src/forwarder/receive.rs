@@ -16,13 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use config::PoolIndex;
 use dns::{Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType};
 use limit::{Access, Cookies, OwnAddresses};
 use metrics::DropReason;
 
 use super::client::{DatagramWay, ProxiedClient};
 use super::{Forwarder, HandOver, ReplyChannel};
-use crate::config::PoolIndex;
 use crate::engine::{self, ClientHandle as _, HashedQuestion, LookupReason, QueryPath, ValidQuery, prefetch_memory};
 use crate::net::from_clients::tcp::Responder;
 use crate::net::from_clients::udp::ListenerSocket;

@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use config::ProbeConfig;
 use hedge::HealthRules;
 use hedge::health::{Health, HealthState, HealthStep, ProbeReply};
 use rand::RngExt;
@@ -30,7 +31,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep_until;
 
 use self::stream::{KeptConnection, StreamHeard, StreamProbe};
-use crate::config::ProbeConfig;
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::is_unreachable;
 use crate::net::tasks::{Task, TaskKind, Tasks};

@@ -8,9 +8,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use config::{CertificateConfig, Config};
+
 use super::disk::{self, SeenFile};
 use super::{LoadError, gather, unreadable};
-use crate::config::{CertificateConfig, Config};
 use crate::net::from_clients::tls::{Certificate, NamedCertificate};
 
 /// The certificates of a config, with the stamps of their files. A clone shares them.

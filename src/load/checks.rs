@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
+use config::{BackendConfig, Config, ForwarderConfig, KeyConfig, ListenConfig, PoolConfig, User};
 use dns::address::{BackendAddress, Scheme};
 
 use super::trust;
-use crate::config::{BackendConfig, Config, ForwarderConfig, KeyConfig, ListenConfig, PoolConfig, User};
 use crate::net::from_clients::tls::NamedCertificate;
 use crate::net::sys::bind::is_of_this_host;
 

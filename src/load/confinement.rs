@@ -16,9 +16,8 @@ use landlock::{
     RulesetStatus, Scope, path_beneath_rules,
 };
 
+use config::{Config, DnstapTarget, KeyConfig, LogTarget};
 use serde::{Deserialize, Serialize};
-
-use crate::config::{Config, DnstapTarget, KeyConfig, LogTarget};
 
 /// The files that a config names, with its own. A new key that names a file needs an entry here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -21,12 +21,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{io, str};
 
+use config::{AdminConfig, Config, Problem, Problems, User};
 use limit::CookieSecrets;
 use zone::ZoneDb;
 use zone::transfer::tsig::TsigKeys;
 
 use crate::admin::Token;
-use crate::config::{AdminConfig, Config, Problem, Problems, User};
 use crate::files;
 use crate::net::from_clients::tls::NamedCertificate;
 use crate::net::to_backends::tls::KnownRoots;

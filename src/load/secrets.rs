@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use config::{Config, EtcdConfig, KeyConfig, words};
 use limit::CookieSecrets;
 use zone::transfer::tsig::{TsigKey, TsigKeys};
 
 use super::{LoadError, gather, trust, unreadable};
-use crate::config::{Config, EtcdConfig, KeyConfig, words};
 use crate::files;
 use crate::net::to_backends::tls::TlsRoots;
 

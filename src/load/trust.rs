@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use config::Config;
 use dns::address::{ServerTrust, Verify};
 
 use super::{LoadError, gather};
-use crate::config::Config;
 use crate::files;
 use crate::net::from_clients::tls::{Certificate, NamedCertificate};
 use crate::net::to_backends::tls::{ClientCertificate, KnownRoots, TlsRoots};

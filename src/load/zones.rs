@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use config::{AuthorityConfig, Config};
 use dns::Name;
 use zone::master::{self, ZoneFileContext, ZoneFileSource};
 use zone::{
@@ -22,7 +23,6 @@ use super::disk::{self, SeenFile};
 use super::parallel::{do_all, is_large, pipe};
 use super::watch::{FileWatch, ReadingGuard};
 use super::{LoadError, USUAL_PLACES, unreadable};
-use crate::config::{AuthorityConfig, Config};
 
 /// Loads the zone files of one config after the other.
 #[derive(Debug, Default)]

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use config::{AuthorityConfig, SecondaryConfig};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use dns::Name;
 use serde::{Deserialize, Serialize};
 use zone::transfer::catalog::{CatalogEntry, CatalogRules, Consumer, ReservedNames};
 use zone::transfer::tsig::TsigKey;
 
-use crate::config::{AuthorityConfig, SecondaryConfig};
 use crate::files::{self, NewFile, Readers};
 
 #[derive(Serialize, Deserialize)]
@@ -206,8 +206,9 @@ const NEW: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use config::Config;
+
     use super::*;
-    use crate::config::Config;
 
     fn name(text: &str) -> Name {
         text.parse().expect("a name")

@@ -23,6 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::{PrimaryConfig, SecondaryConfig};
 use dns::Name;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -39,7 +40,6 @@ use self::client::Primary;
 pub use self::saved::{SavedZone, SavedZones, load_zone, save as save_zone};
 use self::turns::{Complaint, Complaints, SecondaryTurn, SecondaryTurns};
 use self::version::FetchedZone;
-use crate::config::{PrimaryConfig, SecondaryConfig};
 use crate::net::sys::clock::SleepMeter;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
 use crate::net::to_backends::server_client::ConnectError;

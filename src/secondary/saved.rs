@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use config::{Config, SecondaryConfig};
 use dns::{Name, display_name};
 use zone::master::{self, ZoneFileContext, ZoneFileSource};
 use zone::transfer::Records;
 use zone::{Zone, ZoneBuilder, rdata_to_text};
 
 use super::members::saved_members;
-use crate::config::{Config, SecondaryConfig};
 use crate::files::{self, NewFile, Readers};
 
 /// A zone that an earlier process has saved.

@@ -35,6 +35,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::{Config, CookieConfig, PoolConfig};
 use metrics::{Counters, Snapshot};
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc::{Receiver, channel};
@@ -57,7 +58,6 @@ use self::xdp::{FrameCommand, FrameDatagrams, FrameListener, FrameReaders};
 pub use self::xdp::{InterfaceError, Interfaces};
 use self::zones::{PreparedZones, ServerZones, ZonesBase};
 use crate::admin::{AdminEnding, AdminRequest, ChangeRefusal, ServerChange};
-use crate::config::{Config, CookieConfig, PoolConfig};
 use crate::load::{Confinement, Setup};
 use crate::net::sys::descriptors::{Demand, Shares};
 pub use crate::secondary::SavedZones;

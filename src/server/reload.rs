@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
+use config::{Config, CookieConfig};
 use limit::Cookies;
 
 use super::process::{AddressChanges, Listening, LoadedConfig, PreparedReload, ending};
 use super::worker::WorkerCommand;
 use super::workers::Workers;
 use super::{Answer, Server, ServerEvent, StartError};
-use crate::config::{Config, CookieConfig};
 use crate::load::LoadError;
 use crate::net::to_backends::tls::KnownRoots;
 

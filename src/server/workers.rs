@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
+use config::ForwarderConfig;
 use dns::QuestionHasher;
 use limit::{Clients, OwnAddresses, Pacing};
 use metrics::Counters;
@@ -33,7 +34,6 @@ use super::worker::{
 };
 use super::zones::{ServedAuthority, ServerZones};
 use crate::authority::ReceivedNotify;
-use crate::config::ForwarderConfig;
 use crate::engine;
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, SpoofingConfig};
 use dns::address::{BackendAddress, Scheme};
 use dns::{HashSeed, Name};
 use hedge::PoolRules;
@@ -24,7 +25,6 @@ use super::network::{Caller, Network, UDP_SIZE, WaitingClient, address};
 use super::prober::{ProberTask, SimulatedProber};
 use super::spells::Unfolding;
 use crate::cache::Cache;
-use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, SpoofingConfig};
 use crate::engine::query_slots::{PROLONGED, QuerySlot, SlotState};
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
@@ -414,7 +414,7 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
     let suffixes: Vec<_> = (0..scenario.pools.len()).map(suffix).collect();
     let routes = suffixes.iter().enumerate().map(|(pool, suffix)| (suffix, PoolIndex(pool)));
     let cache_config = scenario.ttl.map(|_| {
-        let rules = crate::config::CacheRules::default();
+        let rules = config::CacheRules::default();
         CacheConfig { size: CacheConfig::SIZE, rules, persist: None, persist_every: None }
     });
     let empty = ForwarderState {

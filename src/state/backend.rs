@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use config::{BackendConfig, PoolConfig};
 use dns::Transport;
 use dns::address::{BackendAddress, Scheme, StreamServer};
 use hedge::BackendIndex;
@@ -14,7 +15,6 @@ use hedge::health::HealthState;
 use metrics::{BackendCounters, BackendState, Counter, OrderWord};
 
 use super::backend_cookies::BackendCookies;
-use crate::config::{BackendConfig, PoolConfig};
 
 /// A backend shared by all workers.
 #[derive(Debug)]

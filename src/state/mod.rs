@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use config::{CacheConfig, Config, PoolConfig};
 use dns::address::ListenUrl;
 use limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
 
@@ -28,7 +29,6 @@ pub use self::resolver_arpa::ResolverArpa;
 pub use self::routes::{Routes, Target};
 pub use self::serials::SharedSerials;
 use crate::cache::{Cache, PoolId};
-use crate::config::{CacheConfig, Config, PoolConfig};
 
 /// The state of a configured forwarder.
 #[derive(Clone, Debug)]

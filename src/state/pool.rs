@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use config::{BackendConfig, PoolConfig};
 use dns::address::{BackendAddress, Scheme};
 use foldhash::fast::FixedState;
 use hedge::affinity::Affinity;
@@ -22,7 +23,6 @@ use super::changes::PoolChanges;
 use super::compared::ComparisonQuestions;
 use super::serials::SharedSerials;
 use crate::cache::PoolId;
-use crate::config::{BackendConfig, PoolConfig};
 
 /// A pool shared by all workers, with the config of one state.
 #[derive(Debug)]

@@ -1,11 +1,11 @@
 //! The routes from names to pools.
 
+use config::PoolIndex;
 use dns::{Name, suffixes};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::resolver_arpa::RESOLVER_ARPA;
-use crate::config::PoolIndex;
 
 /// Routes by suffix; the longest wins.
 #[derive(Debug)]

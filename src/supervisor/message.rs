@@ -15,6 +15,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
+use config::User;
 use metrics::{ProcessesSnapshot, Role};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, getrlimit};
@@ -23,7 +24,6 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::MAX_DESCRIPTORS;
 use super::tree::{ChangeKind, ProcessOrder, TreeRules};
-use crate::config::User;
 use crate::load::{ConfigText, Confinement};
 use crate::net::from_clients::listening::ListeningSocket;
 use crate::service_manager::Contact;

@@ -33,6 +33,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use config::Config;
 use metrics::Role;
 use tokio::runtime;
 use tokio::task::LocalSet;
@@ -43,7 +44,6 @@ use self::message::{GivenUp, PROTOCOL, ProcessPart, State};
 use self::process::MemberProcess;
 pub use self::spawn::is_member;
 use self::supervise::Supervisor;
-use crate::config::Config;
 use crate::load::ConfigReader;
 use crate::server::give_up_early;
 use crate::service_manager::passed_sockets;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::SupervisorConfig;
 use metrics::{Role, Snapshot};
 use rustix::process::{Pid as SystemPid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, wait};
 use tokio::sync::mpsc::unbounded_channel;
@@ -22,7 +23,6 @@ use super::spawn::Image;
 use super::takeover::{TakeoverMessage, add_counted, give, pass};
 use super::tree::{ChangeKind, Pid, ProcessOrder, TreeRules};
 use crate::admin::{ChangeRefusal, ProcessChange};
-use crate::config::SupervisorConfig;
 use crate::load::ConfigText;
 use crate::net::from_clients::tcp::MovedConnection;
 use crate::net::tasks::LostTask;

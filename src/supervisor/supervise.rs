@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{ExitCode, id};
 use std::time::{Duration, Instant, SystemTime};
 
+use config::Config;
 use metrics::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -25,7 +26,6 @@ use super::message::{
 };
 use super::spawn::{Image, name_process};
 use super::tree::{ChangeKind, Pid, ProcessEnd, Purpose, Tree, TreeRules, TreeStep};
-use crate::config::Config;
 use crate::net::from_clients::listening::ListeningSocket;
 use crate::server::raise_descriptor_limit;
 use crate::service_manager::{Contact, ServiceManager};

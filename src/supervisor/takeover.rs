@@ -19,13 +19,13 @@ use std::io::{self, BufReader, BufWriter, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
+use config::Config;
 use metrics::Snapshot;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 
 use super::channel::WatchedChannel;
 use super::message::{pack, unpack};
-use crate::config::Config;
 use crate::net::tasks::blocking;
 use crate::server::{CarriedCache, CarriedState, Server};
 

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use config::{ClientDetail, NameDetail};
+
 use super::query_log::RecordAddress;
-use crate::config::{ClientDetail, NameDetail};
 
 /// Returns the client as far as the config allows.
 pub(super) fn cut_client(detail: ClientDetail, client: IpAddr) -> Option<RecordAddress> {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use config::Config;
 use dns::QuestionHasher;
 use metrics::{Counters, Tap, TapFate};
 use rustix::event::{PollFd, Timespec, poll};
@@ -27,7 +28,6 @@ use super::sinks::{Framing, Sink};
 use super::slow::{SlowTap, lock};
 use super::traces::Traces;
 use super::{Side, TapClock, TapSet};
-use crate::config::Config;
 use crate::net::tasks::{LostTask, TaskKind, Tasks};
 use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;

@@ -4,11 +4,11 @@
 use std::io::Cursor;
 use std::time::{Duration, Instant};
 
+use config::CacheRules;
 use dns::{Name, RecordType as WireType};
 
 use crate::support::cache::*;
 use hedgerow::cache::{Cache, CacheLookup, DamagedSnapshot, Flush, PoolId, SnapshotLoadError, State};
-use hedgerow::config::CacheRules;
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::EdnsOption;

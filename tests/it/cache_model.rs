@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use config::CacheRules;
+
 use crate::support::cache::*;
 use hedgerow::cache::{CacheLookup, CachedFailure, PoolId};
-use hedgerow::config::CacheRules;
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use proptest::prelude::*;

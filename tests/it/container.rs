@@ -6,7 +6,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use hedgerow::config::Config;
+use config::Config;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -161,7 +161,7 @@ fn the_dockerfile_names_files_that_are_there_and_enough() {
         .expect("cargo runs this test");
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
     // What the source has built in, tests apart.
-    let reference = top().join("src/config/reference.rs");
+    let reference = top().join("crates/config/src/reference.rs");
     assert!(fs::read_to_string(reference).expect("it is there").contains("include_str!(\"../../config.toml\")"));
     let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).expect("a user");
     assert!(user.split(':').all(|id| id.parse::<u32>().is_ok_and(|id| id > 0)), "{user}");

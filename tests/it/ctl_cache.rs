@@ -5,12 +5,13 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::CacheRules;
+
 use crate::support::admin_site::{HOST, JSON, Site, TOKEN, check_output, write};
 use crate::support::cache::{Subject, a, answer, edns_query, query, reply, soa};
 use crate::support::{self, Backend, Forwarder};
 use hedgerow::admin::CacheAccess;
 use hedgerow::cache::{Cache, PoolId};
-use hedgerow::config::CacheRules;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use hedgerow::config::reference::sections;
+use config::reference::sections;
 use tempfile::TempDir;
 
 use crate::support::*;

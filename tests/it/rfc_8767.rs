@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use config::CacheRules;
+
 use crate::support::cache::*;
 use hedgerow::cache::CacheLookup;
-use hedgerow::config::CacheRules;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};

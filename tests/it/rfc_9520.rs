@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use config::CacheRules;
+use config::limits;
+
 use crate::support::cache::*;
 use hedgerow::cache::{CacheLookup, CachedFailure, PoolId};
-use hedgerow::config::CacheRules;
-use hedgerow::config::limits;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 

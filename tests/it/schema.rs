@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use hedgerow::config::Config;
+use config::Config;
 use tempfile::TempDir;
 
 use crate::docs::{Document, completed_fragment, top};

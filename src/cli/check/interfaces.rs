@@ -4,11 +4,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use config::{Config, KeyWord, XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 use dns::address::Scheme;
 
 use super::Findings;
 use crate::cli::remedy;
-use crate::config::{Config, KeyWord, XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 use crate::net::xdp::EXPERIMENTAL;
 use crate::net::xdp::netlink::{self, DriverFeatures, InterfaceFacts};
 use crate::net::xdp::rights::Rights;

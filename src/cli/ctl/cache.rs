@@ -1,13 +1,13 @@
 //! `hedgerow ctl cache`: shows the cache, and flushes it.
 
 use clap::Subcommand;
+use config::words;
 use dns::Name;
 
 use super::connection::{AdminConnection, AdminOrder, encoded};
 use super::table::{TextTable, or_dash, time};
 use super::{CommandFailure, Show};
 use crate::admin::status::{CacheStats, CacheStatus, EntryStatus};
-use crate::config::words;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheAction {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use config::{AdminConfig, AdminSocket};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::http::uri::Authority;
@@ -30,7 +31,6 @@ use tokio::time::timeout;
 use super::CommandFailure;
 use crate::admin::status::{ChangeResponse, ErrorResponse, Status};
 use crate::admin::{Token, is_private, usual_places};
-use crate::config::{AdminConfig, AdminSocket};
 use crate::load::{self, LoadError};
 use crate::net::http_client;
 

@@ -1,6 +1,7 @@
 //! `hedgerow ctl explain`: the route of a question, the candidates and their ranks, the events of the race
 //! and its response, as text for 100 columns.
 
+use config::words;
 use data_encoding::BASE64;
 use dns::{Name, RecordType, Section, SectionRecord};
 use hedge::race::AttemptKind;
@@ -10,7 +11,6 @@ use super::connection::{AdminConnection, AdminOrder};
 use super::table::{TextTable, WIDTH, millis, or_dash, wrap};
 use super::{CommandFailure, Show};
 use crate::cli::lookup::message::{LookupReply, data_of};
-use crate::config::words;
 use crate::sight::explain::{Candidate, ExplainedResponse, Explanation, Plan};
 use crate::sight::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace, rank_words, time};
 

@@ -1,5 +1,6 @@
 //! `hedgerow ctl members`: the sources of members, their rejected entries, and the members of pools.
 
+use config::nearest;
 use dns::address::BackendAddress;
 use serde::Serialize;
 
@@ -7,7 +8,6 @@ use super::connection::AdminConnection;
 use super::table::{TextTable, or_dash, time};
 use super::{CommandFailure, Show};
 use crate::admin::status::{BackendOrder, MemberOrigin, PoolStatus, SourceStatus};
-use crate::config::nearest;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct MembersArgs {

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
+use config::{limits, words};
 use dns::address::BackendAddress;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -30,7 +31,6 @@ use serde_json::json;
 use self::connection::{AdminConnection, AdminOrder, AdminTarget, encoded};
 use super::{failure, print, usage};
 use crate::admin::CertificateSnapshot;
-use crate::config::{limits, words};
 use crate::net::sys::clock::{unix_now, unix_seconds};
 use crate::sight::serials::Serials;
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use config::words;
+
 use super::connection::AdminConnection;
 use super::table::{WIDTH, at, wrap};
 use super::{CommandFailure, Show};
-use crate::config::words;
 use crate::sight::slow::{SlowRace, SlowRacesReport, time};
 
 #[derive(Debug, clap::Args)]

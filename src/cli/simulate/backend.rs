@@ -1,9 +1,10 @@
 //! Parses a backend description of the user: `latency=1ms+1%:500ms loss=5%`.
 
+use config::{Limits, limits};
+
 use super::settings::{Mistake, SettingEntries};
 use super::values::{count, course, delay, share, stalls, whens};
 use crate::cli::number;
-use crate::config::{Limits, limits};
 use crate::sim::{BackendModel, Capacity, ModelConnections};
 
 /// Parses a description, which may stand for several equal backends.

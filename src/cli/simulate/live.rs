@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use config::{BackendConfig, Config, PoolConfig};
 use hedge::latency::MIN_SAMPLES;
 use hedge::{Dispatch, PoolRules};
 
@@ -11,7 +12,6 @@ use crate::admin::status::{BackendStatus, PoolStatus, Status};
 use crate::cli::ctl::CommandFailure;
 use crate::cli::ctl::connection::{AdminConnection, AdminTarget};
 use crate::cli::remedy;
-use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::load;
 use crate::sim::{BackendModel, Course, Delay, Empirical};
 

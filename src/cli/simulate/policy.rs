@@ -1,12 +1,12 @@
 //! A policy from a description such as `hedge delay=p95 budget=5%`. Omitted settings come from the pool.
 
+use config::{limits, nearest, words};
 use hedge::balance::Balance;
 use hedge::{Dispatch, Hedge, PoolRules};
 
 use super::settings::{Mistake, SettingEntries};
 use super::values::share;
 use crate::cli::number;
-use crate::config::{limits, nearest, words};
 
 #[derive(Clone, Debug)]
 pub(super) struct Policy {

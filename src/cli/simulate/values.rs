@@ -11,8 +11,9 @@
 
 use std::time::Duration;
 
+use config::{Limits, words};
+
 use crate::cli::number;
-use crate::config::{Limits, words};
 use crate::sim::{Course, Delay, NameDistribution, When};
 
 pub(super) fn share(text: &str) -> Result<f64, String> {

@@ -4,11 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::EtcdConfig;
 use hyper::body::Bytes;
 use tokio::time::timeout;
 
 use super::http::{EtcdConnection, WatchLines};
-use crate::config::EtcdConfig;
 use crate::discover::etcd::{self, EtcdError, EtcdRequest};
 use crate::net::tasks::Tasks;
 use crate::net::to_backends::tls::TlsRoots;

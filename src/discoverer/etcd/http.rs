@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use config::{HttpEndpoint, TlsName};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -12,7 +13,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::{HttpEndpoint, TlsName};
 use crate::discover::etcd::{self, EtcdError, EtcdRequest};
 use crate::net::http_client::{self, HttpError, is_too_long};
 use crate::net::tasks::{Task, TaskKind, Tasks};

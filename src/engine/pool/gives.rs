@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
+use config::Case;
 use dns::{CookiePair, Reply};
 use hedge::Rank;
 use hedge::race::BackendIndex;
 
 use super::super::proof::ReplyProof;
 use super::Pool;
-use crate::config::Case;
 use crate::state::backend_cookies::{HasChanged, RENEWAL, Urgency};
 
 impl Pool {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::{BackendConfig, Config, PoolConfig};
 use dns::address::BackendAddress;
 use dns::{Cookie, HashSeed, Reply, ShownCookie};
 use proptest::prelude::*;
@@ -18,7 +19,6 @@ use super::super::io::{
 };
 use super::super::{LateReport, Outstanding, QuarantinedAttempt, RaceRef, RaceReport, TakenSlot, Waiter};
 use super::*;
-use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::engine::query_slots::{QuerySlot, SocketId};
 use crate::forwarder::ReplyChannel;
 use crate::state::ForwarderState;

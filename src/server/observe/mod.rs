@@ -7,13 +7,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use config::Config;
 use dns::QuestionHasher;
 use metrics::{Aggregate, Counters, CountersSummary, RunSnapshot, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::LiveSubscriber;
 use crate::admin::status::Status;
-use crate::config::Config;
 use crate::net::tasks::Tasks;
 use crate::sight::live::{Verdict, VerdictState};
 use crate::sight::{Event, Sight};

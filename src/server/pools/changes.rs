@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use config::BackendConfig;
 use dns::address::BackendAddress;
 use tokio::sync::oneshot;
 
 use super::ServerPools;
 use crate::admin::{ChangeRefusal, ExplainQuestion, FleetOrder, ServerChange};
-use crate::config::BackendConfig;
 use crate::discover::{BackendOrder, OrderWord};
 use crate::discoverer::{EtcdAccess, write_order};
 use crate::forwarder::ExplainRequest;

@@ -4,13 +4,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use config::{BackendConfig, PoolConfig};
 use dns::address::BackendAddress;
 use hedge::health::HealthState;
 use serde::{Deserialize, Serialize};
 
 use super::PoolConfigs;
 use crate::admin::ChangeRefusal;
-use crate::config::{BackendConfig, PoolConfig};
 use crate::discover::FixedBackend;
 use crate::discover::saved::SavedMembers;
 use crate::server::zones::Lease;
@@ -156,8 +156,9 @@ impl CarriedPools {
 mod tests {
     use std::path::Path;
 
+    use config::Config;
+
     use super::*;
-    use crate::config::Config;
 
     fn address(number: u8) -> BackendAddress {
         BackendAddress::from(([192, 0, 2, number], 53))

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Instant;
 
+use config::{CacheConfig, Config};
 use data_encoding::BASE64;
 use dns::HashSeed;
 use hedge::affinity::Affinity;
@@ -16,7 +17,6 @@ use tokio::sync::oneshot;
 use super::persist::wall_clock;
 use super::{CarriedPools, LastMinutes};
 use crate::cache::{Cache, SnapshotLoadError};
-use crate::config::{CacheConfig, Config};
 use crate::engine::LearntBackend;
 use crate::net::tasks::blocking;
 use crate::server::worker::{ForwarderCommand, LEARNT_AT_ONCE};

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use config::{BackendConfig, Config, PoolConfig};
 use dns::address::BackendAddress;
 use limit::OwnAddresses;
 use metrics::PoolSnapshot;
@@ -24,7 +25,6 @@ use tokio::time::sleep_until;
 use self::saved::Saving;
 pub(super) use self::saved::read_saved;
 use super::{PoolConfigs, ServerPools};
-use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::discover::saved::SavedMembers;
 use crate::discover::{
     BackendOrder, DiscoveredMember, MemberOrigin, MembershipChange, Orders, PoolSource, Roster, RosterRules,

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::{SlowConfig, SlowThreshold};
 use metrics::{Aggregate, BackendState, HistogramSnapshot};
 
-use crate::config::{SlowConfig, SlowThreshold};
 use crate::state::{ForwarderState, PoolState, SharedPool};
 
 pub(super) struct LastMinutes {
@@ -147,8 +147,9 @@ const MIN_RACES: u64 = 1_000;
 mod tests {
     use std::path::Path;
 
+    use config::Config;
+
     use super::*;
-    use crate::config::Config;
 
     fn state() -> ForwarderState {
         let text = "[forwarder]\nlisten = ['127.0.0.1:5300']\n[pools.p]\nbackends = ['127.0.0.1:5301']\n";

@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use config::{Config, PoolConfig};
 use dns::HashSeed;
 use metrics::{Aggregate, CacheSnapshot, PoolSnapshot, Snapshot};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -39,7 +40,6 @@ use super::worker::{ForwarderCommand, WorkerCommand};
 use super::zones::Lease;
 use crate::admin::{CacheAccess, ChangeRefusal};
 use crate::cache::{Cache, Flush};
-use crate::config::{Config, PoolConfig};
 use crate::load::{EtcdSecrets, Setup};
 use crate::net::tasks::{LostTask, TaskKind, blocking, blocking_task};
 use crate::replicas;

@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use config::CacheConfig;
+use config::CacheRules;
+
 use crate::cache::{Cache, SnapshotLoadError};
-use crate::config::CacheConfig;
-use crate::config::CacheRules;
 use crate::engine;
 use crate::files::{self, NewFile, Readers};
 use crate::net::sys::clock::SleepMeter;

@@ -9,12 +9,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::Config;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::listeners::AdminListeners;
 use crate::admin::{self, AdminEnding, AdminRequest, Settings, Token};
-use crate::config::Config;
 use crate::net::tasks::{Endless, TaskKind};
 use crate::server::links::ServerLinks;
 

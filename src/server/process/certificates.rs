@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use config::CertificateConfig;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use crate::config::CertificateConfig;
 use crate::load::{CertificateFiles, look_at_roots, shown_certificate};
 use crate::net::from_clients::tls::CertificateStore;
 use crate::net::tasks::{TaskKind, Tasks, blocking};

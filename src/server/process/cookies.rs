@@ -7,11 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::CookieConfig;
 use limit::{COOKIE_LIFETIME, CookieSecret, CookieSecrets, Cookies};
 use rand::rngs::SysRng;
 use rand::{RngExt, TryRng};
-
-use crate::config::CookieConfig;
 
 pub(in crate::server) struct OwnSecret {
     cookies: Arc<Cookies>,

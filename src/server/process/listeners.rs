@@ -30,13 +30,13 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 
 pub(in crate::server) use self::admin::AdminListeners;
+use config::{Config, ListenConfig};
 use dns::address::{HttpPath, ListenAddress, ListenUrl, Scheme};
 use limit::OwnAddresses;
 
 use self::inherited::InheritedSockets;
 use super::privileges;
 use crate::admin::SocketOwner;
-use crate::config::{Config, ListenConfig};
 use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
 use crate::net::from_clients::quic::{QuicListener, QuicServer};
 use crate::net::from_clients::tcp::Protocols;

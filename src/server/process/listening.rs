@@ -8,12 +8,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::Config;
 use limit::{Clients, ConnectionRules, OwnAddresses};
 use metrics::Limit;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::listeners::{Listeners, SectionName};
-use crate::config::Config;
 use crate::net::from_clients::service::ServedAddresses;
 use crate::net::from_clients::tcp::{ConnectionTable, MovedConnection};
 use crate::server::links::ServerLinks;

@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use config::{Config, SupervisorConfig};
 use dns::address::ListenAddress;
 use limit::OwnAddresses;
 use metrics::{ProcessSnapshot, ProcessesSnapshot, Role, Snapshot};
@@ -38,7 +39,6 @@ pub(super) use self::reload::{LoadedConfig, PreparedReload, ReloadOrder, Reloads
 use super::StartError;
 use super::links::ServerLinks;
 use crate::admin::AdminRequest;
-use crate::config::{Config, SupervisorConfig};
 use crate::load::{ConfigText, Setup};
 use crate::net::from_clients::tcp::MovedConnection;
 use crate::net::sys::descriptors::Shares;

@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use config::{Config, User};
 use nix::unistd::{Gid, Uid, initgroups, setresgid, setresuid, setuid};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -19,7 +20,6 @@ use rustix::thread::{
 use thiserror::Error;
 
 use crate::admin::{SocketOwner, usual_folders};
-use crate::config::{Config, User};
 use crate::load::{ConfigFiles, Confinement, Setup, folder_of};
 use crate::server::StartError;
 

@@ -26,11 +26,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 use std::{io, thread};
 
+use config::Config;
 use metrics::{LastReload, ReloadSnapshot};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::admin::ChangeRefusal;
-use crate::config::Config;
 use crate::load::{Confinement, FileWatch, LoadError, Setup};
 use crate::net::tasks::{LostTask, TaskKind};
 use crate::secondary::SavedZones;

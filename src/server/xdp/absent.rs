@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use config::Config;
 use metrics::FrameSnapshot;
 use thiserror::Error;
 
 use super::Listeners;
 use super::workers::WorkerChannels;
-use crate::config::Config;
 use crate::forwarder::Forwarder;
 use crate::net::Bypass;
 use crate::net::sys::batch::Datagram;

@@ -7,11 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use config::{KeyWord, XdpInterface, XdpMode, ZeroCopy};
 use metrics::FrameSnapshot;
 use tokio::sync::Mutex;
 
 use super::frames::DeviceSocket;
-use crate::config::{KeyWord, XdpInterface, XdpMode, ZeroCopy};
 use crate::net::xdp::SharedXsk;
 use crate::net::xdp::bpf::{BpfLink, Mode};
 use crate::net::xdp::filter::XdpFilter;

@@ -23,6 +23,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::Config;
 use hedge::backoff::Backoff;
 use metrics::FrameSnapshot;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -35,7 +36,6 @@ pub(super) use self::frames::{FrameCommand, FrameDatagrams, FrameListener, Frame
 use super::worker::WorkerCommand;
 use super::workers::WorkerChannels;
 use super::{Listeners, worker_count};
-use crate::config::Config;
 use crate::net::sys::batch;
 use crate::net::xdp::frame::EthernetLink;
 use crate::net::xdp::{EXPERIMENTAL, NextHop, NextHops, netlink};

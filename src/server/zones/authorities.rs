@@ -11,6 +11,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
+use config::{AuthorityConfig, ProducedCatalog, SecondaryConfig, Sharing};
 use dns::Name;
 use limit::{Access, Cookies, ResponseRate};
 use metrics::{ExpiredZone, ZonesSnapshot};
@@ -22,7 +23,6 @@ use zone::{Zone, ZoneDb};
 use self::catalogs::{log_notes, reserved, transfers_of};
 use super::failures::ZoneFailures;
 use crate::authority::{AuthorityState, ZoneTransfers};
-use crate::config::{AuthorityConfig, ProducedCatalog, SecondaryConfig, Sharing};
 use crate::secondary::members::{self, OrderedSaves};
 use crate::secondary::{SecondaryZone, ZoneKind, ZoneUpdate, load_zone};
 use crate::server::process::SectionName;

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use config::{AuthorityConfig, counted};
 use dns::Name;
 use metrics::{CatalogSnapshot, Snapshot};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -34,7 +35,6 @@ use super::worker::WorkerCommand;
 use crate::admin::ChangeRefusal;
 use crate::admin::status::{Status, ZoneStatus, ZonesReport};
 use crate::authority::{AuthorityState, ReceivedNotify};
-use crate::config::{AuthorityConfig, counted};
 use crate::discoverer::EtcdAccess;
 use crate::load::Setup;
 use crate::net::tasks::{TaskKind, blocking};

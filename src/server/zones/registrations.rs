@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use config::AuthorityConfig;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::config::AuthorityConfig;
 use crate::discover::MemberEntry;
 use crate::discover::etcd::LeaseId;
 use crate::discoverer::{EtcdAccess, Registration, RegistrationSettings};

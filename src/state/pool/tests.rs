@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use config::Config;
+
 use super::*;
-use crate::config::Config;
 use crate::state::ForwarderState;
 
 /// Returns a pool of backends with these last address bytes and weights.

@@ -3,10 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use config::limits;
 use metrics::Takeover;
 use serde::{Deserialize, Serialize};
-
-use crate::config::limits;
 
 pub(in crate::supervisor) type Pid = u32;
 

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::{ClientDetail, DnstapConfig, DnstapTarget, NameDetail};
 use metrics::Tap;
 
 use self::frames::write_data_frame;
@@ -19,7 +20,6 @@ use super::privacy::cut_client;
 use super::sinks::{Collector, Framing, RecordFile, Sink};
 use super::writer::{RecordTap, host_name};
 use super::{AttemptMessage, Side, TapQuery};
-use crate::config::{ClientDetail, DnstapConfig, DnstapTarget, NameDetail};
 
 #[derive(Debug)]
 pub(super) struct Dnstap {

@@ -3,10 +3,10 @@
 use std::fmt::{self, Display, Write};
 use std::time::UNIX_EPOCH;
 
+use config::LogFormat;
 use dns::{Rcode, RecordClass, RecordType, display_name};
 
 use super::record::{QueryRecord, RecordAddress};
-use crate::config::LogFormat;
 
 /// Appends a record as a line. `weight` is the number of queries that a sampled one stands for.
 pub(super) fn write(format: LogFormat, record: &QueryRecord<'_>, weight: f64, out: &mut Vec<u8>) {

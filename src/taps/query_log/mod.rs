@@ -8,6 +8,7 @@ mod record;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::{LogTarget, QueryLogConfig};
 use dns::Rcode;
 use metrics::{ResponseSource, Tap};
 
@@ -19,7 +20,6 @@ use super::choice::Share;
 use super::privacy::{cut_client, cut_name};
 use super::sinks::{Datagrams, Framing, RecordFile, Sink, Stderr};
 use super::writer::RecordTap;
-use crate::config::{LogTarget, QueryLogConfig};
 
 #[derive(Debug)]
 pub(super) struct QueryLog {

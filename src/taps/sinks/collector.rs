@@ -14,13 +14,13 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use config::DnstapTarget;
 use hedge::backoff::Backoff;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::super::dnstap::frames::{ControlFrame, DnstapFrame, MAX_CONTROL, control_frame, read_control};
 use super::Sink;
-use crate::config::DnstapTarget;
 
 #[derive(Debug)]
 pub(in crate::taps) struct Collector {

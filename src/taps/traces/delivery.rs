@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use config::OtlpTarget;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
@@ -11,7 +12,6 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::OtlpTarget;
 use crate::net::http_client::{self, HttpError};
 
 #[derive(Debug, PartialEq, Eq)]

@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::{BackendConfig, Config, NameDetail, TracesConfig};
 use metrics::{Counter, Counters, Tap, TapFate};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout_at};
@@ -32,7 +33,6 @@ use self::queue::{MAX_QUEUED, QueuedTrace, TraceQueue};
 use super::privacy::cut_name_text;
 use super::problems::TapProblems;
 use super::writer::host_name;
-use crate::config::{BackendConfig, Config, NameDetail, TracesConfig};
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::sight::slow::{LateReply, ReportedRace};
 

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use hedgerow::config::reference::sections;
+use config::reference::sections;
 
 use super::markdown::top;
 

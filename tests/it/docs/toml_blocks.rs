@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use hedgerow::config::Config;
+use config::Config;
 use toml::{Table, Value};
 
 use super::markdown::Document;

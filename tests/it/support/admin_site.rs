@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use config::AdminSocket;
 use dns::Transport;
 use hedgerow::admin::status::{Status, ZonesReport};
 use hedgerow::admin::{
     self, AdminRequest, AdminUnixSocket, CacheAccess, CertificateSnapshot, ChangeRefusal, HealthCondition,
     ProcessChange, ServerChange, ServerView, Settings, SocketOwner, Token,
 };
-use hedgerow::config::AdminSocket;
 use hedgerow::sight::Sight;
 use hedgerow::sight::divergence::Divergences;
 use hedgerow::sight::live::{HistoryFigures, Second, Span};

@@ -4,10 +4,10 @@
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
+use config::CacheRules;
 use dns::{ClientForm, QuestionFlags, QuestionKey};
 use foldhash::quality::FixedState;
 use hedgerow::cache::{Cache, CacheKey, CacheLookup, PoolId, ResponseFor};
-use hedgerow::config::CacheRules;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, NS, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};

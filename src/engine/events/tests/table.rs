@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::Config;
 use dns::{Cookie, HashSeed, Rcode, Reply, ShownCookie, Transport};
 use hashbrown::HashMap;
 use limit::Clients;
@@ -12,7 +13,6 @@ use metrics::{Counters, LimitCounters};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::config::Config;
 use crate::engine::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use config::PoolConfig;
 use metrics::{PoolSnapshot, SourceSnapshot};
 
 use super::{Membership, PoolRoster};
-use crate::config::PoolConfig;
 use crate::discover::{MemberOrigin, MembershipChange, PoolSource};
 
 impl Membership {

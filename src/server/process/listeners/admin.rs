@@ -4,10 +4,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 
+use config::{AdminConfig, AdminSocket};
+
 use super::inherited::{InheritedSockets, is_meant};
 use super::{ADMIN, ListenError, meets, socket_name};
 use crate::admin::{AdminUnixSocket, SocketOwner};
-use crate::config::{AdminConfig, AdminSocket};
 use crate::net::from_clients::listening::Endpoint;
 use crate::net::sys::bind;
 use crate::server::StartError;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use config::{AuthorityConfig, PrimaryConfig, ProducedCatalog, SecondaryConfig, Sharing};
 use dns::Name;
 use metrics::CatalogSnapshot;
 use zone::transfer::catalog::{
@@ -15,7 +16,6 @@ use zone::{Zone, ZoneDb};
 
 use super::{AuthorityChanges, AuthorityState, ServedAuthority, empty_journal, journal_of};
 use crate::authority::{SecondarySource, ZoneTransfers};
-use crate::config::{AuthorityConfig, PrimaryConfig, ProducedCatalog, SecondaryConfig, Sharing};
 use crate::net::sys::clock::unix_now_serial;
 use crate::secondary::members;
 use crate::secondary::{SecondaryZone, ZoneKind, save_zone};

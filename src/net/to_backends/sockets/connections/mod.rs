@@ -29,11 +29,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::ConnectionPoolRules;
 use metrics::{BackendConnectionCounters, LostCause};
 use rand::rngs::StdRng;
 
 use self::dial::{Dial, SharedBuffers};
-use crate::config::ConnectionPoolRules;
 use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::to_backends::connection::{

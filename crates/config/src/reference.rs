@@ -4,7 +4,7 @@
 use super::description::{ANY_KEY, Shape};
 use super::document;
 
-const TEXT: &str = include_str!("../../config.toml");
+const TEXT: &str = include_str!("../../../config.toml");
 
 /// One section of the file.
 #[derive(Default)]

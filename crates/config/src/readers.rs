@@ -24,7 +24,7 @@ macro_rules! config_section {
         }
 
         impl $name {
-            pub(super) fn read_keys(section: &mut $crate::config::section::ConfigSection<'_>) -> Self {
+            pub(super) fn read_keys(section: &mut $crate::section::ConfigSection<'_>) -> Self {
                 Self { $($key: {
                     $(section.need(stringify!($key), $example);)?
                     section.read(stringify!($key), $default, $reader)

@@ -28,7 +28,7 @@ use super::{
     XdpInterface,
 };
 
-const REFERENCE: &str = include_str!("../../config.toml");
+const REFERENCE: &str = include_str!("../../../config.toml");
 
 pub(super) fn parse(text: &str) -> Config {
     Config::parse(text, "c.toml", Path::new("/etc/hedgerow")).unwrap_or_else(|p| panic!("{text}\n{p}"))
