@@ -2,6 +2,11 @@
 //!
 //! The text becomes a tree in which each node knows its place (`section`). One module per kind of section
 //! reads it, and `document` reads the whole file. Readers return all problems together as [`Problems`].
+//!
+//! This crate owns keys, bounds, defaults, and their description. It never reads files and never resolves
+//! names.
+
+#![forbid(unsafe_code)]
 
 #[macro_use]
 mod readers;

@@ -2,7 +2,7 @@
 //!
 //! A datagram from a client becomes a [`Query`] or a [`QueryRejection`]; one from a backend becomes a
 //! [`Reply`] or a [`MalformedReply`]. `Query` and `Reply` are checked views that borrow the bytes. Output
-//! goes to a buffer of the caller with spare capacity, so this module does not allocate:
+//! goes to a buffer of the caller with spare capacity, so nothing is allocated:
 //!
 //! ```text
 //!   client --> read_query  --> write_query       --> backend
@@ -13,7 +13,9 @@
 //!
 //! Every reader bounds its work by the length of the message, follows compression pointers strictly
 //! backwards, and leaves nothing over at the end. RDATA stays opaque (RFC 3597), except in `expand.rs`. This
-//! module has no policy, socket or clock.
+//! crate has no policy, socket or clock. [`address`](mod@address) has the notation of server addresses.
+
+#![forbid(unsafe_code)]
 
 #[macro_use]
 mod labels;

@@ -1,6 +1,12 @@
-//! Limits of clients: access ([`Access`]), present use ([`Clients`]), TCP connections ([`ConnectionRules`],
-//! [`ConnectionClock`], [`HandshakeRates`]), response rate ([`ResponseRate`]) and bursts ([`Pacing`]), shared
-//! places ([`DynamicThreshold`]), turns ([`FairQueue`]); and the proof of a client's address ([`Cookies`]).
+//! What one client may use: access ([`Access`]), present use ([`Clients`]), TCP connections
+//! ([`ConnectionRules`], [`ConnectionClock`], [`HandshakeRates`]), response rate ([`ResponseRate`]) and
+//! bursts ([`Pacing`]), shared places ([`DynamicThreshold`]), turns ([`FairQueue`]); and the proof of a
+//! client's address ([`Cookies`]).
+//!
+//! This crate owns the decisions and the tables of clients, which have a fixed size. It never drops or
+//! answers a query itself, and never reads a clock or a socket.
+
+#![forbid(unsafe_code)]
 
 mod access;
 mod clients;

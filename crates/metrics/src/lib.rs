@@ -1,4 +1,9 @@
 //! Metrics of queries, responses, attempts, drops and durations. A [`Snapshot`] adds them up at one moment.
+//!
+//! This crate owns the counters and the one table of metrics, from which sums, differences, carry-over and
+//! text follow. It never serves HTTP and never reads a clock.
+
+#![forbid(unsafe_code)]
 
 #[macro_use]
 mod aggregate;

@@ -16,6 +16,8 @@
 //! rdata/   record data between text and wire form, for master files and for output
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod answer;
 mod load;
 mod rdata;
