@@ -119,8 +119,11 @@ const MADE: &[&str] = &["UdpSocket::bind(", "Type::DGRAM"];
 
 /// Files that may sleep, and why.
 const SLEEPING_FILES: &[(&str, &str)] = &[
-    ("tests/it/support/backend.rs", "a scripted backend that is slow: the delay is what is tested"),
-    ("tests/it/support/http.rs", "the state of a server is asked for now and then: nothing tells when it changes"),
+    ("crates/testkit/src/backends/backend.rs", "a scripted backend that is slow: the delay is what is tested"),
+    (
+        "crates/testkit/src/program/admin.rs",
+        "the state of a server is asked for now and then: nothing tells when it changes",
+    ),
     ("src/admin/connections.rs", "out of descriptors: nothing tells when there is one again"),
     ("src/taps/writer.rs", "who appends records must not pay for a wake-up, so the writer looks for them now and then"),
     ("src/faults.rs", "a disk that stalls, in builds for tests alone"),
@@ -412,7 +415,7 @@ fn tests_with_load_run_alone() {
     let listed = run.split_once("loaded=(").and_then(|(_, rest)| rest.split_once(')')).expect("a list").0;
     let loaded = below(&["tests"]).filter(|source| {
         let starts = |line: &Line| line.code.contains("Load::start") || line.code.contains("= OneAddress");
-        !source.path.starts_with("tests/it/support/") && source.lines.iter().any(starts)
+        source.lines.iter().any(starts)
     });
     let modules = loaded.filter_map(|source| {
         Some(source.path.strip_prefix("tests/it/")?.strip_suffix(".rs")?.replace('/', "::") + "::")

@@ -8,11 +8,11 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use rustix::process::Signal;
+use testkit::hosts::{self, Daemon, Host, WHILE};
+use testkit::one_address::OneAddress;
+use testkit::*;
 
 use super::docs::top;
-use crate::support::hosts::{self, Daemon, Host, WHILE};
-use crate::support::one_address::OneAddress;
-use crate::support::*;
 
 /// The address that is announced.
 const ADDRESS: ([u8; 4], u16) = ([192, 0, 2, 53], 53);

@@ -1,6 +1,6 @@
 //! Authorities: what the tables of a TS say, and what it says of names that are not in them.
 
-use crate::support::*;
+use testkit::*;
 
 const HOSTS: &str = "\
 # Hosts of two lines have two addresses; case is no matter.

@@ -2,8 +2,8 @@
 
 use std::net::TcpStream;
 
-use crate::support::*;
 use rustix::process::Signal;
+use testkit::*;
 
 /// The address that is right.
 const ADDRESS: &str = "192.0.2.1";

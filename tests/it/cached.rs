@@ -1,7 +1,7 @@
 //! The cache through sockets: which queries it answers, in which form, what goes into it, and what a reload
 //! does to it.
 
-use crate::support::*;
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 const OTHER: &str = "192.0.2.2";

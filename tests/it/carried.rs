@@ -13,10 +13,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::certificates::Authorities;
+use testkit::*;
 
-use crate::support::certificates::Authorities;
 use crate::support::running::Running;
-use crate::support::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

@@ -7,9 +7,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::catalog_peers::{CATALOG, CatalogPeer, member_text};
-use crate::support::*;
 use tempfile::TempDir;
+use testkit::peers::catalog::{CATALOG, CatalogPeer, member_text};
+use testkit::*;
 
 /// How many zones the catalog lists.
 const ZONES: usize = if cfg!(debug_assertions) { 500 } else { 10_000 };

@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use testkit::*;
 
 #[test]
 fn no_answer_is_lost_or_wrong_whatever_becomes_of_the_backends() {

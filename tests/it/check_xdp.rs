@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
+use testkit::hosts::run;
+use testkit::*;
+
 use crate::support::admin_site::check_output;
-use crate::support::hosts::run;
-use crate::support::*;
 
 /// Runs `check` on a config with this section and a listener on all addresses.
 fn check(xdp: &str) -> Output {

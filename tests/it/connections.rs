@@ -6,9 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
-
-use crate::support::peers::{Peer, ZONE};
-use crate::support::*;
+use testkit::peers::{Peer, ZONE};
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 const OTHER: &str = "192.0.2.2";

@@ -3,12 +3,12 @@
 use std::process::Command;
 
 use tempfile::TempDir;
+use testkit::certificates::Authorities;
+use testkit::encrypted_pool::{ADDRESS, OTHER, ask, ask_in_turn, lost, server, sum};
+use testkit::peers::{Peer, ZONE};
+use testkit::*;
 
 use crate::connections::make_by_rsa;
-use crate::support::certificates::Authorities;
-use crate::support::encrypted_pool::{ADDRESS, OTHER, ask, ask_in_turn, lost, server, sum};
-use crate::support::peers::{Peer, ZONE};
-use crate::support::*;
 
 #[test]
 fn replies_come_in_any_order_and_queries_are_padded() {

@@ -5,9 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-
-use crate::support::encrypted_pool::{ADDRESS, OTHER, ask, ask_in_turn, lost, server, sum};
-use crate::support::*;
+use testkit::encrypted_pool::{ADDRESS, OTHER, ask, ask_in_turn, lost, server, sum};
+use testkit::*;
 
 /// Asks until this backend has been asked too, while another answers: one to which there is no connection yet
 /// stands behind.

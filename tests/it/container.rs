@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use config::Config;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use testkit::*;
 
 use super::docs::top;
-use crate::support::*;
 
 /// A folder that everybody may read, with this config and the table of an authority.
 fn folder(config: &str) -> TempDir {

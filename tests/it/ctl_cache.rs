@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::CacheRules;
+use testkit::{Backend, Forwarder};
 
 use crate::support::admin_site::{HOST, JSON, Site, TOKEN, check_output, write};
 use crate::support::cache::{Subject, a, answer, edns_query, query, reply, soa};
-use crate::support::{self, Backend, Forwarder};
 use hedgerow::admin::CacheAccess;
 use hedgerow::cache::{Cache, PoolId};
 use hickory_proto::op::ResponseCode;
@@ -236,11 +236,11 @@ fn only_who_may_change_may_flush() {
 
 #[test]
 fn a_running_server_shows_and_flushes_what_it_keeps() {
-    let backend = Backend::new(support::answer("192.0.2.1"));
+    let backend = Backend::new(testkit::answer("192.0.2.1"));
     let server = Forwarder::to(&[&backend], "[cache]\nsize = '1MiB'\n").admin().start();
     let (client, admin) = (server.client(), server.listener("admin"));
     let admin = format!("unix:{}", server.process.admin_socket(admin).display());
-    let ask = |name: &str| drop(client.ask(&support::query(name, support::A)));
+    let ask = |name: &str| drop(client.ask(&testkit::query(name, testkit::A)));
     ["www.example.org", "www.example.org", "mail.example.org"].iter().for_each(|name| ask(name));
     let shown = read(&run(&admin, "show www.example.org --json"));
     assert_eq!((&shown[0]["pool"], &shown[0]["state"], &shown[0]["hits"]), (&"all".into(), &"fresh".into(), &1.into()));

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use hedgerow::replicas::divergence::CONFIRM_AFTER;
 use serde_json::Value;
-
-use crate::support::*;
+use testkit::*;
 
 /// A server with one zone, of this version and with this address of `www.example`.
 struct Replica(Server);

@@ -6,9 +6,9 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use crate::support::certificates::Authorities;
-use crate::support::encrypted_peers::*;
-use crate::support::*;
+use testkit::certificates::Authorities;
+use testkit::peers::encrypted::*;
+use testkit::*;
 
 /// A server by plain DNS, TLS and HTTPS, in this order, with a certificate for `dns.example` of the authority
 /// in `ca.pem`. Each listener has these keys, and connections have others.

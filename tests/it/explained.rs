@@ -7,8 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-
-use crate::support::*;
+use testkit::*;
 
 const ONE: &str = "192.0.2.1";
 const TWO: &str = "192.0.2.2";

@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::tree::*;
-use crate::support::*;
+use testkit::tree::*;
+use testkit::*;
 
 #[test]
 fn kill_under_race() {

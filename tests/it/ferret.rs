@@ -7,8 +7,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use testkit::{Client, Server};
+
 use crate::support::zones::*;
-use crate::support::{Client, Server};
 use serde_json::Value;
 
 /// Zones that one process serves: few enough for the descriptors that a process usually has.

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::support::*;
+use testkit::*;
 
 const TRUE: &str = "192.0.2.1";
 const FORGED: &str = "203.0.113.66";

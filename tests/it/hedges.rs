@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::*;
+use testkit::*;
 
 const ONE: &str = "192.0.2.1";
 const TWO: &str = "192.0.2.2";

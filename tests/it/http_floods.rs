@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use crate::support::http2::*;
-use crate::support::*;
+use testkit::http2::*;
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

@@ -9,10 +9,9 @@ use std::thread;
 
 use data_encoding::BASE64URL_NOPAD;
 use rustix::process::Signal;
-
-use crate::support::certificates::{Authorities, TlsClient};
-use crate::support::http2::{self, DATA, END_STREAM, GOAWAY, HEADERS, Http2Client};
-use crate::support::*;
+use testkit::certificates::{Authorities, TlsClient};
+use testkit::http2::{self, DATA, END_STREAM, GOAWAY, HEADERS, Http2Client};
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

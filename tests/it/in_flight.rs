@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
 
-use crate::support::*;
+use testkit::*;
 
 /// Queries that wait at once.
 const MANY: usize = 20_000;

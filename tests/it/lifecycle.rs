@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread;
 
-use crate::support::*;
 use rustix::process::Signal;
 use socket2::SockRef;
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 const OTHER: &str = "192.0.2.2";

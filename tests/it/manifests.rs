@@ -7,10 +7,10 @@ use std::process::{Command, Output, Stdio};
 
 use config::Config;
 use tempfile::TempDir;
+use testkit::hosts::{self, Daemon};
+use testkit::*;
 
 use super::docs::top;
-use crate::support::hosts::{self, Daemon};
-use crate::support::*;
 
 const MANIFESTS: [&str; 2] = ["deploy/kubernetes.yaml", "deploy/kubernetes/fleet.yaml"];
 

@@ -7,8 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use config::reference::sections;
 use tempfile::TempDir;
-
-use crate::support::*;
+use testkit::*;
 
 /// Runs `hedgerow` to its end, which must be a good one.
 fn hedgerow(arguments: &[&str]) -> Output {

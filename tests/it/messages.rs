@@ -1,7 +1,7 @@
 //! What comes in, what goes out (docs/src/contract.md, Messages), for the forwarder and for authorities:
 //! drops, errors, OPT, sizes, and that nothing is changed but what must be.
 
-use crate::support::*;
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

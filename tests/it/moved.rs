@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use dns::Transport;
 use hedgerow::server::CarriedState;
+use testkit::*;
 
 use crate::support::running::Running;
-use crate::support::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

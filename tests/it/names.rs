@@ -1,8 +1,7 @@
 //! The names asked for most: which are counted, how far, and which clients may read them.
 
 use hedgerow::sight::names::{NameCount, NamesReport};
-
-use crate::support::*;
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

@@ -9,9 +9,8 @@ use hedgerow::net::xdp::netlink::{
     InterfaceFacts, drain_changes, driver_features, interface, interface_names, next_hop, open_changes,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-use crate::support::hosts::run;
-use crate::support::*;
+use testkit::hosts::run;
+use testkit::*;
 
 /// The interface of that name, which is there.
 fn facts(name: &str) -> InterfaceFacts {

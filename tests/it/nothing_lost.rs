@@ -13,8 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-
-use crate::support::*;
+use testkit::*;
 
 /// True if this run is for figures. A debug build, beside other tests, gets less load and fewer faults.
 const IS_WHOLE: bool = !cfg!(debug_assertions);

@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use crate::support::*;
 use tempfile::TempDir;
+use testkit::*;
 
 /// Runs while a test needs it.
 struct Nsd {

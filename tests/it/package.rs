@@ -4,10 +4,10 @@
 
 use std::process::Command;
 
+use testkit::*;
 use toml::{Table, Value};
 
 use super::docs::top;
-use crate::support::*;
 
 fn metadata() -> Table {
     let manifest = std::fs::read_to_string(top().join("Cargo.toml")).expect("it is there");

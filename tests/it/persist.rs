@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::*;
 use rustix::process::Signal;
 use tempfile::TempDir;
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

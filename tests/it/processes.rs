@@ -1,7 +1,7 @@
 //! Processes as one sees them from outside: `ctl processes`, `restart`, `upgrade` and `stop`, the status and
 //! the metrics.
 
-use crate::support::*;
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

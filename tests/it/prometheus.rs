@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use hedgerow::sight::verdict::{RULES, VerdictRule};
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::*;
 
 use crate::docs::{Document, top};
-use crate::support::*;
 
 /// A file of `deploy/`.
 fn deployed(path: &str) -> String {

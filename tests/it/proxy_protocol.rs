@@ -5,9 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use proxy_header::{ProxiedAddress, ProxyHeader};
-
-use crate::support::certificates::{Authorities, TlsClient};
-use crate::support::*;
+use testkit::certificates::{Authorities, TlsClient};
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use quinn_proto::{ConnectionError, Dir};
 use rustix::process::Signal;
-
-use crate::support::certificates::{Authorities, TlsClient};
-use crate::support::quic_client::{QuicClient, quic_config};
-use crate::support::*;
+use testkit::certificates::{Authorities, TlsClient};
+use testkit::quic_client::{QuicClient, quic_config};
+use testkit::*;
 
 pub(crate) const ADDRESS: &str = "192.0.2.1";
 

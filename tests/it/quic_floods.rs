@@ -5,11 +5,11 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use quinn_proto::Dir;
+use testkit::certificates::Authorities;
+use testkit::quic_client::{QuicClient, quic_config};
+use testkit::*;
 
 use crate::quic::*;
-use crate::support::certificates::Authorities;
-use crate::support::quic_client::{QuicClient, quic_config};
-use crate::support::*;
 
 #[test]
 fn streams_that_begin_and_stall_end_with_the_time_of_the_first_query() {

@@ -4,8 +4,8 @@
 
 use std::time::Instant;
 
-use crate::support::*;
 use rustix::process::Signal;
+use testkit::*;
 
 const ONE: &str = "192.0.2.1";
 const TWO: &str = "192.0.2.2";

@@ -1,8 +1,7 @@
 //! `/readyz`: whether queries are taken, and, of a pool, whether anybody in it is up.
 
 use rustix::process::Signal;
-
-use crate::support::*;
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

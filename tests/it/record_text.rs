@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use crate::support::Server;
+use testkit::Server;
 
 #[test]
 fn lookup_and_check_print_every_type_alike() {

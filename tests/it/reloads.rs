@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use hedgerow::net::sys::batch::SendBatch;
 use rustix::process::Signal;
+use testkit::*;
 
 use crate::support::admin_site::check_output;
-use crate::support::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

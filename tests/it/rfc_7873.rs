@@ -1,7 +1,7 @@
 //! RFC 7873, DNS cookies, as clients of the LS and of the TS meet them: which options are legal, what they
 //! get, and that every kind of response has it.
 
-use crate::support::*;
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

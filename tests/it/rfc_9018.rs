@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use dns::{Cookie, CookieOption, CookieState};
 use limit::CookieSecrets;
 
-use crate::support::*;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use testkit::*;
 
 /// The secret of the first examples.
 const SECRET: &str = "e5e973e5a6b2a43f48e7dc849e37bfcf";

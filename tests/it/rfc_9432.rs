@@ -5,11 +5,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::support::catalog_peers::{CATALOG, CatalogPeer, member_text};
-use crate::support::tree::Tree;
-use crate::support::*;
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::peers::catalog::{CATALOG, CatalogPeer, member_text};
+use testkit::tree::Tree;
+use testkit::*;
 
 /// Asks a server for the host of a zone.
 fn ask(server: SocketAddr, zone: &str) -> Option<Response> {

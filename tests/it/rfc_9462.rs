@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use crate::support::certificates::{Authorities, TlsClient};
-use crate::support::*;
+use testkit::certificates::{Authorities, TlsClient};
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 const SVCB: u16 = 64;

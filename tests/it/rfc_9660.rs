@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use dns::Transport;
 use tempfile::TempDir;
+use testkit::lookup;
+use testkit::*;
 use zone::{Identity, IdentityText, Miss, Reaction, Zone, ZoneDb, respond};
 
-use crate::support::lookup;
 use crate::support::zones::{self, zone_db, zone_db_with_table};
-use crate::support::*;
 
 /// The code of the option.
 const ZONEVERSION: u16 = 19;

@@ -7,9 +7,9 @@ use std::process::{Command, Output};
 
 use config::Config;
 use tempfile::TempDir;
+use testkit::*;
 
 use crate::docs::{Document, completed_fragment, top};
-use crate::support::*;
 
 /// A config that mistakes are made in.
 const GOOD: &str = r#"

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-
-use crate::support::*;
+use testkit::*;
 
 /// RFC 9660 section 6: the option's code.
 const ZONEVERSION: u16 = 19;

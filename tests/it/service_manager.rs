@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
-
-use crate::support::*;
+use testkit::*;
 
 /// A server of this authority, on this address.
 fn authority(listen: &str, workers: usize) -> String {

@@ -7,8 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 use serde_json::Value;
-
-use crate::support::*;
+use testkit::*;
 
 const ONE: &str = "192.0.2.1";
 

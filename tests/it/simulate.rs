@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::support::*;
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::*;
 
 /// Runs `hedgerow simulate` with these arguments in a folder.
 fn simulate(folder: &Path, arguments: &[&str]) -> Output {

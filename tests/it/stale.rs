@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::*;
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 const OTHER: &str = "192.0.2.2";

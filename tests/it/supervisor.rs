@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
-
-use crate::support::tree::*;
-use crate::support::*;
+use testkit::tree::*;
+use testkit::*;
 
 #[test]
 fn sections_start_a_supervisor_a_server_and_standbys() {

@@ -6,8 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use tempfile::TempDir;
-
-use crate::support::*;
+use testkit::*;
 
 /// The resolver of docs/src/deploy.md, before a TS that has one zone.
 const CONFIG: &str = "workers = 2\n[forwarder]\nlisten = ['127.0.0.1:53', '[::1]:53']\n\

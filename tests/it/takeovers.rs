@@ -4,9 +4,8 @@ use std::thread;
 
 use rustix::process::Signal;
 use serde_json::Value;
-
-use crate::support::tree::*;
-use crate::support::*;
+use testkit::tree::*;
+use testkit::*;
 
 #[test]
 fn a_restart_has_a_newcomer_serve_and_carries_the_counters_on() {

@@ -1,7 +1,7 @@
 //! TCP on both sides (RFC 7766): framing, pipelining, order, half-closed connections, and what is too
 //! large for UDP.
 
-use crate::support::*;
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

@@ -5,8 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-
-use crate::support::*;
+use testkit::*;
 
 /// True if this run is for figures.
 const IS_WHOLE: bool = !cfg!(debug_assertions);

@@ -9,10 +9,9 @@ use std::thread;
 use std::time::Instant;
 
 use rustix::process::Signal;
+use testkit::certificates::{Authorities, TlsClient};
+use testkit::*;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-
-use crate::support::certificates::{Authorities, TlsClient};
-use crate::support::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

@@ -10,8 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hedgerow::sight::live::{BackendSecond, PoolSecond, Reason, Second, VerdictState};
-
-use crate::support::*;
+use testkit::*;
 
 /// A stand-in for the admin server that reports the seconds of the test.
 struct LiveServer {

@@ -11,8 +11,7 @@ use std::thread;
 
 use rustix::process::Signal;
 use serde_json::Value;
-
-use crate::support::*;
+use testkit::*;
 
 const ONE: &str = "192.0.2.1";
 const TWO: &str = "192.0.2.2";

@@ -5,10 +5,9 @@ use std::fs;
 use std::net::SocketAddr;
 
 use tempfile::TempDir;
-
-use crate::support::certificates::Authorities;
-use crate::support::peers::*;
-use crate::support::*;
+use testkit::certificates::Authorities;
+use testkit::peers::*;
+use testkit::*;
 
 /// The key of all.
 const KEY: &str = "[keys.'transfer.key']\nsecret = 'dGhlIHNlY3JldCBvZiBhbGwgdGhlIHRlc3Rz'\n";

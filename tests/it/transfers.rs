@@ -1,9 +1,9 @@
 //! Zone transfers between servers of our own: which clients get a zone, how copies stay up to date, and what
 //! is reported when they cannot. With servers of others: `transfer_peers.rs`.
 
-use crate::support::certificates::Authorities;
-use crate::support::*;
 use tempfile::TempDir;
+use testkit::certificates::Authorities;
+use testkit::*;
 
 /// RFC 2136 section 2.2: not authoritative.
 const NOTAUTH: u16 = 9;

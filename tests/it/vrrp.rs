@@ -4,10 +4,11 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 
+use testkit::hosts::{self, Daemon, Host};
+use testkit::one_address::OneAddress;
+use testkit::*;
+
 use super::docs::top;
-use crate::support::hosts::{self, Daemon, Host};
-use crate::support::one_address::OneAddress;
-use crate::support::*;
 
 /// The address that moves.
 const ADDRESS: ([u8; 4], u16) = ([192, 0, 2, 53], 53);

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::support::*;
+use testkit::*;
 
 /// An authority with a table and an admin server, in a config with these keys at its top.
 fn config(keys: &str, zones: &str) -> String {

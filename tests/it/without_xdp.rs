@@ -4,8 +4,9 @@
 use std::fs;
 use std::process::{Command, Output};
 
+use testkit::*;
+
 use crate::support::admin_site::check_output;
-use crate::support::*;
 
 /// Runs `check` on a config with this text in front of an authority.
 fn check(text: &str) -> Output {

@@ -21,7 +21,7 @@ pub(crate) struct Line {
     pub(crate) comment: String,
     /// The text of the literals of the line.
     pub(crate) literals: String,
-    /// True if it belongs to a test: all of `tests/`, and what stands below `#[cfg(test)] mod`.
+    /// True if it belongs to a test: all of `tests/` and testkit, and what stands below `#[cfg(test)] mod`.
     pub(crate) is_test: bool,
 }
 
@@ -66,7 +66,7 @@ fn mark_test_files(sources: &mut [Source]) {
 }
 
 impl Source {
-    /// Splits a file into lines. `tests/` is test code throughout, elsewhere it starts at
+    /// Splits a file into lines. `tests/` and testkit are test code throughout, elsewhere it starts at
     /// `#[cfg(test)] mod NAME {`, which stands last in a file.
     pub(crate) fn read(path: String, text: &str) -> Self {
         let mut lines = split(text);
@@ -112,8 +112,12 @@ impl Source {
     }
 }
 
-/// The folder of a path in its crate. Examples are no part of the program either, as benchmarks are not.
+/// The folder of a path in its crate; testkit counts as tests. Examples are no part of the program either, as
+/// benchmarks are not.
 fn folder_of(path: &str) -> &str {
+    if path.starts_with("crates/testkit/") {
+        return "tests";
+    }
     let place = if path.starts_with("crates/") { 2 } else { 0 };
     match path.split('/').nth(place).unwrap_or_default() {
         "examples" => "benches",

@@ -2,9 +2,9 @@
 //! access, rates and cookies.
 
 use proxy_header::{ProxiedAddress, ProxyHeader};
+use testkit::*;
 
 use crate::frames::{self, Heard, Path};
-use crate::support::*;
 use crate::wire::Wire;
 use crate::world::{
     self, BACKEND_DEVICE, CLIENT, CLIENT_6, CLIENT_DEVICE, DEVICE, PLAIN, SERVER, SERVER_6, UNLIMITED, Way, World, at,

@@ -2,8 +2,9 @@
 
 use std::net::UdpSocket;
 
+use testkit::*;
+
 use crate::forwarder::{PATIENT, backend, unique};
-use crate::support::*;
 use crate::world::{
     self, BACKEND, BACKEND_2, BACKEND_DEVICE, DEVICE, NEAR_BACKENDS, SERVER, Way, World, at, both_ways, forwarder,
 };

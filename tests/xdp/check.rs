@@ -3,7 +3,8 @@
 
 use std::process::Command;
 
-use crate::support::*;
+use testkit::*;
+
 use crate::world::{self, DEVICE, SERVER, Way, World, at, by_xdp_alone};
 
 by_xdp_alone! {

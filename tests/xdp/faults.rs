@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 
 use rustix::process::Signal;
+use testkit::*;
 
-use crate::support::*;
 use crate::world::{
     self, CLIENT, CLIENT_6, DEVICE, PLAIN, Pair, SERVER, SERVER_6, Way, World, at, both_ways, by_xdp_alone,
 };

@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use crate::support::*;
+use testkit::*;
+
 use crate::world::{
     self, BACKEND, BACKEND_2, BACKEND_6, BACKEND_DEVICE, DEVICE, NEAR_BACKENDS, NEAR_BACKENDS_6, SERVER, SERVER_6, Way,
     World, at, both_ways, forwarder,

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
-use crate::support::{Query, word};
+use testkit::{Query, word};
 
 /// Offset of the IP header, and lengths of the IP headers without options.
 pub(crate) const IP: usize = 14;

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 
 use socket2::{Domain, Socket, Type};
+use testkit::*;
 
-use crate::support::*;
 use crate::world::{self, CLIENT, DEVICE, SERVER, SERVER_6, Way, World, at, both_ways};
 
 both_ways! {

@@ -18,8 +18,5 @@ mod random;
 mod rings;
 mod sizes;
 mod supervisor;
-#[path = "../it/support/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "it is that of all tests, and these need a part of it")]
-mod support;
 mod wire;
 mod world;

@@ -3,8 +3,9 @@
 
 use std::net::SocketAddr;
 
+use testkit::*;
+
 use crate::frames::*;
-use crate::support::*;
 use crate::wire::Wire;
 use crate::world::{self, PLAIN, SERVER, SERVER_6, Way, World, at, both_ways};
 

@@ -2,10 +2,10 @@
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
+use testkit::*;
 
 use crate::frames::*;
 use crate::oracle::{CLIENT_MAC, SERVER_MAC, Twins, path_4, path_6, seal};
-use crate::support::*;
 use crate::world::{self, SERVER, SERVER_6, Way, at, both_ways};
 
 both_ways! { frames_by_chance_have_the_answers_of_the_kernel }

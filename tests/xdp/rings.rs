@@ -17,9 +17,9 @@ use hedgerow::net::xdp::socket::{Copying, Xsk};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use testkit::hosts;
+use testkit::*;
 
-use crate::support::hosts;
-use crate::support::*;
 use crate::world::{Way, by_xdp_alone};
 
 by_xdp_alone! { what_is_sent_arrives_once_and_in_order frames_that_wait_leave_when_the_link_is_up }

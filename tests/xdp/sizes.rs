@@ -1,9 +1,9 @@
 //! Messages of all lengths over devices with an MTU below, equal to and above that of Ethernet.
 
 use nix::sys::socket::{setsockopt, sockopt};
+use testkit::*;
 
 use crate::forwarder::backend;
-use crate::support::*;
 use crate::world::{CLIENT, DEVICE, Pair, SERVER, SERVER_6, Way, World, at, both_ways};
 
 both_ways! {

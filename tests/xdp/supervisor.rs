@@ -5,8 +5,8 @@ use std::os::unix::process::CommandExt as _;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
+use testkit::*;
 
-use crate::support::*;
 use crate::world::{self, DEVICE, SERVER, SERVER_6, Way, World, at, both_ways};
 
 both_ways! { server_that_is_killed_is_replaced server_that_hangs_is_replaced restart_by_hand_loses_nothing }

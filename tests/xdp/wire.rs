@@ -7,8 +7,7 @@ use std::time::Duration;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, bind, setsockopt, socket, sockopt};
 use socket2::Socket;
-
-use crate::support::PATIENCE;
+use testkit::PATIENCE;
 
 /// A device in the test's namespace. Frames that the test's kernel sends there are not received.
 pub(crate) struct Wire {

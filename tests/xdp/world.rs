@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use crate::support::hosts::{self, Host};
-use crate::support::*;
+use testkit::hosts::{self, Host};
+use testkit::*;
 
 /// How the server receives datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

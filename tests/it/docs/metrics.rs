@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use testkit::certificates::Authorities;
+use testkit::*;
+
 use super::markdown::Document;
-use crate::support::certificates::Authorities;
-use crate::support::*;
 
 /// One metric: the names of its labels, and the words that stand there as values.
 #[derive(Debug, Default, PartialEq)]

@@ -3,8 +3,9 @@
 
 use std::process::Command;
 
+use testkit::*;
+
 use super::markdown::{Document, top};
-use crate::support::*;
 
 /// The words behind each `mark` in a document's text, code included.
 fn words_behind<'d>(document: &'d Document, mark: &str) -> Vec<&'d str> {

@@ -17,10 +17,10 @@ use std::process::Command;
 use std::time::Instant;
 
 use tempfile::TempDir;
+use testkit::*;
 
 use super::markdown::{Block, Document, top};
 use super::toml_blocks::completed;
-use crate::support::*;
 
 /// The ports that documents use.
 const PORTS: [&str; 8] = ["5300", "5301", "5302", "5303", "5310", "5311", "5312", "5380"];

@@ -1,9 +1,9 @@
 //! Members that are registered in etcd, and what becomes of them when etcd is not well.
 
 use serde_json::Value;
+use testkit::peers::etcd::{Relay, section, start_tls};
 
 use super::*;
-use crate::support::etcd::{Relay, section, start_tls};
 
 #[test]
 fn members_come_and_go_by_their_keys() {

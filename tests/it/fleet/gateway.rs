@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use testkit::peers::etcd::{Gateway, Reply, section};
+
 use super::*;
-use crate::support::etcd::{Gateway, Reply, section};
 
 /// A list of one member, at a revision.
 fn page(backend: &Backend, revision: u64) -> String {

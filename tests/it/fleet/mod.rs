@@ -16,9 +16,8 @@ mod replaced;
 use std::net::SocketAddr;
 
 use serde_json::Value;
-
-use crate::support::etcd::Etcd;
-use crate::support::*;
+use testkit::peers::etcd::Etcd;
+use testkit::*;
 
 /// A config of a forwarder whose pool `ts` has these lines below `[pools.ts.discover]`, and the rest.
 fn forwarder(discover: &str, rest: &str) -> String {

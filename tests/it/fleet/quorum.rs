@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use testkit::peers::etcd::{Relay, section};
+
 use super::*;
-use crate::support::etcd::{Relay, section};
 
 /// Within that an LS says that it is cut off, and after that it knows what others know.
 const SOON: Duration = Duration::from_secs(5);

@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use testkit::peers::etcd::section;
 
 use super::*;
-use crate::support::etcd::section;
 
 fn is_registered(server: &Server) -> bool {
     server.admin().metrics().sum("hedgerow_registered", &[("authority", "one")]) == 1

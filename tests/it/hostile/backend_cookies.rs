@@ -3,7 +3,7 @@
 
 use std::net::{SocketAddr, SocketAddrV4};
 
-use crate::support::*;
+use testkit::*;
 
 const TRUE: &str = "192.0.2.1";
 const FORGED: &str = "203.0.113.66";

@@ -16,8 +16,7 @@ use rand::{RngExt, SeedableRng};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use socket2::{Domain, Socket, Type};
-
-use crate::support::*;
+use testkit::*;
 
 #[test]
 fn true_clients_get_right_answers_amid_everything() {

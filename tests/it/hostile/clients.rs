@@ -7,8 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use rustix::process::Signal;
-
-use crate::support::*;
+use testkit::*;
 
 const ONE: &str = "192.0.2.1";
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use crate::support::*;
+use testkit::*;
 
 /// The address that backends and zones give for every name here.
 const ADDRESS: &str = "192.0.2.1";

@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
-
-use crate::support::*;
+use testkit::*;
 
 /// The token of the tests.
 const TOKEN: &str = "0123456789abcdef";

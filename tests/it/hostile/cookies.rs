@@ -5,8 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use dns::CookieOption;
 use limit::CookieSecrets;
-
-use crate::support::*;
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

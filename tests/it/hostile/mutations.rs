@@ -1,10 +1,10 @@
 //! Octets at random, from clients and from backends: nothing of it stops the server or costs others their
 //! answer. A failing run prints its seed; `HEDGEROW_SEED=n` repeats it.
 
-use crate::support::*;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
+use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
 

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use tempfile::TempDir;
-
-use crate::support::*;
+use testkit::*;
 
 /// A table with these many hosts besides `a.example`.
 fn table(hosts: u32) -> String {
@@ -160,8 +159,9 @@ mod faults {
     use std::process::Output;
     use std::thread;
 
+    use testkit::certificates::{Authorities, TlsClient};
+
     use super::*;
-    use crate::support::certificates::{Authorities, TlsClient};
 
     /// Has a file be on a disk that is stalled, until it is dropped.
     struct Stall(std::path::PathBuf);

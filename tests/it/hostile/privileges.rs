@@ -16,8 +16,7 @@ use rustix::net::{
 };
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, geteuid, pidfd_getfd, pidfd_open};
 use tempfile::TempDir;
-
-use crate::support::*;
+use testkit::*;
 
 /// The number of the system's unprivileged user, and of its group.
 const NOBODY: u32 = 65_534;

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use crate::support::*;
+use testkit::*;
 
 const ONE: &str = "192.0.2.1";
 const TWO: &str = "192.0.2.2";

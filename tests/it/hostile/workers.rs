@@ -8,8 +8,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-
-use crate::support::*;
+use testkit::*;
 
 /// A query that makes the worker panic that takes it.
 fn fatal() -> Query {

@@ -1,8 +1,7 @@
 //! What other servers may do to an authority: NOTIFY, costly zones, many names.
 
 use tempfile::TempDir;
-
-use crate::support::*;
+use testkit::*;
 
 /// RFC 1996 section 3.1: the opcode.
 const NOTIFY: u16 = 4;

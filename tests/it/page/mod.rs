@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use hedgerow::sight::live::VerdictState;
 use serde_json::json;
+use testkit::browser::Browser;
+use testkit::stand_in::StandIn;
+use testkit::*;
 
 use self::fixture::{Fixture, HOSTILE, NOW, WRONG};
 use crate::support::admin_site::{HOST, Site};
-use crate::support::browser::Browser;
-use crate::support::stand_in::StandIn;
-use crate::support::*;
 
 /// The rights of the page in a browser.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \

@@ -16,11 +16,10 @@ use hedgerow::server::{
 };
 use metrics::Snapshot;
 use tempfile::TempDir;
+use testkit::{Admin, Client, PATIENCE};
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
-
-use super::{Admin, Client, PATIENCE};
 
 /// Something to be done with a server, on its control thread.
 type Errand = Box<dyn FnOnce(&mut HedgerowServer) -> Pin<Box<dyn Future<Output = Box<dyn Any + Send>>>> + Send>;

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use testkit::*;
+
 use super::query_log::{ask_all, parse, read_lines, records};
-use crate::support::*;
 
 /// A file system in memory, there until the test ends.
 struct Disk<'p>(&'p Path);

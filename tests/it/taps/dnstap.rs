@@ -11,9 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-
-use crate::support::certificates::{Authorities, TlsClient};
-use crate::support::*;
+use testkit::certificates::{Authorities, TlsClient};
+use testkit::*;
 
 const ONE: &str = "192.0.2.1";
 

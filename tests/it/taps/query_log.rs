@@ -12,9 +12,8 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::Value;
-
-use crate::support::tree::Tree;
-use crate::support::*;
+use testkit::tree::Tree;
+use testkit::*;
 
 const ONE: &str = "192.0.2.1";
 

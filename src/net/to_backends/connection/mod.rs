@@ -19,8 +19,6 @@ pub use self::clocks::{ConnectionBackoff, LearnedIdleTimeout, SilenceAction, Sil
 use super::http::Http2Connection;
 pub use super::http::HttpTarget;
 use super::quic::QuicConnection;
-#[cfg(test)]
-pub(crate) use super::quic::tests::server::{TestQuicQuery, TestQuicServer, tls as server_tls};
 use super::tcp::FrameConnection;
 use super::tls::ClientTls;
 

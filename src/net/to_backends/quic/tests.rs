@@ -1,15 +1,13 @@
 //! QUIC connections against an in-memory server: datagrams are lost, late, duplicated or cut, and the test
 //! controls the clock.
 
-pub(crate) mod server;
-
 use std::cell::RefCell;
 
 use quinn_proto::TransportErrorCode;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use testkit::quic_server::{TestQuicQuery, TestQuicServer, tls};
 
-use self::server::{TestQuicQuery, TestQuicServer, tls};
 use super::*;
 use crate::net::to_backends::tls::tests::{Authority, rules};
 

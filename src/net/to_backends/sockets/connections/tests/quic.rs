@@ -2,10 +2,10 @@
 
 use std::net::UdpSocket;
 
+use testkit::quic_server::{TestQuicQuery, TestQuicServer, tls as server_tls};
 use tokio_rustls::rustls::ServerConfig;
 
 use super::*;
-use crate::net::to_backends::connection::{TestQuicQuery, TestQuicServer, server_tls};
 
 /// The backend's end of the connections.
 pub(super) struct QuicPeer {

@@ -1,0 +1,4 @@
+//! A browser, and the API behind the page that it shows.
+
+pub mod browser;
+pub mod stand_in;
