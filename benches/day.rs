@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::PoolRules;
 use dns::Transport;
-use hedge::{Dispatch, PoolRules};
+use hedge::{Dispatch, RaceRules};
 use hedgerow::sight::Sight;
 use hedgerow::sight::live::{Verdict, VerdictState};
 use hedgerow::sim::{BackendModel, Course, Delay, Happening, NameDistribution, PoolModel, Scenario, When, play};
@@ -150,7 +151,8 @@ fn noisy() -> BackendModel {
 /// Returns a scenario with two pools: replicas, hedged by another replica, and authorities with different
 /// zones that are silent on unknown names. Some names are unknown to all authorities.
 fn site(queries_a_second: u32, length: Duration) -> Scenario {
-    let replicas = PoolRules { dispatch: Dispatch::Hedge, ..PoolRules::default() };
+    let replicas =
+        PoolRules { race: RaceRules { dispatch: Dispatch::Hedge, ..RaceRules::default() }, ..PoolRules::default() };
     let silent = || BackendModel { knows: 0.8, miss: None, ..noisy() };
     Scenario {
         pools: vec![

@@ -11,8 +11,7 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use config::CacheRules;
-use config::Config;
+use config::{Accept, CacheRules, Config, PoolRules, Rank};
 use dns::address::HttpPath;
 use dns::{
     ClientForm, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, Freshness, HEADER_LEN, Header, Name,
@@ -23,7 +22,7 @@ use dns::{
 use hedge::budget::Budget;
 use hedge::latency::Latency;
 use hedge::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, RaceStep};
-use hedge::{Accept, Dispatch, Grace, Hedge, PoolRules, Rank};
+use hedge::{Dispatch, Grace, Hedge, RaceRules};
 use hedgerow::cache::{Cache, PoolId};
 use hedgerow::net::from_clients::http::request::{RequestContent, check_message, read_head};
 use hedgerow::net::from_clients::http::response::{head_of_answer, head_of_refusal};
@@ -391,11 +390,11 @@ pub fn race(octets: &[u8]) {
     let rules = rules([shape[0] >> 3, shape[1], shape[2]]);
     let start = Instant::now();
     let latency = vec![Latency::new(start); usize::from(backends)];
-    let budget = Budget::new(rules.hedge.budget);
+    let budget = Budget::new(rules.race.hedge.budget);
     let by_stream: Vec<_> = (0..backends).map(|backend| shape[1] >> backend & 1 == 1).collect();
-    let context = RaceContext { rules: &rules, latency: &latency, by_stream: &by_stream, budget: &budget };
+    let context = RaceContext { rules: &rules.race, latency: &latency, by_stream: &by_stream, budget: &budget };
     let candidates = Candidates::of((0..backends).map(BackendIndex), is_down);
-    let mut race = Race::start(&context, &candidates, start);
+    let mut race = Race::start(&context, &candidates, rules.accept.lowest(), start);
     let (mut now, mut made) = (start, 0_u8);
     for event in events.iter().map(Some).chain([None]) {
         let attempt = AttemptId(event.map_or(0, |event| event & 7));
@@ -475,14 +474,17 @@ const MAX_MOVES: usize = 200;
 /// Rules of a pool, made of three octets.
 fn rules([shape, accept, timing]: [u8; 3]) -> PoolRules {
     PoolRules {
-        dispatch: [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential][usize::from(shape) % 3],
-        fanout: u16::from(timing & 3),
+        race: RaceRules {
+            dispatch: [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential][usize::from(shape) % 3],
+            fanout: u16::from(timing & 3),
+            grace: [Grace::Off, Grace::Auto, Grace::After(Duration::from_millis(7))][usize::from(accept >> 2) % 3],
+            timeout: Duration::from_millis(300),
+            attempt_timeout: Duration::from_millis(u64::from(timing) + 1),
+            tries: (accept >> 5) + 1,
+            hedge: Hedge { max: timing >> 4, ..Hedge::default() },
+            ..RaceRules::default()
+        },
         accept: [Accept::Any, Accept::Conclusive, Accept::Positive][usize::from(accept) % 3],
-        grace: [Grace::Off, Grace::Auto, Grace::After(Duration::from_millis(7))][usize::from(accept >> 2) % 3],
-        timeout: Duration::from_millis(300),
-        attempt_timeout: Duration::from_millis(u64::from(timing) + 1),
-        tries: (accept >> 5) + 1,
-        hedge: Hedge { max: timing >> 4, ..Hedge::default() },
         ..PoolRules::default()
     }
 }

@@ -3,18 +3,22 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use config::Rank;
 use hedge::backend_load::BackendLoad;
 use hedge::balance::{Balance, BalanceInput, Balancer};
 use hedge::budget::Budget;
 use hedge::latency::Latency;
 use hedge::ordering::{BackendStats, order};
 use hedge::race::{AttemptId, Race, RaceContext, RaceEnd, RaceStep};
-use hedge::{BackendIndex, Candidates, Dispatch, PoolRules, Rank};
+use hedge::{BackendIndex, Candidates, Dispatch, RaceRules};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 /// Backends to choose from.
 const BACKENDS: u16 = 4;
+
+/// The lowest rank that wins at once.
+const ACCEPT: Rank = Rank::NodataAuthoritative;
 
 /// Replies that a backend's latency is known by.
 const SAMPLES: usize = 2_000;
@@ -25,7 +29,7 @@ const SOON: Duration = Duration::from_millis(2);
 /// The order in which backends are asked for one query, each with another number of attempts out.
 pub(super) fn candidates(balance: Balance) -> impl FnMut() {
     let now = start();
-    let rules = PoolRules { balance, dispatch: Dispatch::Hedge, ..PoolRules::default() };
+    let rules = RaceRules { balance, dispatch: Dispatch::Hedge, ..RaceRules::default() };
     let turns = Balancer::new((0..BACKENDS).map(|number| (BackendIndex(number), 1, u64::from(number) + 1, true)));
     let latency = vec![known_latency(now); usize::from(BACKENDS)];
     let loads: Vec<_> = (0..BACKENDS).map(|backend| load(now, backend)).collect();
@@ -45,7 +49,7 @@ pub(super) fn race(dispatch: Dispatch) -> impl FnMut() {
     let pool = Pool::new(dispatch);
     move || {
         let context = pool.race_context();
-        let mut race = Race::start(&context, black_box(&pool.candidates), pool.now);
+        let mut race = Race::start(&context, black_box(&pool.candidates), ACCEPT, pool.now);
         let (asked, _) = ask(&mut race, &context, pool.now);
         finish(race, &context, asked, pool.now + SOON / 2);
     }
@@ -56,7 +60,7 @@ pub(super) fn race_with_hedge() -> impl FnMut() {
     let pool = Pool::new(Dispatch::Hedge);
     move || {
         let context = pool.race_context();
-        let mut race = Race::start(&context, black_box(&pool.candidates), pool.now);
+        let mut race = Race::start(&context, black_box(&pool.candidates), ACCEPT, pool.now);
         let (first, late) = ask(&mut race, &context, pool.now);
         let (hedge, _) = ask(&mut race, &context, late);
         assert_ne!(first, hedge, "the budget pays");
@@ -78,7 +82,7 @@ pub(super) fn latency_record() -> impl FnMut() {
 
 /// How long to wait before a hedge is made: a percentile.
 pub(super) fn latency_hedge_delay() -> impl FnMut() {
-    let (latency, hedge) = (known_latency(start()), PoolRules::default().hedge);
+    let (latency, hedge) = (known_latency(start()), RaceRules::default().hedge);
     move || {
         black_box(latency.hedge_delay(black_box(&hedge)));
     }
@@ -86,13 +90,13 @@ pub(super) fn latency_hedge_delay() -> impl FnMut() {
 
 /// A reply pays into a bucket that is full, as it nearly always is.
 pub(super) fn budget_earn() -> impl FnMut() {
-    let budget = Budget::new(PoolRules::default().hedge.budget);
+    let budget = Budget::new(RaceRules::default().hedge.budget);
     move || black_box(&budget).earn(1)
 }
 
 /// A hedge is paid for, and replies pay that back.
 pub(super) fn budget_take_and_earn() -> impl FnMut() {
-    let budget = Budget::new(PoolRules::default().hedge.budget);
+    let budget = Budget::new(RaceRules::default().hedge.budget);
     move || {
         assert!(black_box(&budget).take(), "replies have paid for it");
         budget.earn(REPLIES_PER_HEDGE);
@@ -106,7 +110,7 @@ const REPLIES_PER_HEDGE: u32 = 20;
 struct Pool {
     now: Instant,
     /// The rules of the pool.
-    rules: PoolRules,
+    rules: RaceRules,
     /// The latencies of the backends.
     latency: Vec<Latency>,
     /// The budget for hedges.
@@ -119,7 +123,7 @@ impl Pool {
     /// Two backends whose latency is known.
     fn new(dispatch: Dispatch) -> Self {
         let now = start();
-        let rules = PoolRules { dispatch, ..PoolRules::default() };
+        let rules = RaceRules { dispatch, ..RaceRules::default() };
         let budget = Budget::new(rules.hedge.budget);
         let candidates = Candidates::of([BackendIndex(0), BackendIndex(1)], false);
         Self { now, rules, latency: vec![known_latency(now); 2], budget, candidates }
@@ -132,7 +136,7 @@ impl Pool {
 }
 
 /// Sends all attempts that the race wants. Returns the last attempt and the deadline of the wait.
-fn ask(race: &mut Race, context: &RaceContext<'_>, now: Instant) -> (AttemptId, Instant) {
+fn ask(race: &mut Race<Rank>, context: &RaceContext<'_>, now: Instant) -> (AttemptId, Instant) {
     let mut asked = None;
     loop {
         match race.next_step(context, now) {
@@ -144,7 +148,7 @@ fn ask(race: &mut Race, context: &RaceContext<'_>, now: Instant) -> (AttemptId, 
 }
 
 /// The race's end by a good reply.
-fn finish(mut race: Race, context: &RaceContext<'_>, attempt: AttemptId, now: Instant) {
+fn finish(mut race: Race<Rank>, context: &RaceContext<'_>, attempt: AttemptId, now: Instant) {
     black_box(race.on_reply(attempt, Rank::Positive, now));
     assert_eq!(race.next_step(context, now), RaceStep::Finished(RaceEnd::Reply(attempt)));
 }

@@ -7,13 +7,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use config::{
-    BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint, PoolConfig,
-    PoolIndex, ProcessConfig, Route, etcd_key, http_endpoint, limits, usual_rate_limit, words,
+    Accept, BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint, PoolConfig,
+    PoolIndex, PoolRules, ProcessConfig, Route, Serves, Silence, etcd_key, http_endpoint, limits, usual_rate_limit,
+    words,
 };
 use dns::Name;
 use dns::address::{BackendAddress, BackendUrl};
 use hedge::balance::Balance;
-use hedge::{Accept, Dispatch, HedgeDelay, PoolRules, Serves, Silence};
+use hedge::{Dispatch, HedgeDelay};
 use limit::{AccessRules, WaitRules};
 
 use super::listen::ListenArgs;
@@ -87,14 +88,14 @@ struct RuleArgs {
 impl RuleArgs {
     fn rules(&self) -> PoolRules {
         let mut rules = PoolRules::of(self.serves.unwrap_or(Serves::Split));
-        rules.dispatch = self.dispatch.unwrap_or(rules.dispatch);
-        rules.balance = self.balance.unwrap_or(rules.balance);
+        rules.race.dispatch = self.dispatch.unwrap_or(rules.race.dispatch);
+        rules.race.balance = self.balance.unwrap_or(rules.race.balance);
         rules.accept = self.accept.unwrap_or(rules.accept);
-        rules.timeout = self.timeout.unwrap_or(rules.timeout);
+        rules.race.timeout = self.timeout.unwrap_or(rules.race.timeout);
         rules.on_timeout = self.on_timeout.unwrap_or(rules.on_timeout);
         rules.on_all_down = self.on_all_down.unwrap_or(rules.on_all_down);
-        rules.hedge.delay = self.hedge_delay.unwrap_or(rules.hedge.delay);
-        rules.hedge.budget = self.hedge_budget.unwrap_or(rules.hedge.budget);
+        rules.race.hedge.delay = self.hedge_delay.unwrap_or(rules.race.hedge.delay);
+        rules.race.hedge.budget = self.hedge_budget.unwrap_or(rules.race.hedge.budget);
         rules
     }
 }
@@ -160,8 +161,10 @@ fn duplicate(backends: &[BackendUrl]) -> Option<BackendAddress> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Parser;
+    use hedge::RaceRules;
+
+    use super::*;
 
     #[derive(Debug, Parser)]
     struct Options {
@@ -188,9 +191,12 @@ mod tests {
                     --hedge-delay p99 --hedge-budget 0.5 -N 3 -R 7 127.0.0.1:1";
         let config = parse(line).unwrap();
         let rules = &config.pools[0].rules;
-        assert_eq!((rules.dispatch, rules.balance, rules.accept), (Dispatch::Hedge, Balance::Ordered, Accept::Any));
-        assert_eq!((rules.timeout, rules.on_timeout), (Duration::from_secs(2), Silence::Drop));
-        assert_eq!((rules.hedge.delay, rules.hedge.budget), (HedgeDelay::Percentile(0.99), 0.5));
+        assert_eq!(
+            (rules.race.dispatch, rules.race.balance, rules.accept),
+            (Dispatch::Hedge, Balance::Ordered, Accept::Any)
+        );
+        assert_eq!((rules.race.timeout, rules.on_timeout), (Duration::from_secs(2), Silence::Drop));
+        assert_eq!((rules.race.hedge.delay, rules.race.hedge.budget), (HedgeDelay::Percentile(0.99), 0.5));
         assert_eq!((config.process.workers, rules.health.every_queries), (NonZeroUsize::new(3), 7));
     }
 
@@ -202,7 +208,7 @@ mod tests {
         let line =
             "-l 127.0.0.1:0 --serves same --dispatch race --on-timeout nxdomain --on-all-down refused 127.0.0.1:1";
         let expected = PoolRules {
-            dispatch: Dispatch::Race,
+            race: RaceRules { dispatch: Dispatch::Race, ..PoolRules::of(Serves::Same).race },
             on_timeout: Silence::Nxdomain,
             on_all_down: Silence::Refused,
             ..PoolRules::of(Serves::Same)

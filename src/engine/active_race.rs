@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
+use config::Rank;
 use dns::Reply;
-use hedge::Rank;
-use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, OptRefusal, Race, RaceStep, ReplyValue};
+use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, OptRefusal, RaceStep, ReplyValue};
 use hedge::timers::Timers;
 use metrics::Want;
 
@@ -13,10 +13,9 @@ use super::entry::{RaceEntry, Spills, StaleAnswer};
 use super::io::{AskedFor, ClientHandle, Destination, Io, NotSent, SentAttempt};
 use super::pool::Pool;
 use super::proof::ReplyProof;
-use super::slots::RaceRef;
-use super::{EngineWorker, QTYPE_QCLASS, shortage};
-
 use super::reply::{decision, is_opt_refusal, rank};
+use super::slots::RaceRef;
+use super::{EngineWorker, QTYPE_QCLASS, Race, shortage};
 
 /// A race during one event: its entry, lent once, and everything that the event may touch.
 pub(super) struct ActiveRace<'e, I: Io> {
@@ -244,7 +243,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let heard = match newer {
             Some(newest) => {
                 self.worker.counters_of(&pool.plan.shared).stale_replies.increment();
-                entry.race.on_outdated(attempt, newest)
+                entry.race.on_outdated(attempt, rank, newest)
             }
             None if entry.race.is_doubted() && is_validated => entry.race.on_validated(attempt),
             None => entry.race.on_reply(attempt, rank, self.now),

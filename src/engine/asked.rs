@@ -52,7 +52,7 @@ impl Pool {
             let number = backend.index;
             let part = |part| self.latency[number.get()].quantile(part).map(millis);
             let stats = self.stats(now);
-            let is_stalled = stats.is_stalled(number, rules.attempt_timeout);
+            let is_stalled = stats.is_stalled(number, rules.race.attempt_timeout);
             let why = if is_stalled { silent_for(stats.silence(number)) } else { String::new() };
             let candidate = Candidate {
                 backend: backend.name.clone(),
@@ -78,7 +78,7 @@ impl Pool {
         known: Vec<(Arc<SharedBackend>, Candidate)>,
         candidates: &Candidates,
     ) -> Vec<Candidate> {
-        let balance = self.plan.shared.rules().balance;
+        let balance = self.plan.shared.rules().race.balance;
         let hedge = candidates.next_hedge();
         let mut ordered = known;
         for (backend, candidate) in &mut ordered {
@@ -94,7 +94,7 @@ impl Pool {
                 (Some(_), BackendState::Behind) if candidates.is_last(backend.index) => {
                     "behind: its zones are older than those of others, which come first".to_owned()
                 }
-                (Some(_), _) if is_hedge && self.plan.shared.rules().dispatch == Dispatch::Hedge => {
+                (Some(_), _) if is_hedge && self.plan.shared.rules().race.dispatch == Dispatch::Hedge => {
                     "a hedge would go here".to_owned()
                 }
                 (Some(_), _) => then_because(balance).to_owned(),
@@ -110,7 +110,7 @@ impl Pool {
     }
 
     pub(super) fn hedge_delay_of(&self, backend: BackendIndex) -> (Duration, String) {
-        let hedge = &self.plan.shared.rules().hedge;
+        let hedge = &self.plan.shared.rules().race.hedge;
         let latency = &self.latency[backend.get()];
         let delay = latency.hedge_delay(hedge);
         let name = &self.backend(backend).name;

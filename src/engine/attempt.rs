@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use config::Rank;
 use dns::{QuestionFlags, ReplyDigest};
-use hedge::Rank;
 use hedge::race::{AttemptId, AttemptKind, BackendIndex, MAX_ATTEMPTS};
 
 use super::pool::PlanNumber;

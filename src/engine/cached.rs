@@ -16,11 +16,8 @@
 
 use std::time::Instant;
 
-use config::CacheRules;
-use config::PoolIndex;
+use config::{Accept, CacheRules, PoolIndex, PoolRules, Rank, Silence};
 use dns::{ClientForm, Query, QuestionFlags, QuestionKey, Rcode, Reply};
-use hedge::race::Accept;
-use hedge::{PoolRules, Rank, Silence};
 use metrics::ResponseSource;
 
 use super::attempt::QuarantinedAttempt;

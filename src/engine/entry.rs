@@ -5,16 +5,16 @@
 
 use std::time::Instant;
 
+use config::Rank;
 use dns::{ClientCookie, ClientForm, Flag, HEADER_LEN, PlainForm, QuestionFlags, Reply, ReplyDigest, ShownCookie};
-use hedge::Rank;
-use hedge::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset, Race};
+use hedge::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset};
 use limit::{ClientPlace, Clients};
 
-use super::QTYPE_QCLASS;
 use super::io::{AskedFor, ClientHandle};
 use super::pool::PlanNumber;
 use super::pools::PoolSlot;
 use super::proof::ReplyProof;
+use super::{QTYPE_QCLASS, Race};
 use crate::engine::query_slots::{QuerySlot, SocketId};
 
 /// A client that waits for a race.

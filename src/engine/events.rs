@@ -8,7 +8,7 @@
 use dns::{CookiePair, Reply, ReplyDigest};
 use hedge::backend_load::AttemptEnd;
 use hedge::health::HealthState;
-use hedge::race::{AttemptId, BackendIndex, Race};
+use hedge::race::{AttemptId, BackendIndex};
 use metrics::{DropReason, FetchResult};
 
 use super::active_race::ActiveRace;
@@ -20,7 +20,7 @@ use super::pools::PoolSlot;
 use super::proof::ReplyProof;
 use super::reply::{ReplyMatch, is_badcookie, is_failed, rank};
 use super::slots::RaceRef;
-use super::{Engine, Tick, signal_prober};
+use super::{Engine, Race, Tick, signal_prober};
 use crate::engine::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
 use crate::state::{HealthSignal, SharedPool};
 

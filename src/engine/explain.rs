@@ -3,15 +3,15 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use config::Rank;
 use dns::{Rcode, RecordType};
-use hedge::Rank;
-use hedge::race::{Attempt, AttemptId, BackendIndex, Race, RaceEnd, State};
+use hedge::race::{Attempt, AttemptId, BackendIndex, RaceEnd, State};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::QTYPE_QCLASS;
 use super::entry::Replies;
 use super::query_slots::{PROLONGED, QUARANTINE};
 use super::slots::RaceRef;
+use super::{QTYPE_QCLASS, Race};
 use crate::sight::slow::{
     DeniedHedge, Fate, LATE_REPLIES, LateReply, RaceObstacles, RaceOutcome as SlowOutcome, SlowAttempt, SlowRace,
 };
@@ -209,7 +209,7 @@ impl<'a> RaceReport<'a> {
             State::Silent => {
                 let waited = self.now.saturating_duration_since(attempt.asked_at);
                 let is_beaten =
-                    matches!(self.result.end, RaceEnd::Reply(_)) && waited < self.pool.rules().attempt_timeout;
+                    matches!(self.result.end, RaceEnd::Reply(_)) && waited < self.pool.rules().race.attempt_timeout;
                 if is_beaten { Fate::Beaten } else { Fate::Silent }
             }
         };

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use config::Rank;
 use dns::{Rcode, Reply};
+use hedge::Dispatch;
 use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, RaceEnd};
-use hedge::{Dispatch, Rank};
 use metrics::FetchResult;
 
 use super::active_race::{ActiveRace, AtHand};
@@ -197,7 +198,8 @@ impl<I: Io> ActiveRace<'_, I> {
             now,
         });
         for attempt in entry.race.attempts() {
-            let is_silent = attempt.open && now.saturating_duration_since(attempt.asked_at) >= rules.attempt_timeout;
+            let is_silent =
+                attempt.open && now.saturating_duration_since(attempt.asked_at) >= rules.race.attempt_timeout;
             if is_silent {
                 pool.counters(attempt.backend).timeouts.increment();
                 signal_prober(*io, pool.backend(attempt.backend), HealthSignal::Silent);
@@ -208,7 +210,7 @@ impl<I: Io> ActiveRace<'_, I> {
 
     fn finish_won(&mut self, attempt: AttemptId, winning: Option<AtHand<'_>>, won_by: Option<Rank>) {
         let Self { entry, pool, worker, .. } = self;
-        let is_hedged = pool.plan.shared.rules().dispatch == Dispatch::Hedge && !entry.is_refresh;
+        let is_hedged = pool.plan.shared.rules().race.dispatch == Dispatch::Hedge && !entry.is_refresh;
         if is_hedged && won_by.is_some_and(|rank| rank > Rank::Failure) {
             pool.plan.shared.budget().earn(1);
         }
@@ -299,7 +301,7 @@ impl<I: Io> ActiveRace<'_, I> {
             message,
             opt_at,
             question: entry.question().to_vec(),
-            patience: shared.rules().attempt_timeout,
+            patience: shared.rules().race.attempt_timeout,
             deadline: entry.race.deadline(),
             client: by_tcp.next().map(|waiter| waiter.client.ip()),
         };

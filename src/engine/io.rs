@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dns::{Cookie, Rcode, Reply, ShownCookie, Transport};
-use hedge::race::{Attempt, AttemptKind, BackendIndex, Race};
+use hedge::race::{Attempt, AttemptKind, BackendIndex};
 use metrics::{ResponseSource, Want};
 
+use super::Race;
 use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
 use super::entry::Waiter;
 use super::explain::{LateReport, RaceReport};

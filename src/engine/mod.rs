@@ -82,6 +82,10 @@ use self::shortage::Shortage;
 use self::single_flight::{SingleFlight, WorkerId};
 use crate::engine::query_slots::SocketSetId;
 use crate::state::{ForwarderState, HealthSignal, SharedBackend, SharedPool};
+use config::Rank;
+
+/// A race among the backends of a pool.
+pub type Race = hedge::race::Race<Rank>;
 
 /// The state that the engines of all workers share.
 #[derive(Debug)]

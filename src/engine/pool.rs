@@ -16,24 +16,22 @@ use std::time::{Duration, Instant};
 use dns::{CookiePair, Name, QuestionHasher};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use hedge::Expect;
 use hedge::backend_load::{AttemptEnd, BackendLoad};
 use hedge::balance::{Balance, BalanceInput, Balancer, Crowd};
 use hedge::health::HealthState;
-use hedge::latency;
 use hedge::latency::Latency;
 use hedge::ordering::{BackendStats, order};
 use hedge::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
+use hedge::{Expect, latency};
 use metrics::BackendCounters;
 use rand::Rng;
 
 pub(super) use self::plans::{PlanNumber, PoolPlan};
 use self::versions::VersionReports;
-use super::QTYPE_QCLASS;
 use super::attempt::TakenSlot;
 use super::io::Io;
-use super::signal_prober;
 use super::single_flight::WorkerId;
+use super::{QTYPE_QCLASS, signal_prober};
 use crate::engine::query_slots::{SlotState, SocketSetId};
 use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool};
 
@@ -201,7 +199,7 @@ impl Pool {
         rng: &mut impl Rng,
         now: Instant,
     ) -> Candidates {
-        let (balance, state) = (self.plan.shared.rules().balance, &self.plan.shared.state);
+        let (balance, state) = (self.plan.shared.rules().race.balance, &self.plan.shared.state);
         let name = match balance {
             Balance::Sticky => name_hash(hasher, qname),
             // Equal in all processes, so that caches behind two balancers see the same names.
@@ -230,7 +228,7 @@ impl Pool {
         let mut candidates = if self.by_stream.is_empty() && !self.plan.shared.has_machines() {
             let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
             let weight = |backend: BackendIndex| self.plan.shared.weight(backend);
-            order(&candidates, self.plan.shared.rules(), &known, weight, rng)
+            order(&candidates, &self.plan.shared.rules().race, &known, weight, rng)
         } else {
             self.order_ways(io, &candidates, rng, now)
         };
@@ -242,7 +240,7 @@ impl Pool {
 
     /// Learns that a backend gave a positive answer: a `sticky` pool asks it first for that name.
     pub(super) fn learn_place(&self, backend: BackendIndex, question: &[u8], hasher: &QuestionHasher) {
-        if self.plan.shared.rules().balance != Balance::Sticky {
+        if self.plan.shared.rules().race.balance != Balance::Sticky {
             return;
         }
         let qname = question.len().saturating_sub(QTYPE_QCLASS);
@@ -389,7 +387,7 @@ impl Pool {
     }
 
     pub(super) fn race_context(&self, is_waited_for: bool) -> RaceContext<'_> {
-        let rules = if is_waited_for { self.plan.shared.rules() } else { &self.plan.unhurried };
+        let rules = if is_waited_for { &self.plan.shared.rules().race } else { &self.plan.unhurried };
         RaceContext { rules, latency: &self.latency, by_stream: &self.by_stream, budget: self.plan.shared.budget() }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use config::{KeyWord, PoolIndex};
 use dns::{ClientForm, Cookie, Query, Rcode};
 use hedge::Dispatch;
-use hedge::race::{Candidates, Race};
+use hedge::race::Candidates;
 use limit::{ClientPlace, TooMuch};
 use metrics::Limit;
 
@@ -19,7 +19,7 @@ use super::pools::PoolSlot;
 use super::responses::{ClientResponder, FallbackAnswer};
 use super::single_flight::WorkerId;
 use super::slots::RaceRef;
-use super::{Engine, EngineWorker, Tick, signal_prober};
+use super::{Engine, EngineWorker, Race, Tick, signal_prober};
 use crate::cache::{CacheLookup, CachedFailure};
 use crate::sight::explain::Plan;
 use crate::state::HealthSignal;
@@ -114,12 +114,13 @@ impl<I: Io> Tick<'_, I> {
         let known =
             if pool.is_crowd() { Vec::new() } else { pool.known_backends(pool.plan.shared.backends.iter(), now) };
         let rules = pool.plan.shared.rules();
-        let is_hedging = rules.dispatch == Dispatch::Hedge && rules.hedge.budget > 0.0 && rules.hedge.max > 0;
+        let is_hedging =
+            rules.race.dispatch == Dispatch::Hedge && rules.race.hedge.budget > 0.0 && rules.race.hedge.max > 0;
         let mut plan = Plan {
             worker: self.engine.worker.me.0,
             cache,
-            balance: rules.balance.word().to_owned(),
-            dispatch: rules.dispatch.word().to_owned(),
+            balance: rules.race.balance.word().to_owned(),
+            dispatch: rules.race.dispatch.word().to_owned(),
             tokens: is_hedging.then(|| pool.plan.shared.budget().hedges_left()),
             ..Plan::default()
         };
@@ -273,7 +274,8 @@ impl<I: Io> Tick<'_, I> {
         worker.counters_of(&pool.plan.shared).in_flight.increment();
         let rng = &mut self.engine.rng;
         let candidates = pool.candidates(self.io, question.qname(), &worker.shared.hasher, rng, self.now);
-        let race = Race::start(&pool.race_context(waiter.is_some()), &candidates, self.now);
+        let accept = pool.plan.shared.rules().accept.lowest();
+        let race = Race::start(&pool.race_context(waiter.is_some()), &candidates, accept, self.now);
         if pool.plan.shared.config.replicas.audit.is_some() && signed.is_none() {
             pool.plan.shared.state.compared.note_recent(octets, flags);
         }

@@ -9,8 +9,8 @@
 //! compared: truncated replies, replies without a question, and replies to a query with a TSIG record,
 //! because only the client can send that again.
 
+use config::Rank;
 use dns::{CookiePair, ExtendedError, Rcode, Reply, ReplyDigest};
-use hedge::Rank;
 use hedge::backend_load::AttemptEnd;
 use hedge::race::{Attempt, BackendIndex, OptRefusal, Retry};
 use metrics::Cause;
@@ -292,7 +292,7 @@ impl<I: Io> ActiveRace<'_, I> {
             address: pool.backend(asked.backend).address.socket,
             message,
             question: entry.question().to_vec(),
-            patience: pool.plan.shared.rules().attempt_timeout,
+            patience: pool.plan.shared.rules().race.attempt_timeout,
             deadline: entry.race.deadline(),
         };
         let asked_for = if pool.wants_header(asked.backend) { entry.asked_for() } else { AskedFor::Hidden };

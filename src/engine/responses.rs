@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
+use config::{PoolRules, Silence};
 use dns::{ClientForm, ExtendedError, Rcode, Reply, Transport};
-use hedge::{PoolRules, Silence};
 use metrics::{DropReason, ResponseSource};
 
 use super::EngineWorker;

@@ -26,7 +26,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hedge::Rank;
+use config::Rank;
 use metrics::{Counters, FetchResult};
 use tokio::time::{timeout, timeout_at};
 

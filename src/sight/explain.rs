@@ -222,7 +222,7 @@ impl CacheSeen {
 
 #[cfg(test)]
 mod tests {
-    use hedge::Rank;
+    use config::Rank;
 
     use super::super::slow::Fate;
     use super::*;

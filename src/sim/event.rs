@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hedge::Rank;
+use config::Rank;
 use hedge::race::AttemptId;
 use metrics::Counters;
 

@@ -1,6 +1,6 @@
 //! Messages of a scenario: queries for numbered names, and the replies of modelled backends.
 
-use hedge::Rank;
+use config::Rank;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ModelAnswer {

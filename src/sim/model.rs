@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hedge::{PoolRules, Rank};
+use config::{PoolRules, Rank};
 
 use super::delay::Delay;
 use super::names::NameDistribution;

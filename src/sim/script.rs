@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use config::{PoolRules, Rank};
 use hashbrown::HashMap;
-use hedge::{PoolRules, Rank};
 use metrics::Want;
 
 use super::event::Happening;
@@ -229,12 +229,13 @@ const NAMES: u8 = 6;
 
 #[cfg(test)]
 mod tests {
-    use hedge::{Dispatch, Silence};
+    use config::Silence;
+    use hedge::{Dispatch, RaceRules};
 
     use super::*;
 
     fn sequential() -> PoolRules {
-        PoolRules { dispatch: Dispatch::Sequential, ..PoolRules::default() }
+        PoolRules { race: RaceRules { dispatch: Dispatch::Sequential, ..RaceRules::default() }, ..PoolRules::default() }
     }
 
     fn led(rules: &[PoolRules], moves: &[ScriptEvent]) -> ScriptResult {
@@ -260,7 +261,8 @@ mod tests {
 
     #[test]
     fn reloads_and_deaths_under_way_leave_nobody_waiting() {
-        let other = PoolRules { dispatch: Dispatch::Race, ..PoolRules::default() };
+        let other =
+            PoolRules { race: RaceRules { dispatch: Dispatch::Race, ..RaceRules::default() }, ..PoolRules::default() };
         let moves = [
             ScriptEvent::Query { name: 0 },
             ScriptEvent::Query { name: 1 },

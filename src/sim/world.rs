@@ -5,10 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, SpoofingConfig};
+use config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, PoolRules, SpoofingConfig};
 use dns::address::{BackendAddress, Scheme};
 use dns::{HashSeed, Name};
-use hedge::PoolRules;
 use hedge::health::HealthState;
 use limit::{Access, AccessRules, Clients, WaitRules};
 use metrics::{Counters, LimitCounters};

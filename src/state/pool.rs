@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use config::{BackendConfig, PoolConfig};
+use config::{BackendConfig, PoolConfig, PoolRules};
 use dns::address::{BackendAddress, Scheme};
 use foldhash::fast::FixedState;
+use hedge::BackendIndex;
 use hedge::affinity::Affinity;
 use hedge::balance::{Balance, Crowd, FEW};
 use hedge::budget::Budget;
 use hedge::health::HealthState;
-use hedge::{BackendIndex, PoolRules};
 use metrics::PoolCounters;
 
 use super::backend::SharedBackend;
@@ -70,13 +70,13 @@ impl SharedPool {
     }
 
     pub(super) fn new(config: PoolConfig, earlier: Option<&Self>, workers: usize, now: Instant) -> Self {
-        let is_sticky = |config: &PoolConfig| config.rules.balance == Balance::Sticky;
+        let is_sticky = |config: &PoolConfig| config.rules.race.balance == Balance::Sticky;
         let affinity = match earlier.filter(|earlier| is_sticky(&earlier.config) == is_sticky(&config)) {
             Some(earlier) => Arc::clone(&earlier.affinity),
             None => Arc::new(Affinity::new(if is_sticky(&config) { REMEMBERED_NAMES } else { 0 })),
         };
         let state = earlier.map_or_else(|| Arc::new(PoolState::new(&config, workers)), |pool| Arc::clone(&pool.state));
-        state.budget.set_rate(config.rules.hedge.budget);
+        state.budget.set_rate(config.rules.race.hedge.budget);
         let changes = state.epoch();
         let (members, joined) = members(&config, earlier, &state, &affinity, workers, now);
         let mut by_index = vec![None; places(&members)];
@@ -108,7 +108,7 @@ impl SharedPool {
             crowd_changes: AtomicU64::new(changes),
         };
         if pool.backends.len() > FEW {
-            pool.crowd = Some(ArcSwap::from_pointee(Crowd::new(pool.rules().balance, pool.turns())));
+            pool.crowd = Some(ArcSwap::from_pointee(Crowd::new(pool.rules().race.balance, pool.turns())));
         }
         pool
     }
@@ -193,7 +193,7 @@ impl SharedPool {
         if known.load().is_of(self.turns().filter(|(.., takes_turns)| *takes_turns).map(|(index, ..)| index)) {
             return false;
         }
-        known.store(Arc::new(Crowd::new(self.rules().balance, self.turns())));
+        known.store(Arc::new(Crowd::new(self.rules().race.balance, self.turns())));
         self.state.changes.note(Some(NOBODY));
         self.crowd_changes.store(changes + 1, Relaxed);
         true
@@ -338,7 +338,7 @@ pub struct PoolState {
 impl PoolState {
     pub(super) fn new(config: &PoolConfig, workers: usize) -> Self {
         Self {
-            budget: Budget::new(config.rules.hedge.budget),
+            budget: Budget::new(config.rules.race.hedge.budget),
             counters: (0..workers).map(|_| PoolCounters::default()).collect(),
             carried: Box::default(),
             turn: AtomicU64::new(0),
@@ -347,7 +347,7 @@ impl PoolState {
             serials: SharedSerials::default(),
             places: Mutex::default(),
             // Before the usual latency is known, an attempt that timed out counts as slow.
-            slow_threshold: AtomicU64::new(config.rules.attempt_timeout.as_nanos() as u64),
+            slow_threshold: AtomicU64::new(config.rules.race.attempt_timeout.as_nanos() as u64),
             compared: ComparisonQuestions::default(),
         }
     }

@@ -179,7 +179,7 @@ fn the_config_of_the_manifest_is_right() {
         let value = manifest.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(": "));
         value.and_then(|value| value.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {key}"))
     };
-    let timeout = config.pools.iter().map(|pool| pool.rules.timeout.as_secs()).max().expect("a pool");
+    let timeout = config.pools.iter().map(|pool| pool.rules.race.timeout.as_secs()).max().expect("a pool");
     assert!(number("terminationGracePeriodSeconds") > config.process.drain_delay.as_secs() + timeout + 1);
     let admin = config.admin.expect("probes ask it").listen;
     assert!(manifest.contains(&format!("name: admin, containerPort: {}", admin.port())));

@@ -5,9 +5,10 @@
 
 use std::time::{Duration, Instant};
 
+use config::PoolRules;
 use hedge::balance::Balance;
 use hedge::race::{AttemptKind, MAX_ATTEMPTS};
-use hedge::{Dispatch, Hedge, HedgeDelay, PoolRules};
+use hedge::{Dispatch, Hedge, HedgeDelay, RaceRules};
 use hedgerow::sim::{BackendModel, Course, Delay, ModelConnections, NameDistribution, PoolModel, Scenario, When};
 use metrics::ResponseSource;
 use rand::rngs::StdRng;
@@ -31,12 +32,20 @@ fn pick<T: Copy>(rng: &mut StdRng, choices: &[T]) -> T {
 fn rules(rng: &mut StdRng) -> PoolRules {
     let delay = pick(rng, &[HedgeDelay::Auto, HedgeDelay::Percentile(0.9), HedgeDelay::Fixed(ms(3))]);
     PoolRules {
-        dispatch: pick(rng, &[Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential]),
-        fanout: rng.random_range(0..3),
-        balance: pick(rng, &[Balance::Ordered, Balance::RoundRobin, Balance::Random, Balance::Sticky]),
-        attempt_timeout: ms(rng.random_range(300..1_500)),
-        tries: rng.random_range(1..4),
-        hedge: Hedge { delay, budget: pick(rng, &[0.0, 0.05, 0.5]), max: rng.random_range(0..4), ..Hedge::default() },
+        race: RaceRules {
+            dispatch: pick(rng, &[Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential]),
+            fanout: rng.random_range(0..3),
+            balance: pick(rng, &[Balance::Ordered, Balance::RoundRobin, Balance::Random, Balance::Sticky]),
+            attempt_timeout: ms(rng.random_range(300..1_500)),
+            tries: rng.random_range(1..4),
+            hedge: Hedge {
+                delay,
+                budget: pick(rng, &[0.0, 0.05, 0.5]),
+                max: rng.random_range(0..4),
+                ..Hedge::default()
+            },
+            ..RaceRules::default()
+        },
         ..PoolRules::default()
     }
 }

@@ -7,9 +7,10 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use config::{Accept, PoolRules, Rank};
 use hedge::balance::Balance;
 use hedge::race::{AttemptKind, MAX_ATTEMPTS, RaceEnd};
-use hedge::{Accept, Dispatch, Grace, Hedge, HedgeDelay, PoolRules, Rank};
+use hedge::{Dispatch, Grace, Hedge, HedgeDelay, RaceRules};
 use hedgerow::sim::{BackendModel, Course, Delay, FaultModel, NameDistribution, PoolModel, Scenario, When};
 use metrics::ResponseSource;
 use rand::rngs::StdRng;
@@ -106,15 +107,22 @@ fn rules(rng: &mut StdRng) -> PoolRules {
         *pick(rng, &[HedgeDelay::Auto, HedgeDelay::Percentile(0.9), HedgeDelay::Fixed(Duration::from_millis(3))]);
     let grace = *pick(rng, &[Grace::Off, Grace::Off, Grace::Auto, Grace::After(Duration::from_millis(7))]);
     PoolRules {
-        dispatch: *pick(rng, &[Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential]),
-        fanout: rng.random_range(0..4),
-        balance: *pick(rng, &[Balance::Ordered, Balance::RoundRobin, Balance::Random, Balance::Sticky]),
+        race: RaceRules {
+            dispatch: *pick(rng, &[Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential]),
+            fanout: rng.random_range(0..4),
+            balance: *pick(rng, &[Balance::Ordered, Balance::RoundRobin, Balance::Random, Balance::Sticky]),
+            timeout: Duration::from_millis(rng.random_range(1..4_000)),
+            grace,
+            attempt_timeout: Duration::from_millis(rng.random_range(1..1_500)),
+            tries: rng.random_range(1..5),
+            hedge: Hedge {
+                delay,
+                budget: *pick(rng, &[0.0, 0.05, 0.5]),
+                max: rng.random_range(0..4),
+                ..Hedge::default()
+            },
+        },
         accept: *pick(rng, &[Accept::Positive, Accept::Conclusive, Accept::Any]),
-        timeout: Duration::from_millis(rng.random_range(1..4_000)),
-        grace,
-        attempt_timeout: Duration::from_millis(rng.random_range(1..1_500)),
-        tries: rng.random_range(1..5),
-        hedge: Hedge { delay, budget: *pick(rng, &[0.0, 0.05, 0.5]), max: rng.random_range(0..4), ..Hedge::default() },
         ..PoolRules::default()
     }
 }
@@ -150,7 +158,7 @@ fn each_query_has_one_response_and_each_race_one_outcome_in_time() {
         // A client that joins a race that began before a reload waits as that race does.
         let rules = scenario.pools.iter().map(|pool| &pool.rules);
         let rules = rules.chain(scenario.reloads.iter().flat_map(|(_, rules)| rules));
-        let longest = rules.map(|rules| rules.timeout).max().expect("a pool has rules");
+        let longest = rules.map(|rules| rules.race.timeout).max().expect("a pool has rules");
         for reported in &report.queries {
             assert!(matches!(reported[..], [(waited, _)] if waited <= longest), "{reported:?} within {longest:?}");
         }
@@ -177,7 +185,7 @@ fn an_accepted_reply_never_loses_to_a_kept_one() {
 fn an_acceptable_reply_that_came_in_time_is_returned() {
     for_each_race(|_, _, race| {
         // With grace a kept negative may go out before, and after a bare failure SERVFAIL may.
-        if race.rules.grace != Grace::Off || race.bare_failure {
+        if race.rules.race.grace != Grace::Off || race.bare_failure {
             return;
         }
         let accepts = |rank| race.rules.accept.accepts(rank);
@@ -202,7 +210,7 @@ fn the_best_reply_in_time_wins() {
 fn nothing_is_said_while_somebody_who_may_know_better_is_out() {
     for_each_race(|_, pool, race| {
         let (ended, outcome) = race.outcomes[0];
-        let early = ended < race.deadline && race.rules.grace == Grace::Off && !race.bare_failure;
+        let early = ended < race.deadline && race.rules.race.grace == Grace::Off && !race.bare_failure;
         if early && outcome == RaceEnd::Nothing {
             assert!(race.replies.iter().all(|reply| reply.is_late), "{race:?}");
             let silent = |model: &BackendModel| model.faults.unreachable == 0.0;
@@ -233,7 +241,7 @@ fn attempts_and_tries_are_bounded() {
         for (number, model) in pool.backends.iter().enumerate() {
             let asked = race.asked.iter().filter(|asked| asked.backend.get() == number);
             // A retransmission and a refusal of OPT are worth one more each.
-            let tries = usize::from(race.rules.tries);
+            let tries = usize::from(race.rules.race.tries);
             let most = tries + usize::from(scenario.resend.is_some()) + usize::from(model.faults.refuses_opt);
             assert!(asked.count() <= most, "{race:?}");
         }
@@ -248,7 +256,7 @@ fn backends_that_are_down_are_asked_only_if_all_are() {
             if pool.backends.iter().any(|model| model.up) {
                 assert!(race.asked.iter().all(|asked| pool.backends[asked.backend.get()].up), "{race:?}");
             } else if race.all_down {
-                assert!(race.deadline <= race.rules.attempt_timeout, "{race:?}");
+                assert!(race.deadline <= race.rules.race.attempt_timeout, "{race:?}");
                 let at_once = race.asked.iter().filter(|asked| asked.at == Duration::ZERO).count();
                 assert_eq!(at_once, pool.backends.len().min(MAX_ATTEMPTS), "{race:?}");
             } else if pool.backends.iter().all(|model| !model.faults.refuses_opt) {
@@ -264,12 +272,14 @@ fn backends_that_are_down_are_asked_only_if_all_are() {
 fn hedges_stay_within_the_rules_and_the_budget() {
     for_each_seed(|scenario, report| {
         let hedges = |race: &RaceRecord| race.asked.iter().filter(|asked| asked.kind == AttemptKind::Hedge).count();
-        let most = |rules: &PoolRules| if rules.dispatch == Dispatch::Hedge { usize::from(rules.hedge.max) } else { 0 };
+        let most = |rules: &PoolRules| {
+            if rules.race.dispatch == Dispatch::Hedge { usize::from(rules.race.hedge.max) } else { 0 }
+        };
         assert!(report.races.iter().all(|race| hedges(race) <= most(&race.rules)));
         for (number, pool) in scenario.pools.iter().enumerate() {
             let of_pool = report.races.iter().filter(|race| race.pool == format!("pool{number}"));
             let later = scenario.reloads.iter().map(|(_, rules)| &rules[number]);
-            let budgets = std::iter::once(&pool.rules).chain(later).map(|rules| rules.hedge.budget);
+            let budgets = std::iter::once(&pool.rules).chain(later).map(|rules| rules.race.hedge.budget);
             let budget = budgets.fold(0.0, f64::max);
             let successes = of_pool.clone().filter(|race| race.won_by > Some(Rank::Failure)).count();
             let all: usize = of_pool.map(hedges).sum();
@@ -349,7 +359,7 @@ fn stumbling(chance: f64, longer: Duration) -> BackendModel {
 }
 
 fn rules_of(dispatch: Dispatch) -> PoolRules {
-    PoolRules { dispatch, ..PoolRules::default() }
+    PoolRules { race: RaceRules { dispatch, ..RaceRules::default() }, ..PoolRules::default() }
 }
 
 /// Returns a scenario with two such backends and 3,000 queries a second.
@@ -366,7 +376,10 @@ fn every_query_has_one_outcome_whatever_backends_do() {
         let other =
             BackendModel { stalls: ill(200, 700), crashes: ill(100, 900), failure: 0.1, ..stumbling(0.1, ms(400)) };
         for dispatch in [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential] {
-            let mut rules = PoolRules { attempt_timeout: ms(150), timeout: ms(500), tries: 2, ..rules_of(dispatch) };
+            let mut rules = PoolRules {
+                race: RaceRules { attempt_timeout: ms(150), timeout: ms(500), tries: 2, ..rules_of(dispatch).race },
+                ..rules_of(dispatch)
+            };
             rules.health.every_queries = 100;
             let mut scenario = of_two(rules, BackendModel::default(), 2_000);
             scenario.pools[0].backends = vec![one.clone(), other.clone()];
@@ -387,7 +400,7 @@ fn two_seeds_are_played_alike_in_one_process_and_with_several_pools() {
     let of_pool = |name: &str| report.races.iter().filter(|race| race.pool == name).count();
     assert_eq!((of_pool("pool0"), of_pool("pool1")), (2_500, 2_500));
     // After the reload the first pool races; the other one does not change.
-    let races = |race: &&RaceRecord| race.pool == "pool0" && race.rules.dispatch == Dispatch::Race;
+    let races = |race: &&RaceRecord| race.pool == "pool0" && race.rules.race.dispatch == Dispatch::Race;
     assert!(report.races.iter().filter(races).all(|race| race.began >= ms(500) && race.asked.len() >= 2));
     assert!(report.races.iter().any(|race| races(&race)));
 }

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use config::PoolRules;
 use hedge::race::AttemptKind;
-use hedge::{Dispatch, Hedge, PoolRules};
+use hedge::{Dispatch, Hedge, RaceRules};
 use hedgerow::sim::{BackendModel, Course, Delay, Scenario, When};
 
 use crate::support::scenario_record::{ScenarioRecord, run};
@@ -28,8 +29,14 @@ fn shifting(budget: f64) -> ScenarioRecord {
     let phase = Duration::from_secs(PHASE as u64);
     let delay =
         Course { usual: about(fast), at_times: vec![(about(slow), When::Between { from: phase, to: 2 * phase })] };
-    let rules =
-        PoolRules { dispatch: Dispatch::Hedge, hedge: Hedge { budget, ..Hedge::default() }, ..PoolRules::default() };
+    let rules = PoolRules {
+        race: RaceRules {
+            dispatch: Dispatch::Hedge,
+            hedge: Hedge { budget, ..Hedge::default() },
+            ..RaceRules::default()
+        },
+        ..PoolRules::default()
+    };
     let backends = vec![BackendModel { delay, ..BackendModel::default() }; 2];
     let gap = Duration::from_secs(1) / RATE as u32;
     run(&Scenario { queries: 3 * QUERIES, gap, ..Scenario::of_pool(rules, backends) }, Instant::now(), 4)

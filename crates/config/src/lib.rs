@@ -28,8 +28,10 @@ pub mod limits;
 mod listen;
 mod pool;
 mod problem;
+mod rank;
 pub mod reference;
 mod references;
+mod rules;
 pub mod schema;
 mod section;
 mod supervisor;
@@ -45,7 +47,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dns::{Name, RecordType};
-use hedge::{PoolRules, Serves};
 use limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
 use zone::{Identity, Miss};
 
@@ -63,6 +64,8 @@ pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use listen::{CertificateConfig, ListenConfig, listen_address};
 pub use problem::{Problem, Problems};
+pub use rank::{Accept, Rank};
+pub use rules::{PoolRules, Serves, Silence};
 pub use supervisor::SupervisorConfig;
 pub use taps::{
     Always, ClientDetail, DnstapConfig, DnstapTarget, LogFormat, LogTarget, NameDetail, OtlpTarget, QueryLogConfig,

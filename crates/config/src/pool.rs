@@ -1,15 +1,14 @@
 //! `[pools.*]`: backends and the rules of races.
 
-use hedge::{HealthRules, Hedge, PoolRules, Serves};
+use hedge::{HealthRules, Hedge, RaceRules};
 
-use super::ConnectionPoolRules;
 use super::backend::{self, BACKENDS_EXAMPLE, BackendConfig};
 use super::limits::{self, Limits, ms, secs};
 use super::readers::{boolean, duration, integer, number, some, text, word};
 use super::references::References;
 use super::section::ConfigSection;
 use super::words::{self, or_off};
-use super::{PoolConfig, ProbeConfig, ReplicaConfig, SpoofingConfig, discover};
+use super::{ConnectionPoolRules, PoolConfig, PoolRules, ProbeConfig, ReplicaConfig, Serves, SpoofingConfig, discover};
 
 /// The keys of pools that are not in their section, for each value of `serves`.
 pub(super) struct PoolDefaults {
@@ -72,24 +71,26 @@ fn read_keys(section: &mut ConfigSection<'_>, usual: &PoolConfig, backends: &[Ba
     let (health, probe) = section
         .below("health", |section| read_health(section, usual))
         .unwrap_or_else(|| (usual.rules.health, usual.probe.clone()));
-    let hedge = section.below("hedge", |section| read_hedge(section, usual.rules.hedge));
+    let hedge = section.below("hedge", |section| read_hedge(section, usual.rules.race.hedge));
     let rules = PoolRules {
-        dispatch: section.read("dispatch", usual.rules.dispatch, word),
-        fanout: section.read("fanout", usual.rules.fanout, integer(limits::FANOUT)),
-        balance: section.read("balance", usual.rules.balance, word),
+        race: RaceRules {
+            dispatch: section.read("dispatch", usual.rules.race.dispatch, word),
+            fanout: section.read("fanout", usual.rules.race.fanout, integer(limits::FANOUT)),
+            balance: section.read("balance", usual.rules.race.balance, word),
+            timeout: section.read("timeout", usual.rules.race.timeout, duration(limits::TIMEOUT)),
+            grace: section.read("grace", usual.rules.race.grace, text(words::grace)),
+            attempt_timeout: section.read(
+                "attempt_timeout",
+                usual.rules.race.attempt_timeout,
+                duration(limits::ATTEMPT_TIMEOUT),
+            ),
+            tries: section.read("tries", usual.rules.race.tries, integer(limits::TRIES)),
+            hedge: hedge.unwrap_or(usual.rules.race.hedge),
+        },
         accept: section.read("accept", usual.rules.accept, word),
         believe_ede: section.read("believe_ede", usual.rules.believe_ede, boolean),
-        timeout: section.read("timeout", usual.rules.timeout, duration(limits::TIMEOUT)),
-        grace: section.read("grace", usual.rules.grace, text(words::grace)),
-        attempt_timeout: section.read(
-            "attempt_timeout",
-            usual.rules.attempt_timeout,
-            duration(limits::ATTEMPT_TIMEOUT),
-        ),
-        tries: section.read("tries", usual.rules.tries, integer(limits::TRIES)),
         on_timeout: section.read("on_timeout", usual.rules.on_timeout, word),
         on_all_down: section.read("on_all_down", usual.rules.on_all_down, word),
-        hedge: hedge.unwrap_or(usual.rules.hedge),
         health,
     };
     PoolConfig {
@@ -195,11 +196,12 @@ mod tests {
     use std::path::Path;
 
     use hedge::balance::Balance;
-    use hedge::{Accept, Dispatch, Expect, Silence};
+    use hedge::{Dispatch, Expect};
 
     use super::super::Config;
     use super::super::tests::check;
     use super::*;
+    use crate::{Accept, Silence};
 
     fn first_pool(sections: &str) -> PoolConfig {
         let text = format!("[forwarder]\n{sections}\nbackends = [\"192.0.2.1:53\"]");
@@ -216,8 +218,8 @@ mod tests {
             assert_eq!(pool.serves, serves);
             assert_eq!(pool.rules, PoolRules::of(serves.unwrap_or(Serves::Split)));
         }
-        let PoolRules { dispatch, balance, accept, on_timeout, on_all_down, health, .. } = PoolRules::of(Serves::Same);
-        assert_eq!((dispatch, balance, accept), (Dispatch::Hedge, Balance::Fastest, Accept::Conclusive));
+        let PoolRules { race, accept, on_timeout, on_all_down, health, .. } = PoolRules::of(Serves::Same);
+        assert_eq!((race.dispatch, race.balance, accept), (Dispatch::Hedge, Balance::Fastest, Accept::Conclusive));
         assert_eq!((on_timeout, on_all_down), (Silence::Servfail, Silence::Servfail));
         assert_eq!(health.expect, Expect::NoFailure);
         check_pool(
@@ -234,16 +236,15 @@ mod tests {
         assert_eq!(pool.serves, Some(Serves::Same));
         let same = PoolRules::of(Serves::Same);
         let expected = PoolRules {
+            race: RaceRules { tries: 4, hedge: Hedge { max: 2, budget: 0.5, ..same.race.hedge }, ..same.race },
             accept: Accept::Any,
-            tries: 4,
-            hedge: Hedge { max: 2, budget: 0.5, ..same.hedge },
             health: HealthRules { fall: 7, rise: 5, ..same.health },
             ..same
         };
         assert_eq!((pool.rules, pool.replicas.enabled, pool.replicas.compare), (expected, true, 0.5));
         let pool = first_pool(&format!("{defaults}[pools.ts]\nserves = \"split\"\non_timeout = \"drop\""));
         assert_eq!(pool.serves, Some(Serves::Split));
-        assert_eq!(pool.rules.dispatch, Dispatch::Race);
+        assert_eq!(pool.rules.race.dispatch, Dispatch::Race);
         assert_eq!((pool.rules.accept, pool.rules.on_timeout), (Accept::Any, Silence::Drop));
     }
 

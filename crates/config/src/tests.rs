@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hedge::balance::Balance;
-use hedge::{Accept, Dispatch, Grace, HedgeDelay, PoolRules, Silence};
+use hedge::{Dispatch, Grace, HedgeDelay};
 use limit::ConnectionRules;
 use proptest::prelude::*;
 use zone::{Identity, IdentityText, Miss};
@@ -24,8 +24,8 @@ use zone::{Identity, IdentityText, Miss};
 use super::description::ANY_KEY;
 use super::reference::{self, KeyDefault, ReferenceKey, ReferenceSection};
 use super::{
-    AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig, TracesConfig, XdpConfig,
-    XdpInterface,
+    Accept, AdminConfig, CacheConfig, Case, Config, PoolRules, ProbeConfig, Problem, Silence, SupervisorConfig,
+    TracesConfig, XdpConfig, XdpInterface,
 };
 
 const REFERENCE: &str = include_str!("../../../config.toml");
@@ -338,18 +338,18 @@ fn every_key_is_read() {
     let pool = &config.pools[0];
     assert_eq!((pool.backends[0].name.as_str(), pool.backends[0].weight), ("192.0.2.1:53", 3));
     let rules = &pool.rules;
-    assert_eq!(rules.dispatch, Dispatch::Hedge);
-    assert_eq!((rules.fanout, rules.tries), (2, 3));
-    assert_eq!(rules.balance, Balance::Random);
+    assert_eq!(rules.race.dispatch, Dispatch::Hedge);
+    assert_eq!((rules.race.fanout, rules.race.tries), (2, 3));
+    assert_eq!(rules.race.balance, Balance::Random);
     assert_eq!(rules.accept, Accept::Any);
-    assert_eq!(rules.timeout, Duration::from_secs(2));
-    assert_eq!(rules.grace, Grace::After(Duration::from_millis(20)));
-    assert_eq!(rules.attempt_timeout, Duration::from_secs(30));
+    assert_eq!(rules.race.timeout, Duration::from_secs(2));
+    assert_eq!(rules.race.grace, Grace::After(Duration::from_millis(20)));
+    assert_eq!(rules.race.attempt_timeout, Duration::from_secs(30));
     assert_eq!((rules.on_timeout, rules.on_all_down), (Silence::Drop, Silence::Servfail));
-    assert_eq!(rules.hedge.delay, HedgeDelay::Percentile(0.9));
-    assert_eq!(rules.hedge.min_delay, Duration::from_millis(2));
-    assert_eq!(rules.hedge.max_delay, Duration::from_millis(90));
-    assert_eq!((rules.hedge.budget, rules.hedge.max), (1.0, 2));
+    assert_eq!(rules.race.hedge.delay, HedgeDelay::Percentile(0.9));
+    assert_eq!(rules.race.hedge.min_delay, Duration::from_millis(2));
+    assert_eq!(rules.race.hedge.max_delay, Duration::from_millis(90));
+    assert_eq!((rules.race.hedge.budget, rules.race.hedge.max), (1.0, 2));
     assert_eq!(rules.health.interval, Duration::from_secs(60));
     assert_eq!(rules.health.timeout, Duration::from_millis(200));
     assert_eq!(rules.health.every_queries, 1000);

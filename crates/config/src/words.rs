@@ -7,15 +7,15 @@ use std::time::Duration;
 use dns::address::{self, BackendAddress, BackendUrl, BadAddress, Pin, Verify};
 use dns::{Name, RecordType};
 use hedge::balance::Balance;
-use hedge::{Accept, Dispatch, Expect, Grace, HedgeDelay, Serves, Silence};
+use hedge::{Dispatch, Expect, Grace, HedgeDelay};
 use limit::{OnDenied, Prefix};
 use zone::Miss;
 use zone::transfer::acl::AclRule;
 use zone::transfer::tsig::Algorithm;
 
-use super::Case;
 use super::limits::{self, Limits, ms, secs};
 use super::taps::{ClientDetail, LogFormat, NameDetail, SlowThreshold};
+use super::{Accept, Case, Serves, Silence};
 
 /// The accepted values in place of a wrong text. Shown as `expected ...`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

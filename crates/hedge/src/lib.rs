@@ -19,8 +19,7 @@ pub mod rules;
 pub mod timers;
 
 pub use candidates::{BackendIndex, Candidates};
-pub use race::{Accept, Rank};
-pub use rules::{Dispatch, Expect, Grace, HealthRules, Hedge, HedgeDelay, PoolRules, Serves, Silence};
+pub use rules::{Dispatch, Expect, Grace, HealthRules, Hedge, HedgeDelay, RaceRules};
 
 /// The atomics of lock-free state. The models in `loom/` have those of loom in their place.
 mod sync {

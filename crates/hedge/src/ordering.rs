@@ -11,7 +11,7 @@ use super::backend_load::BackendLoad;
 use super::balance::Balance;
 use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
-use super::rules::{Dispatch, PoolRules};
+use super::rules::{Dispatch, RaceRules};
 
 /// The state of the backends, by [`BackendIndex`].
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ pub struct BackendStats<'a> {
 #[inline]
 pub fn order(
     candidates: &Candidates,
-    rules: &PoolRules,
+    rules: &RaceRules,
     known: &BackendStats<'_>,
     weight: impl Fn(BackendIndex) -> u16,
     rng: &mut impl Rng,
@@ -127,7 +127,7 @@ mod tests {
             (0..8).for_each(|_| loads[backend].asked(now));
         }
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), all_down);
-        let rules = PoolRules { balance, attempt_timeout: TIMEOUT, ..PoolRules::default() };
+        let rules = RaceRules { balance, attempt_timeout: TIMEOUT, ..RaceRules::default() };
         let known = BackendStats { loads: &loads, latency: &[], now: now + waited };
         let found = order(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         assert_eq!(found.as_slice(), expected.map(BackendIndex), "{silent:?}");
@@ -151,7 +151,7 @@ mod tests {
         }
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), false);
         let known = BackendStats { loads: &loads, latency: &[], now: now + 2 * TIMEOUT };
-        let found = order(&candidates, &PoolRules::default(), &known, |_| 1, &mut SmallRng::seed_from_u64(1));
+        let found = order(&candidates, &RaceRules::default(), &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         assert_eq!(found.as_slice(), [1, 2, 0].map(BackendIndex));
     }
 
@@ -181,7 +181,7 @@ mod tests {
         let mut loads = [BackendLoad::new(now); 3];
         (0..5).for_each(|_| loads[1].asked(now));
         let hedge = Hedge { delay: HedgeDelay::Fixed(Duration::ZERO), budget: 1.0, ..Hedge::default() };
-        let rules = PoolRules { dispatch: Dispatch::Hedge, hedge, ..PoolRules::default() };
+        let rules = RaceRules { dispatch: Dispatch::Hedge, hedge, ..RaceRules::default() };
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), false);
         let known = BackendStats { loads: &loads, latency: &[], now };
         // Of two remaining backends, both are always drawn.
@@ -189,7 +189,7 @@ mod tests {
         let budget = Budget::new(1.0);
         let latency = [Latency::new(now), Latency::new(now), Latency::new(now)];
         let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
-        let mut race = Race::start(&context, &found, now);
+        let mut race = Race::start(&context, &found, true, now);
         let asked: Vec<_> = std::iter::from_fn(|| match race.next_step(&context, now) {
             RaceStep::Ask { backend, kind, .. } => Some((backend.0, kind)),
             RaceStep::WaitUntil(_) | RaceStep::Finished(_) => None,

@@ -51,12 +51,12 @@ use std::time::{Duration, Instant};
 
 pub use self::attempts::{Attempt, AttemptId, AttemptKind, MAX_ATTEMPTS, Offset, State};
 use self::attempts::{AttemptList, AttemptRecord};
-pub use self::rank::{Accept, Rank};
+pub use self::rank::ReplyRank;
 pub use self::step::{OptRefusal, RaceEnd, RaceStep, ReplyValue, Retry};
 use super::budget::Budget;
 pub use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
-use super::rules::{Dispatch, Grace, PoolRules};
+use super::rules::{Dispatch, Grace, RaceRules};
 
 /// The race of one query. The module documentation describes the algorithm.
 ///
@@ -87,7 +87,7 @@ use super::rules::{Dispatch, Grace, PoolRules};
 /// The deadline does not end a race by itself: a reply that is read after the deadline but before the late
 /// timer still counts, because it is better for the client than a synthesized answer.
 #[derive(Clone, Debug)]
-pub struct Race {
+pub struct Race<R> {
     start: Instant,
     deadline: Offset,
     candidates: Candidates,
@@ -100,9 +100,9 @@ pub struct Race {
     hedges_denied: u8,
     hedge_again: Option<Offset>,
     hedge_from: AttemptId,
-    accept: Accept,
-    kept: Option<(AttemptId, Rank)>,
-    negative_at: Option<Offset>,
+    accept: R,
+    kept: Option<(AttemptId, R)>,
+    weak_at: Option<Offset>,
     met: u8,
     without_opt: BackendIndex,
     newest: BackendIndex,
@@ -110,9 +110,9 @@ pub struct Race {
     outcome: Option<RaceEnd>,
 }
 
-impl Race {
-    /// Starts a race.
-    pub fn start(context: &RaceContext<'_>, candidates: &Candidates, now: Instant) -> Self {
+impl<R: ReplyRank> Race<R> {
+    /// Starts a race. A reply of the rank `accept` or a better one wins at once.
+    pub fn start(context: &RaceContext<'_>, candidates: &Candidates, accept: R, now: Instant) -> Self {
         let RaceContext { rules, .. } = context;
         let all = candidates.first_in_line();
         let (width, time) = if candidates.all_down() {
@@ -139,9 +139,9 @@ impl Race {
             hedges_denied: 0,
             hedge_again: None,
             hedge_from: AttemptId(0),
-            accept: rules.accept,
+            accept,
             kept: None,
-            negative_at: None,
+            weak_at: None,
             met: 0,
             without_opt: NOBODY,
             newest: NOBODY,
@@ -152,21 +152,21 @@ impl Race {
 
     /// Processes a reply of this rank to an attempt.
     #[inline]
-    pub fn on_reply(&mut self, attempt: AttemptId, rank: Rank, now: Instant) -> ReplyValue {
+    pub fn on_reply(&mut self, attempt: AttemptId, rank: R, now: Instant) -> ReplyValue {
         let Some((backend, before)) = self.replied(attempt) else { return ReplyValue::NotNeeded };
-        let is_final = self.is_final(backend) && rank > Rank::Outdated && rank != Rank::Doubtful;
-        if (is_final || self.accept.accepts(rank)) && !self.is_doubted() {
+        let is_final = rank >= self.accept || self.is_final(backend) && !rank.is_failure();
+        if is_final && !rank.is_provisional() && !self.is_doubted() {
             self.outcome = Some(RaceEnd::Reply(attempt));
             return ReplyValue::Accepted;
         }
         self.move_on(before);
-        if rank > Rank::Outdated {
+        if !rank.is_failure() {
             self.attempts.mark_spoken(backend);
+            if !rank.is_provisional() && !self.is_doubted() {
+                self.weak_at = self.weak_at.or_else(|| Some(Offset::between(self.start, now)));
+            }
         }
-        if rank > Rank::Outdated && rank < Rank::Positive && !self.is_doubted() {
-            self.negative_at = self.negative_at.or_else(|| Some(Offset::between(self.start, now)));
-        }
-        if self.kept.is_some_and(|(_, best)| best >= rank || best == Rank::Doubtful) {
+        if self.kept.is_some_and(|(_, best)| best >= rank || best.is_provisional()) {
             return ReplyValue::NotNeeded;
         }
         self.kept = Some((attempt, rank));
@@ -365,7 +365,7 @@ impl Race {
     }
 
     /// Returns the best reply that was not accepted: its attempt and rank.
-    pub fn kept(&self) -> Option<(AttemptId, Rank)> {
+    pub fn kept(&self) -> Option<(AttemptId, R)> {
         self.kept
     }
 
@@ -458,7 +458,7 @@ impl Race {
         self.candidates.get(usize::from(place))
     }
 
-    fn take_turn(&mut self, rules: &PoolRules, now: Offset) -> Option<(BackendIndex, AttemptKind)> {
+    fn take_turn(&mut self, rules: &RaceRules, now: Offset) -> Option<(BackendIndex, AttemptKind)> {
         if self.attempts.is_full() {
             return None;
         }
@@ -511,7 +511,7 @@ impl Race {
         late.map(|(backend, ..)| (backend, AttemptKind::Failover))
     }
 
-    fn turn_due(&self, rules: &PoolRules, now: Offset) -> Option<Offset> {
+    fn turn_due(&self, rules: &RaceRules, now: Offset) -> Option<Offset> {
         let someone_left = self.unasked().is_some()
             || self.lost_again().is_some()
             || self.silences().any(|(_, tries, _)| tries < rules.tries);
@@ -562,7 +562,7 @@ impl Race {
     }
 
     fn grace_ends(&self, context: &RaceContext<'_>) -> Option<Offset> {
-        let since = self.negative_at?;
+        let since = self.weak_at?;
         let rules = context.rules;
         let grace = match rules.grace {
             Grace::Off => return None,
@@ -586,7 +586,7 @@ impl Race {
     }
 
     #[inline]
-    fn fresh(&self, rules: &PoolRules, now: Offset) -> impl Iterator<Item = Offset> + '_ {
+    fn fresh(&self, rules: &RaceRules, now: Offset) -> impl Iterator<Item = Offset> + '_ {
         let patience = rules.attempt_timeout;
         let silent = self.attempts.waited_for().map(move |(_, entry)| entry.asked.after(patience));
         silent.filter(move |&end| now < end)
@@ -605,7 +605,7 @@ impl Race {
 #[derive(Clone, Copy, Debug)]
 pub struct RaceContext<'a> {
     /// The rules of the pool.
-    pub rules: &'a PoolRules,
+    pub rules: &'a RaceRules,
     /// The latency of each backend, by [`BackendIndex`].
     pub latency: &'a [Latency],
     /// True for each backend by stream, where a connection holds many attempts; empty if there is none.

@@ -197,7 +197,7 @@ fn answer(response: &ExplainedResponse) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hedge::Rank;
+    use config::Rank;
 
     use super::*;
     use crate::sight::explain::CacheSeen;

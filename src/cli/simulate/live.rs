@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use config::{BackendConfig, Config, PoolConfig};
+use config::{BackendConfig, Config, PoolConfig, PoolRules};
+use hedge::Dispatch;
 use hedge::latency::MIN_SAMPLES;
-use hedge::{Dispatch, PoolRules};
 
 use super::settings::Mistake;
 use crate::admin::status::{BackendStatus, PoolStatus, Status};
@@ -85,9 +85,9 @@ fn replies(backend: &BackendStatus) -> u64 {
 fn rate(status: &Status, pool: &PoolStatus, rules: &PoolRules) -> f64 {
     let first: u64 = pool.backends.iter().map(|backend| backend.work.attempts.first).sum();
     let all = pool.backends.len().max(1);
-    let width = match rules.dispatch {
-        Dispatch::Race if rules.fanout == 0 => all,
-        Dispatch::Race => all.min(rules.fanout.into()),
+    let width = match rules.race.dispatch {
+        Dispatch::Race if rules.race.fanout == 0 => all,
+        Dispatch::Race => all.min(rules.race.fanout.into()),
         Dispatch::Hedge | Dispatch::Sequential => 1,
     };
     let seconds = status.uptime_seconds.max(1);

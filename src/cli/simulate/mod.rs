@@ -22,7 +22,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hedge::PoolRules;
+use config::PoolRules;
 
 use self::output::{PolicyRun, Setting};
 use self::policy::Policy;

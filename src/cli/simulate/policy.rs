@@ -1,8 +1,8 @@
 //! A policy from a description such as `hedge delay=p95 budget=5%`. Omitted settings come from the pool.
 
-use config::{limits, nearest, words};
+use config::{PoolRules, limits, nearest, words};
 use hedge::balance::Balance;
-use hedge::{Dispatch, Hedge, PoolRules};
+use hedge::{Dispatch, Hedge};
 
 use super::settings::{Mistake, SettingEntries};
 use super::values::share;
@@ -35,26 +35,31 @@ impl Policy {
         };
         let mut rules = base.cloned().unwrap_or_default();
         match head {
-            PolicyHead::Dispatch(dispatch) => rules.dispatch = dispatch,
-            PolicyHead::First => (rules.dispatch, rules.balance) = (Dispatch::Sequential, Balance::Ordered),
+            PolicyHead::Dispatch(dispatch) => rules.race.dispatch = dispatch,
+            PolicyHead::First => (rules.race.dispatch, rules.race.balance) = (Dispatch::Sequential, Balance::Ordered),
             PolicyHead::Present if base.is_none() => {
                 return Err(Mistake::at(&place, "there is no pool yet, name its config with --from"));
             }
             PolicyHead::Present => {}
         }
-        match rules.dispatch {
-            Dispatch::Race => set(&mut rules.fanout, settings.take("fanout", |text| number(text, limits::FANOUT))?),
-            Dispatch::Hedge => rules.hedge = read_hedge(&mut settings, rules.hedge)?,
+        match rules.race.dispatch {
+            Dispatch::Race => {
+                set(&mut rules.race.fanout, settings.take("fanout", |text| number(text, limits::FANOUT))?)
+            }
+            Dispatch::Hedge => rules.race.hedge = read_hedge(&mut settings, rules.race.hedge)?,
             Dispatch::Sequential => {}
         }
         if head != PolicyHead::First {
-            set(&mut rules.balance, settings.take("balance", words::word)?);
+            set(&mut rules.race.balance, settings.take("balance", words::word)?);
         }
         set(&mut rules.accept, settings.take("accept", words::word)?);
-        set(&mut rules.timeout, settings.take("timeout", |text| limits::TIMEOUT.parse(text))?);
-        set(&mut rules.attempt_timeout, settings.take("attempt_timeout", |text| limits::ATTEMPT_TIMEOUT.parse(text))?);
-        set(&mut rules.grace, settings.take("grace", words::grace)?);
-        set(&mut rules.tries, settings.take("tries", |text| number(text, limits::TRIES))?);
+        set(&mut rules.race.timeout, settings.take("timeout", |text| limits::TIMEOUT.parse(text))?);
+        set(
+            &mut rules.race.attempt_timeout,
+            settings.take("attempt_timeout", |text| limits::ATTEMPT_TIMEOUT.parse(text))?,
+        );
+        set(&mut rules.race.grace, settings.take("grace", words::grace)?);
+        set(&mut rules.race.tries, settings.take("tries", |text| number(text, limits::TRIES))?);
         set(&mut rules.health.interval, settings.take("interval", |text| limits::PROBE_INTERVAL.parse(text))?);
         settings.finish()?;
         Ok(Self { name, rules, is_first_only: head == PolicyHead::First })
@@ -110,7 +115,8 @@ fn set<T>(rule: &mut T, said: Option<T>) {
 mod tests {
     use std::time::Duration;
 
-    use hedge::{Accept, HedgeDelay};
+    use config::Accept;
+    use hedge::{HedgeDelay, RaceRules};
 
     use super::*;
 
@@ -123,23 +129,29 @@ mod tests {
         let race = parse("race").expect("a policy");
         assert_eq!((race.name.as_str(), race.rules), ("race", PoolRules::default()));
         let hedge = parse("hedge delay=p90 budget=2% max=2 max_delay=1s tries=2 accept=any").expect("a policy");
-        assert_eq!(hedge.rules.dispatch, Dispatch::Hedge);
-        let Hedge { delay, budget, max, max_delay, .. } = hedge.rules.hedge;
+        assert_eq!(hedge.rules.race.dispatch, Dispatch::Hedge);
+        let Hedge { delay, budget, max, max_delay, .. } = hedge.rules.race.hedge;
         assert_eq!((delay, budget, max), (HedgeDelay::Percentile(0.9), 0.02, 2));
-        assert_eq!((max_delay, hedge.rules.tries), (Duration::from_secs(1), 2));
+        assert_eq!((max_delay, hedge.rules.race.tries), (Duration::from_secs(1), 2));
         assert_eq!(hedge.rules.accept, Accept::Any);
         let first = parse("first name=one").expect("a policy");
-        assert_eq!((first.name.as_str(), first.is_first_only, first.rules.balance), ("one", true, Balance::Ordered));
-        assert_eq!(parse("race fanout=2").expect("a policy").rules.fanout, 2);
-        assert_eq!(parse("race fanout=0").expect("a policy").rules.fanout, 0);
+        assert_eq!(
+            (first.name.as_str(), first.is_first_only, first.rules.race.balance),
+            ("one", true, Balance::Ordered)
+        );
+        assert_eq!(parse("race fanout=2").expect("a policy").rules.race.fanout, 2);
+        assert_eq!(parse("race fanout=0").expect("a policy").rules.race.fanout, 0);
     }
 
     #[test]
     fn what_is_not_said_is_as_the_pool_has_it() {
-        let base = PoolRules { timeout: Duration::from_secs(9), dispatch: Dispatch::Hedge, ..PoolRules::default() };
+        let base = PoolRules {
+            race: RaceRules { timeout: Duration::from_secs(9), dispatch: Dispatch::Hedge, ..RaceRules::default() },
+            ..PoolRules::default()
+        };
         let policy = Policy::of_words("present budget=1%", Some(&base)).expect("a policy");
-        assert_eq!((policy.rules.timeout, policy.rules.dispatch), (base.timeout, Dispatch::Hedge));
-        assert_eq!(policy.rules.hedge.budget, 0.01);
+        assert_eq!((policy.rules.race.timeout, policy.rules.race.dispatch), (base.race.timeout, Dispatch::Hedge));
+        assert_eq!(policy.rules.race.hedge.budget, 0.01);
     }
 
     #[test]

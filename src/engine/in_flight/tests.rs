@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use config::PoolRules;
 use dns::{ClientForm, QuestionKey, read_query, read_reply, write_query};
-use hedge::PoolRules;
 use hedge::budget::Budget;
-use hedge::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext};
+use hedge::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
 use limit::ClientPlace;
 
 use super::super::Outstanding;
@@ -14,6 +14,7 @@ use super::super::pool::PlanNumber;
 use super::super::pools::PoolSlot;
 use super::super::slots::place_size;
 use super::*;
+use crate::engine::Race;
 use crate::engine::query_slots::{QuerySlot, SocketId};
 use crate::forwarder::{DatagramWay, ReplyChannel};
 use crate::net::sys::batch::ReplyPath;
@@ -45,8 +46,8 @@ fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter<ReplyChannel> {
 /// Puts a query in flight, for its client.
 fn insert(in_flight: &mut InFlight<ReplyChannel>, message: &[u8], now: Instant) -> RaceRef {
     let (rules, budget) = (PoolRules::default(), Budget::new(1.0));
-    let context = RaceContext { rules: &rules, latency: &[], by_stream: &[], budget: &budget };
-    let race = Race::start(&context, &Candidates::of([BackendIndex(0)], false), now);
+    let context = RaceContext { rules: &rules.race, latency: &[], by_stream: &[], budget: &budget };
+    let race = Race::start(&context, &Candidates::of([BackendIndex(0)], false), rules.accept.lowest(), now);
     let read = read_query(message).expect("a query");
     let waiter = Some(waiter(1, message, now));
     let start = Start {

@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use config::Case;
+use config::{Case, Rank};
 use dns::{CookiePair, Reply};
-use hedge::Rank;
 use hedge::race::BackendIndex;
 
 use super::super::proof::ReplyProof;

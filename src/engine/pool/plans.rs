@@ -8,7 +8,7 @@ use hedge::backend_load::BackendLoad;
 use hedge::balance::FEW;
 use hedge::latency::Latency;
 use hedge::race::BackendIndex;
-use hedge::{Hedge, PoolRules};
+use hedge::{Hedge, RaceRules};
 
 use super::super::io::Io;
 use super::versions::VersionReports;
@@ -18,15 +18,15 @@ use crate::state::{SharedBackend, SharedPool};
 pub(in crate::engine) struct PoolPlan {
     pub(in crate::engine) number: PlanNumber,
     pub(in crate::engine) shared: Arc<SharedPool>,
-    pub(in crate::engine) unhurried: PoolRules,
+    pub(in crate::engine) unhurried: RaceRules,
     pub(in crate::engine) in_flight: usize,
 }
 
 impl PoolPlan {
     pub(in crate::engine) fn new(shared: Arc<SharedPool>, number: PlanNumber) -> Self {
-        let rules = shared.rules().clone();
+        let rules = shared.rules().race.clone();
         // The rules of refresh races have no hedges, which trade load for time.
-        let unhurried = PoolRules { hedge: Hedge { max: 0, ..rules.hedge }, ..rules };
+        let unhurried = RaceRules { hedge: Hedge { max: 0, ..rules.hedge }, ..rules };
         Self { number, shared, unhurried, in_flight: 0 }
     }
 }

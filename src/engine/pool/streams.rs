@@ -40,7 +40,7 @@ impl Pool {
             |backend| BackendPath { is_cold: is_cold(self, io, backend), machine: self.plan.shared.machine(backend) };
         let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
         let weight = |backend: BackendIndex| self.plan.shared.weight(backend);
-        let ordered = order_ways(candidates, self.plan.shared.rules(), &known, weight, way, rng);
+        let ordered = order_ways(candidates, &self.plan.shared.rules().race, &known, weight, way, rng);
         let in_turn = candidates.get(0).filter(|first| ordered.get(0) != Some(*first));
         if let Some(passed_over) = in_turn.filter(|first| is_cold(self, io, *first)) {
             let sockets = self.sockets(io, passed_over);

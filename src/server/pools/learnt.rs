@@ -135,7 +135,7 @@ impl Learnt {
 }
 
 fn learnt_pool((pool, recent_queries): (Arc<SharedPool>, Vec<u64>)) -> LearntPool {
-    let is_sticky = pool.rules().balance == Balance::Sticky;
+    let is_sticky = pool.rules().race.balance == Balance::Sticky;
     let numbers = pool.backends.iter().map(|backend| (backend.name.clone(), backend.affinity_number));
     LearntPool {
         name: pool.config.name.clone(),

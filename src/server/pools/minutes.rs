@@ -69,7 +69,7 @@ impl LastMinutes {
             let threshold = self.threshold;
             let minute = self.minute(&pool.state);
             match threshold {
-                SlowThreshold::Auto => minute.set_threshold(pool.config.rules.hedge.max_delay, is_step),
+                SlowThreshold::Auto => minute.set_threshold(pool.config.rules.race.hedge.max_delay, is_step),
                 SlowThreshold::Off | SlowThreshold::Above(_) => minute.races.clear(),
             }
             match threshold {

@@ -281,7 +281,7 @@ impl ServerPools {
 
     /// Returns how long a query may wait for its response.
     pub(super) fn owed_for(&self) -> Duration {
-        let timeouts = self.shared().iter().map(|pool| pool.rules().timeout);
+        let timeouts = self.shared().iter().map(|pool| pool.rules().race.timeout);
         timeouts.max().unwrap_or_default() + MARGIN
     }
 

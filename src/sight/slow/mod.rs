@@ -7,7 +7,7 @@
 mod store;
 mod why;
 
-use hedge::Rank;
+use config::Rank;
 use hedge::race::AttemptKind;
 use serde::{Deserialize, Serialize};
 

@@ -139,12 +139,12 @@ const HOURS: usize = 24;
 
 #[cfg(test)]
 mod tests {
-    use hedge::Rank;
     use rand::rngs::SmallRng;
     use rand::{RngExt, SeedableRng};
 
     use super::super::{Fate, SlowAttempt};
     use super::*;
+    use config::Rank;
 
     fn race(ended_at: f64, took_ms: f64) -> ReportedRace {
         let race = SlowRace { at: ended_at - took_ms / 1e3, took_ms, ..SlowRace::sample() };

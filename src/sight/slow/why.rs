@@ -1,6 +1,6 @@
 //! The explanation of a slow race in a sentence: attempts, denied hedges, and the response.
 
-use hedge::Rank;
+use config::Rank;
 use hedge::race::AttemptKind;
 
 use super::{Fate, RaceOutcome, SlowAttempt, SlowRace};

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use config::PoolRules;
 use hedge::balance::Balance;
-use hedge::{Dispatch, Hedge, HedgeDelay, PoolRules};
+use hedge::{Dispatch, Hedge, HedgeDelay, RaceRules};
 use proptest::prelude::*;
 
 use super::*;
@@ -20,7 +21,7 @@ fn stumbling(chance: f64, longer: Duration) -> BackendModel {
 }
 
 fn rules(dispatch: Dispatch) -> PoolRules {
-    PoolRules { dispatch, ..PoolRules::default() }
+    PoolRules { race: RaceRules { dispatch, ..RaceRules::default() }, ..PoolRules::default() }
 }
 
 /// Returns a scenario with two such backends and 3,000 queries a second.
@@ -65,7 +66,10 @@ fn hedging_cuts_the_tail_for_a_little_load() {
 #[test]
 fn lost_datagrams_cost_what_is_waited_for_them() {
     let model = BackendModel { loss: Course::always(0.05), ..BackendModel::default() };
-    let patient = PoolRules { attempt_timeout: ms(200), ..rules(Dispatch::Sequential) };
+    let patient = PoolRules {
+        race: RaceRules { attempt_timeout: ms(200), ..rules(Dispatch::Sequential).race },
+        ..rules(Dispatch::Sequential)
+    };
     let tally = tally(&scenario(patient, model, 50_000));
     // Both are lost once in 400 times, and each gets only one attempt.
     assert!(tally.lost.abs_diff(125) < 50, "{}", tally.lost);
@@ -112,7 +116,10 @@ fn slowness_that_all_share_cannot_be_hedged_away() {
 
 #[test]
 fn the_first_backend_alone_is_a_pool_of_one() {
-    let ordered = PoolRules { balance: Balance::Ordered, ..rules(Dispatch::Sequential) };
+    let ordered = PoolRules {
+        race: RaceRules { balance: Balance::Ordered, ..rules(Dispatch::Sequential).race },
+        ..rules(Dispatch::Sequential)
+    };
     let mut scenario = scenario(ordered, stumbling(0.01, ms(500)), 50_000);
     scenario.pools[0].backends.truncate(1);
     assert!((quantile(&tally(&scenario), 0.999) - 500.0).abs() < 3.0);
@@ -155,7 +162,7 @@ proptest! {
         let shifted = Course { usual: Delay::Constant(ms(usual)), at_times: shifts.iter().map(shift).collect() };
         let model = BackendModel { delay: shifted, ..BackendModel::default() };
         let delay = percentile.map_or(HedgeDelay::Auto, HedgeDelay::Percentile);
-        let rules = PoolRules { hedge: Hedge { delay, budget, ..Hedge::default() }, ..rules(Dispatch::Hedge) };
+        let rules = PoolRules { race: RaceRules { hedge: Hedge { delay, budget, ..Hedge::default() }, ..rules(Dispatch::Hedge).race }, ..rules(Dispatch::Hedge) };
         // The scenario takes about a second.
         let mut scenario = scenario(rules, model, 3_000);
         if !all_at_once {
@@ -200,7 +207,10 @@ fn a_sticky_pool_asks_first_who_knew_the_name() {
     // Each knows half of the names, and returns NXDOMAIN for the others.
     let model = BackendModel { knows: 0.5, ..BackendModel::default() };
     let failovers = |balance| {
-        let rules = PoolRules { balance, ..rules(Dispatch::Sequential) };
+        let rules = PoolRules {
+            race: RaceRules { balance, ..rules(Dispatch::Sequential).race },
+            ..rules(Dispatch::Sequential)
+        };
         let names = NameDistribution::Zipf { exponent: 0.0, count: 100 };
         tally(&Scenario { names, ..scenario(rules, model.clone(), 20_000) }).failovers
     };

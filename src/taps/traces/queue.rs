@@ -123,7 +123,7 @@ const EVERY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use hedge::Rank;
+    use config::Rank;
 
     use super::*;
     use crate::sight::slow::Fate;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use config::{PoolRules, Rank};
 use hedge::race::{AttemptId, AttemptKind, BackendIndex, RaceEnd};
-use hedge::{PoolRules, Rank};
 use hedgerow::engine::{RaceRef, RaceReport, ResponseSummary};
 use hedgerow::sim::{Happening, Scenario, play};
 use metrics::ResponseSource;

@@ -14,7 +14,7 @@ use rand::Rng;
 use super::BackendStats;
 use crate::balance::Balance;
 use crate::candidates::{BackendIndex, Candidates};
-use crate::rules::{Dispatch, PoolRules};
+use crate::rules::{Dispatch, RaceRules};
 
 /// The path to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct BackendPath {
 /// Returns the backends that a race may ask, in order, by load share (`weight`) and path (`way`).
 pub fn order_ways(
     candidates: &Candidates,
-    rules: &PoolRules,
+    rules: &RaceRules,
     known: &BackendStats<'_>,
     weight: impl Fn(BackendIndex) -> u16,
     way: impl Fn(BackendIndex) -> BackendPath,
@@ -98,13 +98,13 @@ mod tests {
         cold: &'static [u16],
         silent: &'static [u16],
         machines: [u16; 5],
-        rules: PoolRules,
+        rules: RaceRules,
         all_down: bool,
     }
 
     /// All backends are warm, heard, and on separate machines.
     fn case(dispatch: Dispatch) -> Case {
-        let rules = PoolRules { dispatch, ..PoolRules::default() };
+        let rules = RaceRules { dispatch, ..RaceRules::default() };
         Case { cold: &[], silent: &[], machines: [0; 5], rules, all_down: false }
     }
 
@@ -155,7 +155,7 @@ mod tests {
             // Stalled backends come last, with or without an open connection.
             case(dispatch).cold(&[0]).silent(&[1, 2]).check([3, 4, 0, 1, 2]);
             let ordered = case(dispatch).cold(&[0]).silent(&[1]);
-            let rules = PoolRules { balance: Balance::Ordered, ..ordered.rules.clone() };
+            let rules = RaceRules { balance: Balance::Ordered, ..ordered.rules.clone() };
             Case { rules, ..ordered }.check([1, 2, 3, 4, 0]);
             Case { all_down: true, ..case(dispatch).cold(&[0]) }.check([0, 1, 2, 3, 4]);
         }
@@ -179,7 +179,7 @@ mod tests {
     fn hedges_go_to_warm_ways_to_other_machines() {
         let hedges_of = |case: Case| {
             let hedge = Hedge { max: 1, budget: 1.0, ..Hedge::default() };
-            let case = Case { rules: PoolRules { hedge, ..case.rules.clone() }, ..case };
+            let case = Case { rules: RaceRules { hedge, ..case.rules.clone() }, ..case };
             let mut found: Vec<_> = (0..64).filter_map(|seed| case.found(seed).next_hedge()).map(|to| to.0).collect();
             found.sort_unstable();
             found.dedup();

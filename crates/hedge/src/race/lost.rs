@@ -2,9 +2,9 @@
 //! the next candidate is asked at once, and the lost backend is queued once more.
 
 use super::attempts::{AttemptId, State};
-use super::{BackendIndex, LOST, Race, RaceContext};
+use super::{BackendIndex, LOST, Race, RaceContext, ReplyRank};
 
-impl Race {
+impl<R: ReplyRank> Race<R> {
     /// Records a lost attempt. The next candidate is asked at once, and the backend again at the end.
     #[cold]
     pub fn on_lost(&mut self, attempt: AttemptId) {

@@ -1,12 +1,12 @@
 //! Backends that a race asks out of turn: one without OPT, and the one with the newest zone version.
 
 use super::attempts::{AttemptId, State};
-use super::{BackendIndex, NOBODY, Race, RaceEnd, Rank, ReplyValue};
+use super::{BackendIndex, NOBODY, Race, RaceEnd, ReplyRank, ReplyValue};
 
-impl Race {
+impl<R: ReplyRank> Race<R> {
     /// Processes a negative reply of an older version of the zone than another backend has.
     #[cold]
-    pub fn on_outdated(&mut self, attempt: AttemptId, newest: BackendIndex) -> ReplyValue {
+    pub fn on_outdated(&mut self, attempt: AttemptId, rank: R, newest: BackendIndex) -> ReplyValue {
         let Some((backend, before)) = self.replied(attempt) else { return ReplyValue::NotNeeded };
         self.attempts.mark_spoken(backend);
         let newest = if self.may_newest_speak() { self.newest } else { newest };
@@ -18,18 +18,18 @@ impl Race {
                 self.move_on(before);
             }
         }
-        if let Some((kept, rank)) = self.kept
-            && rank > Rank::Outdated
-            && rank != Rank::Doubtful
+        if let Some((kept, best)) = self.kept
+            && !best.is_failure()
+            && !best.is_provisional()
             && self.attempts.get(kept).is_some_and(|entry| entry.backend == newest)
         {
             self.outcome = Some(RaceEnd::Reply(kept));
             return ReplyValue::NotNeeded;
         }
-        if self.kept.is_some_and(|(_, best)| best >= Rank::Outdated) {
+        if self.kept.is_some_and(|(_, best)| best >= rank) {
             return ReplyValue::NotNeeded;
         }
-        self.kept = Some((attempt, Rank::Outdated));
+        self.kept = Some((attempt, rank));
         ReplyValue::Kept
     }
 
@@ -46,7 +46,7 @@ impl Race {
     /// Returns true if the kept reply is a decision that a wrong clock may have caused.
     #[inline]
     pub fn is_doubted(&self) -> bool {
-        matches!(self.kept, Some((_, Rank::Doubtful)))
+        self.kept.is_some_and(|(_, best)| best.is_provisional())
     }
 
     fn may_newest_speak(&self) -> bool {

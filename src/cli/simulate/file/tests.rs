@@ -1,12 +1,13 @@
 //! Tests of scenarios in files and of their mistakes.
 
+use std::time::Duration;
+
 use hedge::Dispatch;
 
 use super::super::policy::Policy;
 use super::super::{backend, values};
 use super::*;
 use crate::sim::NameDistribution;
-use std::time::Duration;
 
 #[test]
 fn a_file_says_what_the_command_line_can_say() {
@@ -41,7 +42,7 @@ loss = 0.05
     let policies: Vec<_> = policies.into_iter().map(read).collect();
     assert!(policies[0].is_first_only);
     assert_eq!(policies[1].name, "hedge delay=p90 budget=0.02 max=2");
-    assert_eq!((policies[1].rules.dispatch, policies[1].rules.hedge.budget), (Dispatch::Hedge, 0.02));
+    assert_eq!((policies[1].rules.race.dispatch, policies[1].rules.race.hedge.budget), (Dispatch::Hedge, 0.02));
 }
 
 #[test]

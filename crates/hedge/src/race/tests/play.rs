@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::super::*;
-use crate::Rank::Failure;
+use super::Rank::{self, Failure, Good};
 use crate::{Hedge, HedgeDelay};
 use Input::{
     Bare, Down, Earned, Lost, OptRefused, Outdated, Reply, Retransmission, TooLong, Unreachable, Unsent, Validated,
@@ -40,7 +40,8 @@ pub(super) enum Input {
 
 /// A race among backends A, B, C ..., and its inputs in milliseconds.
 pub(super) struct Play {
-    pub(super) rules: PoolRules,
+    pub(super) rules: RaceRules,
+    pub(super) accept: Rank,
     pub(super) candidates: Candidates,
     pub(super) latency: Vec<Latency>,
     pub(super) by_stream: Vec<bool>,
@@ -54,11 +55,12 @@ pub(super) struct Play {
 pub(super) fn play(dispatch: Dispatch, backends: u16) -> Play {
     let start = Instant::now();
     Play {
-        rules: PoolRules {
+        rules: RaceRules {
             dispatch,
             hedge: Hedge { delay: HedgeDelay::Fixed(ms(100)), ..Hedge::default() },
-            ..PoolRules::default()
+            ..RaceRules::default()
         },
+        accept: Good,
         candidates: Candidates::of((0..backends).map(BackendIndex), false),
         latency: vec![Latency::new(start); usize::from(backends)],
         by_stream: Vec::new(),
@@ -69,8 +71,13 @@ pub(super) fn play(dispatch: Dispatch, backends: u16) -> Play {
 }
 
 impl Play {
-    pub(super) fn rules(mut self, change: impl FnOnce(&mut PoolRules)) -> Self {
+    pub(super) fn rules(mut self, change: impl FnOnce(&mut RaceRules)) -> Self {
         change(&mut self.rules);
+        self
+    }
+
+    pub(super) fn accept(mut self, accept: Rank) -> Self {
+        self.accept = accept;
         self
     }
 
@@ -105,20 +112,20 @@ impl Play {
     /// Plays to the end, and compares the steps: `0 first A, 100 hedge B, 120 reply 1`. The numbers are
     /// times, `A` is the backend (`a`: without OPT), and the outcome comes last.
     #[track_caller]
-    pub(super) fn check(self, expected: &str) -> Race {
+    pub(super) fn check(self, expected: &str) -> Race<Rank> {
         self.check_with_budget(expected).0
     }
 
     /// Like `check`, but also returns the budget.
     #[track_caller]
-    pub(super) fn check_with_budget(mut self, expected: &str) -> (Race, Budget) {
+    pub(super) fn check_with_budget(mut self, expected: &str) -> (Race<Rank>, Budget) {
         let context = RaceContext {
             rules: &self.rules,
             latency: &self.latency,
             by_stream: &self.by_stream,
             budget: &self.budget,
         };
-        let mut race = Race::start(&context, &self.candidates, self.start);
+        let mut race = Race::start(&context, &self.candidates, self.accept, self.start);
         let (mut now, mut said) = (self.start, Vec::new());
         loop {
             let time = (now - self.start).as_millis();
@@ -155,13 +162,13 @@ impl Play {
 }
 
 /// Passes an input to a race.
-pub(super) fn put_in(race: &mut Race, budget: &Budget, input: Input, now: Instant) {
+pub(super) fn put_in(race: &mut Race<Rank>, budget: &Budget, input: Input, now: Instant) {
     match input {
         Reply(attempt, rank) => {
             race.on_reply(AttemptId(attempt), rank, now);
         }
         Outdated(attempt, newest) => {
-            race.on_outdated(AttemptId(attempt), BackendIndex(newest));
+            race.on_outdated(AttemptId(attempt), Rank::Outdated, BackendIndex(newest));
         }
         Validated(attempt) => {
             race.on_validated(AttemptId(attempt));
