@@ -8,11 +8,12 @@ use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, OptRefusal, Rac
 use hedge::timers::Timers;
 use metrics::Want;
 
-use super::attempt::Outstanding;
+use super::attempt::{AttemptSlots, Outstanding};
 use super::entry::{RaceEntry, Spills, StaleAnswer};
 use super::io::{AskedFor, ClientHandle, Destination, Io, NotSent, SentAttempt};
 use super::pool::Pool;
 use super::proof::ReplyProof;
+use super::query_slots::QuerySlot;
 use super::reply::{decision, is_opt_refusal, rank};
 use super::slots::RaceRef;
 use super::{EngineWorker, QTYPE_QCLASS, Race, shortage};
@@ -24,6 +25,7 @@ pub(super) struct ActiveRace<'e, I: Io> {
     pub(super) spills: &'e mut Spills<I::Client>,
     pub(super) pool: &'e mut Pool,
     pub(super) worker: &'e EngineWorker,
+    pub(super) slots: &'e mut AttemptSlots,
     pub(super) timers: &'e mut Timers<RaceRef>,
     pub(super) scratch: &'e mut Vec<u8>,
     pub(super) io: &'e mut I,
@@ -114,7 +116,7 @@ impl<I: Io> ActiveRace<'_, I> {
         edns: bool,
         proof: ReplyProof,
     ) -> Result<(), NotSent> {
-        let Self { at, entry, pool, worker, io, now, .. } = self;
+        let Self { at, entry, pool, worker, slots, io, now, .. } = self;
         let (now, entry) = (*now, &**entry);
         let sockets = pool.sockets(*io, backend);
         let with_opt = edns && !pool.backend(backend).is_without_opt(now);
@@ -139,7 +141,8 @@ impl<I: Io> ActiveRace<'_, I> {
         let is_padded = adds_opt && pool.is_encrypted(backend) && pool.plan.shared.config.connections.padding;
         let asked_for = if pool.wants_header(backend) { entry.asked_for() } else { AskedFor::Hidden };
         let to = Destination { sockets, avoid, asked_for };
-        let slot = io.send(to, outstanding, &report, now, |slot, out| {
+        let slot = slots.draw(io.choose(&to, now)?, outstanding, |slot| io.permits(slot));
+        let sent = io.send(slot, &to, outstanding, &report, now, |out| {
             let opt_at = entry.write_query(with_opt, out);
             if entry.needs_authentic() {
                 dns::ask_authentic(out);
@@ -160,9 +163,12 @@ impl<I: Io> ActiveRace<'_, I> {
             if is_padded {
                 dns::pad_query(out, opt_at, dns::QUERY_BLOCK);
             }
-        })?;
-        self.entry.set_query_slot(attempt, Some(slot), self.spills);
-        Ok(())
+        });
+        match sent {
+            Ok(()) => self.entry.set_query_slot(attempt, Some(slot), self.spills),
+            Err(_) => drop(slots.take_back(slot)),
+        }
+        sent
     }
 
     fn on_unsent(&mut self, attempt: AttemptId, want: Want) {
@@ -178,6 +184,13 @@ impl<I: Io> ActiveRace<'_, I> {
             self.clear_slot(attempt);
             event(&mut self.entry.race, attempt);
             self.drive(None);
+        }
+    }
+
+    /// Frees the slot of a query whose reply came or is no longer needed.
+    pub(super) fn free(&mut self, slot: QuerySlot) {
+        if self.slots.release(slot) {
+            self.io.free(slot, self.now);
         }
     }
 

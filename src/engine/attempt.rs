@@ -9,8 +9,8 @@ use hedge::race::{AttemptId, AttemptKind, BackendIndex, MAX_ATTEMPTS};
 use super::pool::PlanNumber;
 use super::pools::PoolSlot;
 use super::proof::ReplyProof;
+use super::query_slots::{QuerySlots, SlotState};
 use super::slots::RaceRef;
-use crate::engine::query_slots::SlotState;
 
 /// An attempt whose race runs: the race, the attempt's number and its proof.
 #[derive(Clone, Copy, Debug)]
@@ -60,5 +60,8 @@ pub struct QuarantinedAttempt {
     pub(super) digest: Option<ReplyDigest>,
 }
 
+/// The query slots of attempts.
+pub type AttemptSlots = QuerySlots<Outstanding, QuarantinedAttempt>;
+
 /// The state of a taken query slot.
-pub type TakenSlot = SlotState<Outstanding, QuarantinedAttempt>;
+pub(super) type TakenSlot = SlotState<Outstanding, QuarantinedAttempt>;

@@ -14,8 +14,8 @@ use super::io::{AskedFor, ClientHandle};
 use super::pool::PlanNumber;
 use super::pools::PoolSlot;
 use super::proof::ReplyProof;
+use super::query_slots::{QuerySlot, SocketId};
 use super::{QTYPE_QCLASS, Race};
-use crate::engine::query_slots::{QuerySlot, SocketId};
 
 /// A client that waits for a race.
 #[derive(Clone, Debug)]

@@ -18,10 +18,10 @@ use super::explain::LateReport;
 use super::io::{Io, NotSent, SentAttempt};
 use super::pools::PoolSlot;
 use super::proof::ReplyProof;
+use super::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
 use super::reply::{ReplyMatch, is_badcookie, is_failed, rank};
 use super::slots::RaceRef;
 use super::{Engine, Race, Tick, signal_prober};
-use crate::engine::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
 use crate::state::{HealthSignal, SharedPool};
 
 impl<I: Io> Tick<'_, I> {
@@ -31,8 +31,9 @@ impl<I: Io> Tick<'_, I> {
     /// they are counted and the wait goes on, because a failed attempt would be a cheap win for an attacker.
     pub fn on_reply(&mut self, socket: SocketId, message: &[u8]) {
         let Some(header) = dns::Header::read(message) else { return self.on_near_miss(socket) };
-        let Some((slot, taken_by)) = self.io.find(socket, header.id()) else {
-            return match self.io.was_in_use(socket, header.id()) {
+        let Some(slot) = QuerySlot::new(socket, header.id()) else { return };
+        let Some(taken_by) = self.engine.slots.find(slot) else {
+            return match self.engine.slots.was_released(slot) {
                 true => self.engine.worker.counters.dropped(DropReason::Late),
                 false => self.on_near_miss(socket),
             };
@@ -67,7 +68,7 @@ impl<I: Io> Tick<'_, I> {
 
     /// Takes a reply whose race is over. A reply to another question teaches nothing.
     fn on_late_reply(&mut self, slot: QuerySlot, late: &QuarantinedAttempt, reply: &Reply<'_>) -> ReplyMatch {
-        let (Engine { worker, pools, scratch, .. }, now) = (&mut *self.engine, self.now);
+        let (Engine { worker, pools, slots, scratch, .. }, now) = (&mut *self.engine, self.now);
         if reply.is_bare_failure() {
             // It lacks the question and so proves nothing.
             worker.counters.dropped(DropReason::Late);
@@ -102,7 +103,8 @@ impl<I: Io> Tick<'_, I> {
         if !is_remembered {
             worker.counters.dropped(DropReason::Late);
         }
-        self.io.release(slot, now);
+        slots.release(slot);
+        self.io.free(slot, now);
         let rank = rank(reply);
         if let Some(pool) = shared.filter(|_| late.is_reported) {
             self.io.late_reply(LateReport { hash: late.hash, pool, backend, sent: late.sent, rank, now });
@@ -139,11 +141,12 @@ impl<I: Io> Tick<'_, I> {
     /// them the socket is void and its attempts are asked again (RFC 5452 section 9.3 leaves that open).
     fn on_near_miss(&mut self, socket: SocketId) {
         self.engine.worker.counters.dropped(DropReason::Spoofed);
-        if !self.io.is_suspicious(socket) {
+        if self.io.count_near_miss(socket) < MAX_NEAR_MISSES {
             return;
         }
-        let mut taken = std::mem::take(&mut self.engine.taken);
-        self.io.void(socket, self.now, &mut taken);
+        let mut lost = Vec::new();
+        self.io.void(socket, self.now, &mut lost);
+        let taken = self.take_back(&lost);
         for slot in &taken {
             if let SlotState::Quarantined(late) = slot
                 && let Some((pool, is_charged)) = self.engine.pools.get_mut(late.pool).zip(late.is_charged)
@@ -180,30 +183,29 @@ impl<I: Io> Tick<'_, I> {
         pool.refresh(self.now, |backend| dead.push(backend));
         for backend in dead {
             let Some(sockets) = self.engine.pools.at(slot).known_sockets(backend) else { continue };
-            let mut taken = std::mem::take(&mut self.engine.taken);
-            self.io.take_waiting(sockets, &mut taken);
-            self.fail_all((slot, backend), taken);
+            let mut lost = Vec::new();
+            self.io.take_back(sockets, &mut lost);
+            self.fail_all((slot, backend), &lost);
         }
     }
 
-    /// Handles an ICMP error on a socket. It may be forged, because it carries no ID: the races of its
-    /// attempts move on and a probe finds out. If probes have found the backend down, the attempts fail.
-    pub fn on_unreachable(&mut self, socket: SocketId) {
-        let Some((slot, index)) = self.io.set_of(socket).and_then(|sockets| self.engine.owner(sockets)) else { return };
+    /// Handles an ICMP error on a socket to a backend, with the queries that it concerns, each reported once.
+    /// It may be forged, because it carries no ID: the races of its attempts move on and a probe finds out. If
+    /// probes have found the backend down, the attempts fail.
+    pub fn on_unreachable(&mut self, sockets: SocketSetId, struck: &[QuerySlot]) {
+        let Some((slot, index)) = self.engine.owner(sockets) else { return };
         let pool = self.engine.pools.at(slot);
         pool.counters(index).unreachable.increment();
         let backend = pool.backend(index);
         if backend.health() != HealthState::Up {
             // If the failure is new to this worker, all queries to the backend fail.
             self.refresh(slot);
-            let mut taken = std::mem::take(&mut self.engine.taken);
-            self.io.take_struck(socket, &mut taken);
-            return self.fail_all((slot, index), taken);
+            struck.iter().for_each(|slot| self.io.free(*slot, self.now));
+            return self.fail_all((slot, index), struck);
         }
         signal_prober(self.io, backend, HealthSignal::Unreachable);
-        let mut struck = std::mem::take(&mut self.engine.struck);
-        self.io.report_struck(socket, &mut struck);
-        for outstanding in struck.drain(..) {
+        for slot in struck {
+            let Some(SlotState::InFlight(outstanding)) = self.engine.slots.find(*slot) else { continue };
             self.with_race(outstanding.race, |race| {
                 if !race.entry.is_fetching {
                     race.entry.race.on_unreachable(outstanding.attempt());
@@ -211,18 +213,18 @@ impl<I: Io> Tick<'_, I> {
                 }
             });
         }
-        self.engine.struck = struck;
     }
 
-    /// Handles a queued query that could not be sent, with the state of its slot.
-    pub fn on_unsent(&mut self, sockets: SocketSetId, taken_by: &TakenSlot, why: NotSent) {
+    /// Handles a queued query that could not be sent.
+    pub fn on_unsent(&mut self, sockets: SocketSetId, slot: QuerySlot, why: NotSent) {
+        let Some(taken_by) = self.engine.slots.take_back(slot) else { return };
         let end = match why {
             NotSent::Unreachable => AttemptEnd::Unreachable,
             NotSent::Want(_) | NotSent::Full => AttemptEnd::Unsent,
         };
         if let Some((slot, index)) = self.engine.owner(sockets) {
             let pool = self.engine.pools.at(slot);
-            pool.end_without_reply(index, taken_by, end, self.now);
+            pool.end_without_reply(index, &taken_by, end, self.now);
             if why == NotSent::Unreachable {
                 signal_prober(self.io, pool.backend(index), HealthSignal::Unreachable);
             }
@@ -235,8 +237,9 @@ impl<I: Io> Tick<'_, I> {
         });
     }
 
-    /// Handles the end of a connection, with the attempts that waited there. It is already closed.
-    pub fn on_connection_lost(&mut self, sockets: SocketSetId, taken: Vec<TakenSlot>) {
+    /// Handles the end of a connection, with the queries that waited there. It is already closed.
+    pub fn on_connection_lost(&mut self, sockets: SocketSetId, lost: &[QuerySlot]) {
+        let taken = self.take_back(lost);
         let Some((slot, index)) = self.engine.owner(sockets) else { return };
         let lost = taken.iter().filter(|taken_by| matches!(taken_by, SlotState::InFlight(_))).count();
         self.engine.pools.at(slot).counters(index).lost_attempts.add(lost as u64);
@@ -245,7 +248,8 @@ impl<I: Io> Tick<'_, I> {
 
     /// Handles queries that a backend answered by errors of its transport, which are not replies: the
     /// attempts fail, and the backend is up.
-    pub fn on_rejected(&mut self, sockets: SocketSetId, taken: Vec<TakenSlot>) {
+    pub fn on_rejected(&mut self, sockets: SocketSetId, rejected: &[QuerySlot]) {
+        let taken = self.take_back(rejected);
         let Some(owner) = self.engine.owner(sockets) else { return };
         let now = self.now;
         let end = |engine: &Engine<I::Client>, taken_by: &TakenSlot| {
@@ -265,14 +269,14 @@ impl<I: Io> Tick<'_, I> {
         });
     }
 
-    /// Handles a connection that could not be opened, with the attempts that waited for it. `is_refused`
+    /// Handles a connection that could not be opened, with the queries that waited for it. `is_refused`
     /// means that the machine refused it or the peer is not the expected one. A backend that is up is then
     /// probed at once, or as soon as its last probe is 50 ms old.
-    pub fn on_connection_failed(&mut self, sockets: SocketSetId, taken: Vec<TakenSlot>, is_refused: bool) {
+    pub fn on_connection_failed(&mut self, sockets: SocketSetId, lost: &[QuerySlot], is_refused: bool) {
         if is_refused && let Some((slot, index)) = self.engine.owner(sockets) {
             signal_prober(self.io, self.engine.pools.at(slot).backend(index), HealthSignal::Unreachable);
         }
-        self.on_connection_lost(sockets, taken);
+        self.on_connection_lost(sockets, lost);
     }
 
     /// Handles a whole answer that was fetched for a race.
@@ -285,7 +289,12 @@ impl<I: Io> Tick<'_, I> {
         self.with_race(race, |race| race.fail_fetch(result));
     }
 
-    fn fail_all(&mut self, owner: (PoolSlot, BackendIndex), taken: Vec<TakenSlot>) {
+    fn take_back(&mut self, lost: &[QuerySlot]) -> Vec<TakenSlot> {
+        lost.iter().filter_map(|slot| self.engine.slots.take_back(*slot)).collect()
+    }
+
+    fn fail_all(&mut self, owner: (PoolSlot, BackendIndex), lost: &[QuerySlot]) {
+        let taken = self.take_back(lost);
         self.end_all(owner, taken, |_, _| AttemptEnd::Unreachable, Race::on_failure);
     }
 
@@ -305,14 +314,13 @@ impl<I: Io> Tick<'_, I> {
         self.for_races_of(taken, |race, outstanding| race.end(outstanding.attempt(), &event));
     }
 
-    /// Passes each attempt that waited in these slots to its race, and keeps the buffer for the next time.
-    fn for_races_of(&mut self, mut taken: Vec<TakenSlot>, event: impl Fn(&mut ActiveRace<'_, I>, Outstanding)) {
-        for taken_by in taken.drain(..) {
+    /// Passes each attempt that waited in these slots to its race.
+    fn for_races_of(&mut self, taken: Vec<TakenSlot>, event: impl Fn(&mut ActiveRace<'_, I>, Outstanding)) {
+        for taken_by in taken {
             if let SlotState::InFlight(outstanding) = taken_by {
                 self.with_race(outstanding.race, |race| event(race, outstanding));
             }
         }
-        self.engine.taken = taken;
     }
 }
 
@@ -324,6 +332,10 @@ fn compare_late(late: &QuarantinedAttempt, question: HashedQuestion<'_>, reply: 
         pool.state.compared.suspect(question.octets, late.flags, late.backend);
     }
 }
+
+/// Near misses that make a socket void. A forger who knows the port has this many guesses at an ID: one in
+/// four thousand succeeds. By chance near misses hardly occur.
+const MAX_NEAR_MISSES: u8 = 16;
 
 #[cfg(test)]
 mod tests;

@@ -145,12 +145,12 @@ impl<I: Io> ActiveRace<'_, I> {
 
     /// Quarantines the slots of missing replies and charges their backends for the time.
     fn quarantine_slots(&mut self, above: Option<Rank>, is_reported: bool) {
-        let Self { entry, pool, io, now, .. } = self;
+        let Self { entry, pool, slots, io, now, .. } = self;
         for (attempt, slot) in entry.take_query_slots() {
             let Some(asked) = entry.race.attempt(attempt) else { continue };
             let backend = asked.backend;
             let opened = if pool.is_by_stream(backend) { io.opened(slot.socket()) } else { None };
-            io.quarantine(slot, *now, |outstanding| {
+            slots.quarantine(slot, *now, |outstanding| {
                 let proof = outstanding.proof();
                 let sent = handed_at(entry.sent_at(&asked, proof), opened);
                 QuarantinedAttempt {

@@ -12,11 +12,11 @@ use hedge::race::{Attempt, AttemptKind, BackendIndex};
 use metrics::{ResponseSource, Want};
 
 use super::Race;
-use super::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
+use super::attempt::Outstanding;
 use super::entry::Waiter;
 use super::explain::{LateReport, RaceReport};
+use super::query_slots::{QuerySlot, SocketId, SocketSetId};
 use super::slots::RaceRef;
-use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{HealthSignal, SharedBackend, SharedPool};
 
 /// A client as the I/O layer knows it: the party that asked, and its reply channel.
@@ -42,8 +42,8 @@ pub trait Io {
     /// Adds a backend, with sockets or connections.
     fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId;
 
-    /// Removes a backend and its sockets. Returns the number of its pending queries.
-    fn remove_backend(&mut self, sockets: SocketSetId) -> usize;
+    /// Removes a backend and its sockets. Lists the slots of its pending queries.
+    fn remove_backend(&mut self, sockets: SocketSetId, lost: &mut Vec<QuerySlot>);
 
     /// Returns true if a stream backend has no open connection. Always false for UDP.
     fn is_cold(&self, sockets: SocketSetId) -> bool;
@@ -54,61 +54,50 @@ pub trait Io {
     /// Returns the time at which a connection was opened; `None` for UDP.
     fn opened(&self, socket: SocketId) -> Option<Instant>;
 
-    /// Queues a query for a backend. `write` gets its slot and writes it, with any ID.
+    /// Chooses the socket or connection for the next query to a backend.
     ///
     /// # Errors
-    /// The reason why it cannot be sent.
+    /// The reason why none can be sent.
+    fn choose(&mut self, to: &Destination<'_, Self::Client>, now: Instant) -> Result<SocketId, NotSent>;
+
+    /// Returns true if the connection may use this ID. By UDP, each ID that is not taken may be used.
+    fn permits(&self, _slot: QuerySlot) -> bool {
+        true
+    }
+
+    /// Queues a query for a backend, in a slot of the socket just chosen. `write` writes it, with any ID.
+    ///
+    /// # Errors
+    /// The reason why it cannot be sent. The query is then not outstanding.
     fn send(
         &mut self,
-        to: Destination<'_, Self::Client>,
+        slot: QuerySlot,
+        to: &Destination<'_, Self::Client>,
         outstanding: Outstanding,
         attempt: &SentAttempt<'_>,
         now: Instant,
-        write: impl FnOnce(QuerySlot, &mut Vec<u8>),
-    ) -> Result<QuerySlot, NotSent>;
-
-    /// Finds the query on this socket with this ID.
-    fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)>;
-
-    /// Returns true if this ID was recently in use on this socket.
-    fn was_in_use(&self, _socket: SocketId, _id: u16) -> bool {
-        true
-    }
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), NotSent>;
 
     /// Reports an accepted reply to a running or past attempt.
     fn heard(&mut self, _attempt: &SentAttempt<'_>, _sent: Instant, _reply: &Reply<'_>, _now: Instant) {}
 
-    /// Frees a slot whose reply arrived.
-    fn release(&mut self, slot: QuerySlot, now: Instant);
+    /// Frees a slot whose reply arrived or is no longer needed.
+    fn free(&mut self, slot: QuerySlot, now: Instant);
 
-    /// Quarantines a slot whose reply is not needed any more; `note` makes the record for a late reply.
-    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> QuarantinedAttempt);
+    /// Frees the slots of all queries to a backend that is down, and lists them.
+    fn take_back(&mut self, sockets: SocketSetId, lost: &mut Vec<QuerySlot>);
 
-    /// Drops a slot without a record, because the query was sent again from elsewhere.
-    fn withdraw(&mut self, slot: QuerySlot);
+    /// Stops sending from a socket, if there is another: an attacker may know its port.
+    fn shun(&mut self, _socket: SocketId) {}
 
-    /// Stops sending from the socket of a slot, if there is another: an attacker may know its port.
-    fn shun(&mut self, _slot: QuerySlot) {}
-
-    /// Counts a datagram on this socket that matches no query. Returns true if there were too many.
-    fn is_suspicious(&mut self, _socket: SocketId) -> bool {
-        false
+    /// Counts a datagram on this socket that matches no query. Returns the number so far.
+    fn count_near_miss(&mut self, _socket: SocketId) -> u8 {
+        0
     }
 
-    /// Voids a socket: ignores its datagrams and takes back all its queries.
-    fn void(&mut self, socket: SocketId, now: Instant, taken: &mut Vec<TakenSlot>);
-
-    /// Returns the socket set of a socket.
-    fn set_of(&self, socket: SocketId) -> Option<SocketSetId>;
-
-    /// Lists the queries that an ICMP error on this socket concerns, each once.
-    fn report_struck(&mut self, socket: SocketId, attempts: &mut Vec<Outstanding>);
-
-    /// Takes back the queries of `report_struck`, with quarantined ones.
-    fn take_struck(&mut self, socket: SocketId, taken: &mut Vec<TakenSlot>);
-
-    /// Takes back all queries to a backend, with quarantined ones.
-    fn take_waiting(&mut self, sockets: SocketSetId, taken: &mut Vec<TakenSlot>);
+    /// Voids a socket: ignores its datagrams, frees the slots of all its queries and lists them.
+    fn void(&mut self, _socket: SocketId, _now: Instant, _lost: &mut Vec<QuerySlot>) {}
 
     /// Asks by TCP after suspected forgery. Returns true if there is room; the reply then arrives by
     /// [`on_reply_by_tcp`](super::Tick::on_reply_by_tcp).

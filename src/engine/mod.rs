@@ -50,10 +50,16 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns::QuestionHasher;
+use hedge::BackendIndex;
+use hedge::backend_load::AttemptEnd;
+use hedge::timers::Timers;
+use limit::Clients;
+use metrics::{Counters, LimitCounters, PoolCounters};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-pub use self::attempt::{Outstanding, QuarantinedAttempt, TakenSlot};
+pub use self::attempt::{AttemptSlots, Outstanding, QuarantinedAttempt};
 pub use self::cached::{HashedQuestion, LookupReason, prefetch_memory};
 pub use self::entry::Waiter;
 pub use self::explain::{LateReport, RaceClients, RaceReport, RaceResult};
@@ -66,21 +72,14 @@ pub use self::queries::{QueryPath, ValidQuery};
 pub use self::reply::rank;
 pub use self::slots::RaceRef;
 
-use dns::QuestionHasher;
-use hedge::BackendIndex;
-use hedge::backend_load::AttemptEnd;
-use hedge::timers::Timers;
-use limit::Clients;
-use metrics::{Counters, LimitCounters, PoolCounters};
-
 use self::active_race::ActiveRace;
 use self::in_flight::InFlight;
 use self::pool::Pool;
 use self::pools::{PoolSlot, Pools};
 use self::proof::Secret;
+use self::query_slots::SocketSetId;
 use self::shortage::Shortage;
 use self::single_flight::{SingleFlight, WorkerId};
-use crate::engine::query_slots::SocketSetId;
 use crate::state::{ForwarderState, HealthSignal, SharedBackend, SharedPool};
 use config::Rank;
 
@@ -119,6 +118,8 @@ pub struct Seeds {
     pub policy: u64,
     /// The seed of proofs, which must be unpredictable.
     pub proof: [u8; 16],
+    /// The seed of message IDs, which must be unpredictable.
+    pub ids: [u8; 32],
 }
 
 /// The engine of one worker.
@@ -129,12 +130,11 @@ pub struct Engine<C: ClientHandle> {
     /// True if an earlier plan's races are over, so that it can be removed.
     has_ended_plans: bool,
     in_flight: InFlight<C>,
+    slots: AttemptSlots,
     timers: Timers<RaceRef>,
     rng: SmallRng,
     is_draining: bool,
     scratch: Vec<u8>,
-    taken: Vec<TakenSlot>,
-    struck: Vec<Outstanding>,
 }
 
 struct EngineWorker {
@@ -167,12 +167,11 @@ impl<C: ClientHandle> Engine<C> {
             pools: Pools::default(),
             has_ended_plans: false,
             in_flight,
+            slots: AttemptSlots::new(seeds.ids),
             timers: Timers::new(),
             rng: SmallRng::seed_from_u64(seeds.policy),
             is_draining: false,
             scratch: Vec::with_capacity(SCRATCH),
-            taken: Vec::new(),
-            struck: Vec::new(),
         }
     }
 
@@ -201,14 +200,19 @@ impl<C: ClientHandle> Engine<C> {
         self.is_draining = true;
     }
 
-    /// Returns the next time at which [`on_time`](Tick::on_time) has work.
+    /// Returns the slots of the queries whose reply may still come.
+    pub fn slots(&self) -> &AttemptSlots {
+        &self.slots
+    }
+
+    /// Returns the next time at which [`on_time`](Tick::on_time) or [`end`](Tick::end) has work.
     pub fn next_due(&self) -> Option<Instant> {
-        self.timers.peek()
+        [self.timers.peek(), self.slots.next_end()].into_iter().flatten().min()
     }
 
     /// Handles the end of a slot's quarantine without a reply. If a later reply is to be reported, returns
     /// the record for a longer quarantine.
-    pub fn on_quarantine_over(&mut self, late: &QuarantinedAttempt, now: Instant) -> Option<QuarantinedAttempt> {
+    fn on_quarantine_over(&mut self, late: &QuarantinedAttempt, now: Instant) -> Option<QuarantinedAttempt> {
         let is_charged = late.is_charged?;
         if let Some(pool) = self.pools.get_mut(late.pool) {
             let end = AttemptEnd::Silence(now.saturating_duration_since(late.sent));
@@ -258,14 +262,14 @@ impl<I: Io> Tick<'_, I> {
     }
 
     fn pool_slot(&mut self, shared: &Arc<SharedPool>) -> PoolSlot {
-        let Self { engine: Engine { pools, worker, .. }, io, now } = self;
+        let Self { engine: Engine { pools, worker, slots, .. }, io, now } = self;
         let known = pools.find(|pool| Arc::ptr_eq(&pool.plan.shared.state, &shared.state));
         let Some(slot) = known else {
             return pools.insert(Pool::new(Arc::clone(shared), *io, worker.me, *now));
         };
         let pool = pools.at(slot);
         if !Arc::ptr_eq(&pool.plan.shared, shared) {
-            pool.set_plan(*io, Arc::clone(shared), *now);
+            pool.set_plan(*io, slots, Arc::clone(shared), *now);
         }
         slot
     }
@@ -274,19 +278,19 @@ impl<I: Io> Tick<'_, I> {
         for slot in self.engine.pools.slots() {
             let is_current = self.engine.pool_slots.contains(&slot);
             if let Some(pool) = self.engine.pools.take_if(slot, |pool| !is_current && pool.is_idle()) {
-                pool.forget(self.io, self.now);
+                pool.forget(self.io, &mut self.engine.slots, self.now);
             }
         }
     }
 
     /// Lends a race to `event` and removes it if that ends it. `None` if it is over already.
     fn with_race<T>(&mut self, at: RaceRef, event: impl FnOnce(&mut ActiveRace<'_, I>) -> T) -> Option<T> {
-        let Engine { worker, pools, in_flight, timers, scratch, .. } = &mut *self.engine;
+        let Engine { worker, pools, in_flight, slots, timers, scratch, .. } = &mut *self.engine;
         let (entry, spills) = in_flight.lend(at)?;
         let (slot, pool) = (entry.pool, pools.at(entry.pool));
         pool.work_by(entry.plan);
         let (io, now) = (&mut *self.io, self.now);
-        let mut race = ActiveRace { at, entry, spills, pool, worker, timers, scratch, io, now, is_over: false };
+        let mut race = ActiveRace { at, entry, spills, pool, worker, slots, timers, scratch, io, now, is_over: false };
         let result = event(&mut race);
         let is_over = race.is_over;
         pools.at(slot).resume();
@@ -296,21 +300,27 @@ impl<I: Io> Tick<'_, I> {
         Some(result)
     }
 
-    /// Ends a tick, after the queue was sent and failures were reported.
+    /// Ends a tick, after the queue was sent and failures were reported. Ends the quarantines that are over.
     pub fn end(&mut self) {
         // Only now, because queries taken back in this tick may still count for such a pool.
         if self.engine.pools.len() > self.engine.pool_slots.len() {
             self.remove_unused_pools();
         }
-        let Self { engine: Engine { pools, in_flight, timers, has_ended_plans, .. }, io, now } = self;
+        let Self { engine: Engine { pools, in_flight, slots, timers, has_ended_plans, .. }, io, now } = self;
         if std::mem::take(has_ended_plans) {
-            pools.iter_mut().for_each(|pool| pool.forget_left(*io, *now));
+            pools.iter_mut().for_each(|pool| pool.forget_left(*io, slots, *now));
         }
         timers.discard(|due, at| in_flight.get(*at).is_none_or(|entry| entry.armed() != Some(due)));
         debug_assert!(
             in_flight.len() > 0 || pools.iter().all(|(_, pool)| pool.is_not_waited_for()),
             "what is waited for belongs to a race"
         );
+        while let Some((slot, late)) = self.engine.slots.pop_ended(self.now) {
+            match self.engine.on_quarantine_over(&late, self.now) {
+                Some(note) => self.engine.slots.prolong(slot, self.now, note),
+                None => self.io.free(slot, self.now),
+            }
+        }
     }
 }
 

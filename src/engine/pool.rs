@@ -30,9 +30,9 @@ pub(super) use self::plans::{PlanNumber, PoolPlan};
 use self::versions::VersionReports;
 use super::attempt::TakenSlot;
 use super::io::Io;
+use super::query_slots::{SlotState, SocketSetId};
 use super::single_flight::WorkerId;
 use super::{QTYPE_QCLASS, signal_prober};
-use crate::engine::query_slots::{SlotState, SocketSetId};
 use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool};
 
 pub(super) struct Pool {

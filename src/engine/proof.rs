@@ -4,7 +4,7 @@
 use dns::{ClientCookie, Reply};
 use siphasher::sip::SipHasher24;
 
-use crate::engine::query_slots::QuerySlot;
+use super::query_slots::QuerySlot;
 
 /// The way in which an attempt was sent, and thus the proof that its reply must carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

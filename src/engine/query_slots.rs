@@ -1,5 +1,15 @@
 //! Outstanding queries by socket and message ID: in flight, or in quarantine after they were abandoned.
 //!
+//! ```text
+//!   draw ──▶ in flight ── release, or take back if the query was lost ──▶ free
+//!                │ quarantine
+//!                ▼
+//!           quarantined: the ID stays taken ── reply, or QUARANTINE over ──▶ free
+//! ```
+//!
+//! IDs are uniformly random against forged replies (RFC 5452 section 4.3). The table remembers the IDs that it
+//! released last, because networks duplicate and delay datagrams: such a reply is no forgery.
+//!
 //! Queries in flight have a table with small entries, because there may be a hundred thousand.
 
 use std::collections::VecDeque;
@@ -8,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 /// The number of a socket to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,7 +37,7 @@ impl SocketId {
 pub struct SocketSetId(pub u32);
 
 /// The slot of an outstanding query: a socket and a message ID on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuerySlot(NonZeroU32);
 
 impl QuerySlot {
@@ -46,7 +56,7 @@ impl QuerySlot {
     }
 
     /// Returns the socket's number plus one, in two bytes.
-    pub fn socket_tag(self) -> u16 {
+    fn socket_tag(self) -> u16 {
         (self.0.get() >> 16) as u16
     }
 
@@ -77,6 +87,9 @@ pub struct QuerySlots<T, L> {
     ends: VecDeque<QuarantineEnd>,
     prolonged: VecDeque<QuarantineEnd>,
     serial: u32,
+    /// By ID: the tag of the socket that released it last.
+    released: Box<[u16]>,
+    rng: StdRng,
 }
 
 struct QuarantineEntry<L> {
@@ -91,8 +104,8 @@ struct QuarantineEnd {
 }
 
 impl<T: Copy, L: Copy> QuerySlots<T, L> {
-    /// Creates an empty table with some capacity.
-    pub fn new() -> Self {
+    /// Creates an empty table with some capacity. The seed must be unpredictable.
+    pub fn new(seed: [u8; 32]) -> Self {
         let hasher = RandomState::default();
         Self {
             in_flight: HashMap::with_capacity_and_hasher(WARM, hasher.clone()),
@@ -100,14 +113,17 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
             ends: VecDeque::with_capacity(WARM),
             prolonged: VecDeque::with_capacity(WARM),
             serial: 0,
+            released: vec![0; 1 << u16::BITS].into_boxed_slice(),
+            rng: StdRng::from_seed(seed),
         }
     }
 
-    /// Reserves a free ID of an open socket for a query, drawn uniformly (RFC 5452 section 4.3).
-    pub fn draw(&mut self, socket: SocketId, user_data: T, rng: &mut StdRng) -> QuerySlot {
+    /// Takes a free ID of an open socket for a query, drawn uniformly from those that the socket `permits`.
+    pub fn draw(&mut self, socket: SocketId, user_data: T, permits: impl Fn(QuerySlot) -> bool) -> QuerySlot {
         loop {
-            let slot = QuerySlot::new(socket, rng.random()).expect("no more sockets are open than there are slots for");
-            if self.quarantined.contains_key(&slot) {
+            let id = self.rng.random();
+            let slot = QuerySlot::new(socket, id).expect("no more sockets are open than there are slots for");
+            if !permits(slot) || self.quarantined.contains_key(&slot) {
                 continue;
             }
             if let hashbrown::hash_map::Entry::Vacant(place) = self.in_flight.entry(slot) {
@@ -138,8 +154,26 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
         }
     }
 
-    /// Removes a slot and returns its state.
-    pub fn remove(&mut self, slot: QuerySlot) -> Option<SlotState<T, L>> {
+    /// Frees a slot whose reply came or is no longer needed. Returns false if it was free.
+    pub fn release(&mut self, slot: QuerySlot) -> bool {
+        let was_taken = self.take_back(slot).is_some();
+        if was_taken {
+            self.note_released(slot);
+        }
+        was_taken
+    }
+
+    fn note_released(&mut self, slot: QuerySlot) {
+        self.released[usize::from(slot.id())] = slot.socket_tag();
+    }
+
+    /// Returns true if the slot's socket was the last to release its ID.
+    pub fn was_released(&self, slot: QuerySlot) -> bool {
+        self.released[usize::from(slot.id())] == slot.socket_tag()
+    }
+
+    /// Frees a slot whose query was lost, and returns its state.
+    pub fn take_back(&mut self, slot: QuerySlot) -> Option<SlotState<T, L>> {
         let in_flight = self.in_flight.remove(&slot).map(SlotState::InFlight);
         if self.in_flight.capacity() > 8 * WARM {
             self.shrink();
@@ -147,30 +181,26 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
         in_flight.or_else(|| self.quarantined.remove(&slot).map(|quarantined| SlotState::Quarantined(quarantined.note)))
     }
 
-    /// Moves a query in flight into quarantine until `end`, which must not be earlier than in previous calls.
-    pub fn quarantine(&mut self, slot: QuerySlot, end: Instant, note: impl FnOnce(T) -> L) {
+    /// Quarantines a query in flight whose reply is not needed any more: its ID stays taken for some time, so
+    /// that a late reply cannot match another query. `now` must not be earlier than in previous calls.
+    pub fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(T) -> L) {
         let Some(user_data) = self.in_flight.remove(&slot) else { return };
         if self.ends.len() == self.ends.capacity() {
             self.forget_ended();
         }
         self.serial = self.serial.wrapping_add(1);
         self.quarantined.insert(slot, QuarantineEntry { note: note(user_data), serial: self.serial });
-        self.ends.push_back(QuarantineEnd { at: end, slot, serial: self.serial });
+        self.ends.push_back(QuarantineEnd { at: now + QUARANTINE, slot, serial: self.serial });
     }
 
-    /// Quarantines a query again until `end`, which must not be earlier than in previous calls.
-    pub fn prolong(&mut self, slot: QuerySlot, end: Instant, note: L) {
+    /// Quarantines an ended query again. `now` must not be earlier than in previous calls.
+    pub fn prolong(&mut self, slot: QuerySlot, now: Instant, note: L) {
         self.serial = self.serial.wrapping_add(1);
         self.quarantined.insert(slot, QuarantineEntry { note, serial: self.serial });
-        self.prolonged.push_back(QuarantineEnd { at: end, slot, serial: self.serial });
+        self.prolonged.push_back(QuarantineEnd { at: now + PROLONGED, slot, serial: self.serial });
     }
 
-    /// Returns true if the slot is used.
-    pub fn has(&self, slot: QuerySlot) -> bool {
-        self.in_flight.contains_key(&slot) || self.quarantined.contains_key(&slot)
-    }
-
-    /// Removes and returns a query whose quarantine is over.
+    /// Frees and returns a query whose quarantine is over.
     pub fn pop_ended(&mut self, now: Instant) -> Option<(QuerySlot, L)> {
         let Self { quarantined, ends, prolonged, .. } = self;
         let mut pop = |ends: &mut VecDeque<QuarantineEnd>| {
@@ -188,12 +218,10 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
         };
         let ended = pop(ends).or_else(|| pop(prolonged));
         self.shrink();
+        if let Some((slot, _)) = ended {
+            self.note_released(slot);
+        }
         ended
-    }
-
-    /// Returns all used slots in no order.
-    pub fn taken(&self) -> impl Iterator<Item = QuerySlot> + '_ {
-        self.in_flight.keys().chain(self.quarantined.keys()).copied()
     }
 
     /// Returns true if no slot is used.
@@ -216,12 +244,6 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
     }
 }
 
-impl<T: Copy, L: Copy> Default for QuerySlots<T, L> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 fn is_held<L>(quarantined: &HashMap<QuerySlot, QuarantineEntry<L>, RandomState>, slot: QuerySlot, serial: u32) -> bool {
     quarantined.get(&slot).is_some_and(|quarantined| quarantined.serial == serial)
 }
@@ -238,9 +260,15 @@ pub const PROLONGED: Duration = Duration::from_secs(3);
 mod tests {
     use std::time::Duration;
 
-    use rand::SeedableRng;
-
     use super::*;
+
+    fn slots() -> QuerySlots<u32, u32> {
+        QuerySlots::new([1; 32])
+    }
+
+    fn draw(slots: &mut QuerySlots<u32, u32>, socket: u32, user_data: u32) -> QuerySlot {
+        slots.draw(SocketId(socket), user_data, |_| true)
+    }
 
     #[test]
     fn keys_tell_sockets_and_ids_apart() {
@@ -254,17 +282,18 @@ mod tests {
 
     #[test]
     fn quarantine_of_an_earlier_use_does_not_end_a_later_one() {
-        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
-        let mut slots: QuerySlots<u32, u32> = QuerySlots::new();
-        let slot = slots.draw(SocketId(0), 1, &mut StdRng::seed_from_u64(1));
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut slots = slots();
+        let slot = draw(&mut slots, 0, 1);
         slots.quarantine(slot, now, |user_data| user_data);
         // A late reply came; then the same ID was drawn again and quarantined later.
-        assert_eq!(slots.remove(slot), Some(SlotState::Quarantined(1)));
+        assert_eq!(slots.take_back(slot), Some(SlotState::Quarantined(1)));
         slots.in_flight.insert(slot, 2);
         slots.quarantine(slot, later, |user_data| user_data);
-        assert_eq!(slots.pop_ended(now), None);
+        assert_eq!(slots.pop_ended(now + QUARANTINE), None);
         assert_eq!(slots.find(slot), Some(SlotState::Quarantined(2)));
-        assert_eq!(slots.pop_ended(later), Some((slot, 2)));
+        assert_eq!(slots.pop_ended(later + QUARANTINE), Some((slot, 2)));
         assert_eq!((slots.find(slot), slots.next_end()), (None, None));
     }
 
@@ -272,23 +301,23 @@ mod tests {
     fn prolonged_quarantine_ends_later() {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
-        let mut slots: QuerySlots<u32, u32> = QuerySlots::new();
-        let draw = |slots: &mut QuerySlots<u32, u32>, number| {
-            let slot = slots.draw(SocketId(0), number, &mut StdRng::seed_from_u64(number.into()));
-            slots.quarantine(slot, at(2), |user_data| user_data);
+        let mut slots = slots();
+        let quarantined = |slots: &mut QuerySlots<u32, u32>, number| {
+            let slot = draw(slots, 0, number);
+            slots.quarantine(slot, now, |user_data| user_data);
             slot
         };
-        let [prolonged, replied] = [1, 2].map(|number| draw(&mut slots, number));
+        let [prolonged, replied] = [1, 2].map(|number| quarantined(&mut slots, number));
         for slot in [prolonged, replied] {
             let (ended, note) = slots.pop_ended(at(2)).expect("its time is over");
             assert_eq!(ended, slot);
-            slots.prolong(ended, at(5), note + 10);
+            slots.prolong(ended, at(2), note + 10);
         }
-        let other = draw(&mut slots, 3);
+        let other = quarantined(&mut slots, 3);
         // Earlier ends come first from either queue.
         assert_eq!((slots.next_end(), slots.pop_ended(at(2))), (Some(at(2)), Some((other, 3))));
         assert_eq!(slots.find(prolonged), Some(SlotState::Quarantined(11)));
-        assert_eq!(slots.remove(replied), Some(SlotState::Quarantined(12)));
+        assert_eq!(slots.take_back(replied), Some(SlotState::Quarantined(12)));
         assert_eq!((slots.next_end(), slots.pop_ended(at(4))), (Some(at(5)), None));
         assert_eq!(slots.pop_ended(at(5)), Some((prolonged, 11)));
         assert_eq!((slots.pop_ended(at(9)), slots.next_end()), (None, None));
@@ -297,7 +326,7 @@ mod tests {
 
     #[test]
     fn id_that_is_taken_is_not_drawn() {
-        let mut slots: QuerySlots<u32, u32> = QuerySlots::new();
+        let mut slots = slots();
         let free = 0x5555;
         for slot in (0..=u16::MAX).filter(|id| *id != free).filter_map(|id| QuerySlot::new(SocketId(7), id)) {
             slots.in_flight.insert(slot, 0);
@@ -305,21 +334,49 @@ mod tests {
                 slots.quarantine(slot, Instant::now(), |user_data| user_data);
             }
         }
-        assert_eq!(Some(slots.draw(SocketId(7), 1, &mut StdRng::seed_from_u64(1))), QuerySlot::new(SocketId(7), free));
+        assert_eq!(draw(&mut slots, 7, 1).id(), free);
+    }
+
+    #[test]
+    fn id_that_its_socket_does_not_permit_is_not_drawn() {
+        let slot = slots().draw(SocketId(7), 1, |slot| slot.id() % 1024 == 5);
+        assert_eq!(slot.id() % 1024, 5);
+    }
+
+    #[test]
+    fn released_ids_are_known_on_the_socket_that_had_them_last() {
+        let slot = |socket, id| QuerySlot::new(SocketId(socket), id).expect("a socket that may be open");
+        let mut slots = slots();
+        let mut release = |slot| {
+            slots.in_flight.insert(slot, 0);
+            assert!(slots.release(slot) && !slots.release(slot));
+        };
+        release(slot(7, 0));
+        release(slot(7, u16::MAX));
+        release(slot(8, u16::MAX));
+        slots.in_flight.insert(slot(7, 2), 0);
+        assert!(slots.take_back(slot(7, 2)).is_some());
+        let ended = draw(&mut slots, 9, 0);
+        slots.quarantine(ended, Instant::now(), |user_data| user_data);
+        assert!(!slots.was_released(ended));
+        slots.pop_ended(Instant::now() + QUARANTINE);
+        let known = [slot(7, 0), slot(7, u16::MAX), slot(8, u16::MAX), slot(8, 0), slot(7, 1), slot(7, 2), ended];
+        let known = known.map(|slot| slots.was_released(slot));
+        assert_eq!(known, [true, false, true, false, false, false, true]);
     }
 
     #[test]
     fn memory_is_given_back_after_a_peak() {
-        let (mut slots, now, mut rng) = (QuerySlots::<u32, u32>::new(), Instant::now(), StdRng::seed_from_u64(1));
+        let (mut slots, now) = (slots(), Instant::now());
         let sizes = |slots: &QuerySlots<u32, u32>| {
             [slots.in_flight.capacity(), slots.quarantined.capacity(), slots.ends.capacity()].into_iter().max()
         };
         let before = sizes(&slots);
-        let drawn: Vec<_> = (0..100_000).map(|number| slots.draw(SocketId(number % 64), 0, &mut rng)).collect();
+        let drawn: Vec<_> = (0..100_000).map(|number| draw(&mut slots, number % 64, 0)).collect();
         drawn.iter().for_each(|slot| slots.quarantine(*slot, now, |user_data| user_data));
         assert!(sizes(&slots) >= Some(100_000));
         let mut ended = 0;
-        while let Some((slot, _)) = slots.pop_ended(now) {
+        while let Some((slot, _)) = slots.pop_ended(now + QUARANTINE) {
             assert_eq!(slot, drawn[ended]);
             ended += 1;
         }
@@ -329,14 +386,14 @@ mod tests {
 
     #[test]
     fn ends_of_what_is_replied_to_take_no_room() {
-        let mut slots: QuerySlots<u32, u32> = QuerySlots::new();
-        let (capacity, now, mut rng) = (slots.ends.capacity(), Instant::now(), StdRng::seed_from_u64(1));
-        let lost = slots.draw(SocketId(0), 0, &mut rng);
+        let mut slots = slots();
+        let (capacity, now) = (slots.ends.capacity(), Instant::now());
+        let lost = draw(&mut slots, 0, 0);
         slots.quarantine(lost, now, |user_data| user_data);
         for user_data in 0..3 * capacity as u32 {
-            let slot = slots.draw(SocketId(0), user_data, &mut rng);
+            let slot = draw(&mut slots, 0, user_data);
             slots.quarantine(slot, now, |user_data| user_data);
-            assert!(slots.remove(slot).is_some());
+            assert!(slots.take_back(slot).is_some());
         }
         assert_eq!(slots.ends.capacity(), capacity);
         assert_eq!(slots.find(lost), Some(SlotState::Quarantined(0)));

@@ -133,7 +133,7 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 
     fn settle(&mut self, outstanding: Outstanding, slot: QuerySlot, end: AttemptEnd) {
-        self.io.release(slot, self.now);
+        self.free(slot);
         self.clear_slot(outstanding.attempt());
         if let Some(asked) = self.entry.race.attempt(outstanding.attempt()) {
             self.pool.is_waited_for_no_more(asked.backend);
@@ -153,7 +153,7 @@ impl<I: Io> ActiveRace<'_, I> {
         // The attempt has used its share of datagrams: accept its reply by TCP.
         self.pool.members[asked.backend.get()].is_doubted = true;
         if self.ask_by_tcp(outstanding, cause) {
-            self.io.withdraw(slot);
+            self.free(slot);
             self.pool.lost(asked.backend, self.now);
             self.clear_slot(outstanding.attempt());
         }
@@ -254,14 +254,14 @@ impl<I: Io> ActiveRace<'_, I> {
             return false;
         }
         if let Some(slot) = slot {
-            self.io.shun(slot);
+            self.io.shun(slot.socket());
         }
         let proof = proof.with(ReplyProof::AGAIN);
         if self.send(attempt, asked.backend, asked.edns, proof).is_err() {
             return false;
         }
         if let Some(slot) = slot {
-            self.io.withdraw(slot);
+            self.free(slot);
         }
         self.entry.asked_again(self.now, self.spills);
         self.pool.counters(asked.backend).again[cause as usize].increment();

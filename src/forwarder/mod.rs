@@ -127,8 +127,9 @@ impl Forwarder {
         let ForwarderLinks { shared, backend_sockets, fetches, own, counters, idle, tasks, taps, bypass } = links;
         // Fetches refer to the forwarder, which does not exist yet.
         let this = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
-        let mut seeds = Seeds { policy: rand::random(), proof: [0; 16] };
+        let mut seeds = Seeds { policy: rand::random(), proof: [0; 16], ids: [0; 32] };
         SysRng.try_fill_bytes(&mut seeds.proof).map_err(io::Error::other)?;
+        SysRng.try_fill_bytes(&mut seeds.ids).map_err(io::Error::other)?;
         let engines = Arc::clone(&shared.engines);
         let mut outside = WorkerIo {
             me,

@@ -16,8 +16,8 @@ use super::{HandOver, ReplyChannel, SharedForwarder};
 use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
-    AskedFor, ClientHandle as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, QuarantinedAttempt,
-    RaceRef, RaceReport, ResponseOrigin, ResponseSummary, SentAttempt, TakenSlot, TcpQuery, Waiter,
+    AskedFor, ClientHandle as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, RaceRef, RaceReport,
+    ResponseOrigin, ResponseSummary, SentAttempt, TcpQuery, Waiter,
 };
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::SendRefusal;
@@ -31,9 +31,9 @@ pub(super) struct WorkerIo {
     pub(super) me: WorkerId,
     pub(super) state: Arc<ForwarderState>,
     pub(super) shared: Arc<SharedForwarder>,
-    pub(super) backend_sockets: BackendSockets<Outstanding, QuarantinedAttempt>,
+    pub(super) backend_sockets: BackendSockets,
     /// Queries that could not be sent. The engine handles them before the tick ends.
-    pub(super) refused: Vec<UnsentMessage<Outstanding, QuarantinedAttempt>>,
+    pub(super) refused: Vec<UnsentMessage>,
     pub(super) fetches: Fetches,
     pub(super) way: ClientOutput,
     pub(super) by_stream: Vec<(SocketSetId, Arc<SharedBackend>)>,
@@ -67,32 +67,45 @@ impl Io for WorkerIo {
         self.backend_sockets.connections.opened_at(socket)
     }
 
-    fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
+    fn remove_backend(&mut self, sockets: SocketSetId, lost: &mut Vec<QuerySlot>) {
         self.by_stream.retain(|(other, _)| *other != sockets);
-        self.backend_sockets.remove(sockets)
+        self.backend_sockets.remove(sockets, lost);
+    }
+
+    fn choose(&mut self, to: &Destination<'_, ReplyChannel>, now: Instant) -> Result<SocketId, NotSent> {
+        let Destination { sockets, avoid, ref asked_for } = *to;
+        if self.backend_sockets.udp.is_full(sockets) {
+            self.backend_sockets.flush(&mut self.refused);
+        }
+        // Only connections belong to a client.
+        let is_by_stream = self.backend_sockets.connections.has(sockets);
+        let header = if is_by_stream { self.header(asked_for, true) } else { None };
+        self.backend_sockets.choose(sockets, avoid, header.as_ref(), now).map_err(not_sent)
+    }
+
+    fn permits(&self, slot: QuerySlot) -> bool {
+        self.backend_sockets.connections.permits(slot)
     }
 
     fn send(
         &mut self,
-        Destination { sockets, avoid, asked_for }: Destination<'_, ReplyChannel>,
-        outstanding: Outstanding,
+        slot: QuerySlot,
+        to: &Destination<'_, ReplyChannel>,
+        _outstanding: Outstanding,
         attempt: &SentAttempt<'_>,
         now: Instant,
-        write: impl FnOnce(QuerySlot, &mut Vec<u8>),
-    ) -> Result<QuerySlot, NotSent> {
-        if self.backend_sockets.udp.is_full(sockets) {
-            self.backend_sockets.flush(&mut self.refused);
-        }
-        let header = self.header(asked_for, || self.backend_sockets.connections.has(sockets));
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), NotSent> {
+        let header = self.header(&to.asked_for, false);
         let Self { backend_sockets, taps, .. } = self;
-        let write = |slot: QuerySlot, out: &mut Vec<u8>| {
-            write(slot, out);
+        let write = |out: &mut Vec<u8>| {
+            write(out);
             if taps.are_on() {
                 dns::set_id(out, slot.id());
                 taps.attempt(&attempt_message(attempt, now, None, out));
             }
         };
-        backend_sockets.queue(sockets, outstanding, (avoid, header.as_ref()), now, write).map_err(not_sent)
+        backend_sockets.queue(slot, header.as_ref(), write).map_err(not_sent)
     }
 
     fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant) {
@@ -101,57 +114,29 @@ impl Io for WorkerIo {
         }
     }
 
-    fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)> {
-        self.backend_sockets.find(socket, id)
+    fn free(&mut self, slot: QuerySlot, now: Instant) {
+        self.backend_sockets.free(slot, now);
     }
 
-    fn was_in_use(&self, socket: SocketId, id: u16) -> bool {
-        self.backend_sockets.was_in_use(socket, id)
+    fn take_back(&mut self, sockets: SocketSetId, lost: &mut Vec<QuerySlot>) {
+        self.backend_sockets.take_back(sockets, lost);
     }
 
-    fn release(&mut self, slot: QuerySlot, now: Instant) {
-        self.backend_sockets.release(slot, now);
+    fn shun(&mut self, socket: SocketId) {
+        self.backend_sockets.shun(socket, &mut self.refused);
     }
 
-    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> QuarantinedAttempt) {
-        self.backend_sockets.quarantine(slot, now, note);
+    fn count_near_miss(&mut self, socket: SocketId) -> u8 {
+        self.backend_sockets.udp.count_near_miss(socket)
     }
 
-    fn withdraw(&mut self, slot: QuerySlot) {
-        self.backend_sockets.withdraw(slot);
-    }
-
-    fn shun(&mut self, slot: QuerySlot) {
-        self.backend_sockets.shun(slot, &mut self.refused);
-    }
-
-    fn is_suspicious(&mut self, socket: SocketId) -> bool {
-        self.backend_sockets.is_suspicious(socket)
-    }
-
-    fn void(&mut self, socket: SocketId, now: Instant, taken: &mut Vec<TakenSlot>) {
+    fn void(&mut self, socket: SocketId, now: Instant, lost: &mut Vec<QuerySlot>) {
         self.backend_sockets.flush(&mut self.refused);
-        self.backend_sockets.void(socket, now, taken);
-    }
-
-    fn set_of(&self, socket: SocketId) -> Option<SocketSetId> {
-        self.backend_sockets.set_of(socket)
-    }
-
-    fn report_struck(&mut self, socket: SocketId, attempts: &mut Vec<Outstanding>) {
-        self.backend_sockets.report_struck(socket, attempts);
-    }
-
-    fn take_struck(&mut self, socket: SocketId, taken: &mut Vec<TakenSlot>) {
-        self.backend_sockets.take_struck(socket, taken);
-    }
-
-    fn take_waiting(&mut self, sockets: SocketSetId, taken: &mut Vec<TakenSlot>) {
-        self.backend_sockets.take_waiting(sockets, taken);
+        self.backend_sockets.udp.void(socket, now, lost);
     }
 
     fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery, asked_for: AskedFor<'_, ReplyChannel>) -> bool {
-        self.fetches.start_attempt(outstanding, query, self.header(asked_for, || true))
+        self.fetches.start_attempt(outstanding, query, self.header(&asked_for, true))
     }
 
     fn fetch(
@@ -162,7 +147,7 @@ impl Io for WorkerIo {
         _now: Instant,
     ) -> bool {
         let is_wanted = query.backends.iter().any(|backend| backend.wants_header);
-        let header = if is_wanted { self.header(asked_for, || true) } else { None };
+        let header = if is_wanted { self.header(&asked_for, true) } else { None };
         self.fetches.start(race, query, header)
     }
 
@@ -264,11 +249,11 @@ impl WorkerIo {
 
 impl WorkerIo {
     #[inline]
-    fn header(&self, asked_for: AskedFor<'_, ReplyChannel>, is_stream: impl FnOnce() -> bool) -> Option<ClientHeader> {
-        match asked_for {
+    fn header(&self, asked_for: &AskedFor<'_, ReplyChannel>, is_stream: bool) -> Option<ClientHeader> {
+        match *asked_for {
             AskedFor::Hidden => None,
-            AskedFor::Ourselves => Some(ClientHeader::new(None, is_stream())),
-            AskedFor::Client(client) => Some(self.header_of(client, is_stream())),
+            AskedFor::Ourselves => Some(ClientHeader::new(None, is_stream)),
+            AskedFor::Client(client) => Some(self.header_of(client, is_stream)),
         }
     }
 

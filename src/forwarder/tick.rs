@@ -10,7 +10,6 @@ use metrics::DropReason;
 use super::Forwarder;
 use super::outside::not_sent;
 use crate::engine::query_slots::SocketId;
-use crate::engine::{Outstanding, QuarantinedAttempt};
 use crate::net::sys::batch::RecvBatch;
 use crate::net::to_backends::sockets::{ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage};
 
@@ -46,11 +45,18 @@ impl Forwarder {
                         return;
                     }
                 }
-                Err(RecvError::Unreachable) => self.tick(now).on_unreachable(socket),
+                Err(RecvError::Unreachable) => self.on_unreachable(socket, now),
                 Err(RecvError::Other) => {}
             }
         }
         self.unread.push(Event::Socket(socket));
+    }
+
+    fn on_unreachable(&mut self, socket: SocketId, now: Instant) {
+        let mut struck = Vec::new();
+        if let Some(sockets) = self.outside.backend_sockets.udp.report_struck(socket, &mut struck) {
+            self.tick(now).on_unreachable(sockets, &struck);
+        }
     }
 
     /// Reads a connection until it is empty or its share of the tick is used.
@@ -108,12 +114,12 @@ impl Forwarder {
         outside.backend_sockets.connections.check(now, |sockets| engine.p99(sockets));
         loop {
             self.outside.backend_sockets.flush(&mut self.outside.refused);
-            if let Some(ended) = self.outside.backend_sockets.pop_ended(now) {
+            if let Some(ended) = self.outside.backend_sockets.connections.pop_ended(now) {
                 self.on_ended(ended, now);
             } else if let Some(socket) = self.outside.backend_sockets.pop_struck() {
-                self.tick(now).on_unreachable(socket);
-            } else if let Some(UnsentMessage { state, socket_set, why }) = self.outside.refused.pop() {
-                self.tick(now).on_unsent(socket_set, &state, not_sent(why));
+                self.on_unreachable(socket, now);
+            } else if let Some(UnsentMessage { slot, socket_set, why }) = self.outside.refused.pop() {
+                self.tick(now).on_unsent(socket_set, slot, not_sent(why));
             } else {
                 break;
             }
@@ -123,7 +129,7 @@ impl Forwarder {
         outside.way.flush(&outside.counters, now);
         outside.backend_sockets.udp.bypass().flush();
         outside.taps.end_turn();
-        outside.backend_sockets.tidy(now, |late| engine.on_quarantine_over(late, now));
+        outside.backend_sockets.udp.tidy(now);
         let next = [engine.next_due(), outside.backend_sockets.next_tidy(), outside.way.paced.next_due()];
         if let Some(next) = next.into_iter().flatten().min() {
             outside.backend_sockets.poller.wake_at(next, now);
@@ -135,18 +141,18 @@ impl Forwarder {
 
     #[cold]
     #[inline(never)]
-    fn on_ended(&mut self, ended: EndedConnection<Outstanding, QuarantinedAttempt>, now: Instant) {
-        let EndedConnection { socket_set, taken, how } = ended;
+    fn on_ended(&mut self, ended: EndedConnection, now: Instant) {
+        let EndedConnection { socket_set, slots, how } = ended;
         let address = self.outside.backend_sockets.address(socket_set).map(tracing::field::display);
-        let queries = taken.len();
+        let queries = slots.len();
         match how {
             ConnectionEnd::Lost(cause, problem) => {
                 tracing::debug!(address, cause = cause.label(), problem, queries, "connection to backend lost");
-                self.tick(now).on_connection_lost(socket_set, taken);
+                self.tick(now).on_connection_lost(socket_set, &slots);
             }
             ConnectionEnd::Rejected(problem) => {
                 tracing::debug!(address, problem, queries, "the backend has sent an error instead of a DNS reply");
-                self.tick(now).on_rejected(socket_set, taken);
+                self.tick(now).on_rejected(socket_set, &slots);
             }
             ConnectionEnd::Failed { problem, is_refused } => {
                 tracing::debug!(address, problem, queries, "no connection to backend");
@@ -154,7 +160,7 @@ impl Forwarder {
                 if let Some(backend) = backend.filter(|backend| backend.note_connection_problem(Some(&problem))) {
                     tracing::warn!(backend = backend.name, problem, "cannot connect");
                 }
-                self.tick(now).on_connection_failed(socket_set, taken, is_refused);
+                self.tick(now).on_connection_failed(socket_set, &slots, is_refused);
             }
         }
     }

@@ -51,7 +51,7 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
             links.close(place);
         }
         if let Some((sockets, taken)) = taken {
-            self.tick().on_connection_lost(sockets, taken);
+            self.tick().on_connection_lost(sockets, &taken);
         }
     }
 
@@ -67,7 +67,7 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
                 links.failed(place, elapsed);
             }
             if let Some((sockets, taken)) = taken {
-                self.tick().on_connection_failed(sockets, taken, is_refused);
+                self.tick().on_connection_failed(sockets, &taken, is_refused);
             }
             return;
         }
@@ -77,7 +77,7 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
         let queued = self.network.link(id).map(|link| std::mem::take(&mut link.queued)).unwrap_or_default();
         for query in queued {
             // A query that has no slot any more is not sent.
-            match self.network.sockets.slots.find(query.slot) {
+            match self.engine.slots().find(query.slot) {
                 Some(SlotState::InFlight(_)) => self.network.post_by_stream(backend, place, query),
                 Some(SlotState::Quarantined(_)) | None => {}
             }

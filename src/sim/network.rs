@@ -1,8 +1,9 @@
 //! The I/O of an engine in a scenario: modelled backends in place of sockets, and clients that only wait.
 //!
 //! The network reads each query that the engine sends. The modelled backend decides the reply and its time,
-//! which become an event. IDs come from the same table as in the server.
+//! which become an event.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,10 +21,10 @@ use super::event::{Back, Event, Happening, SimulatedLinkKey};
 use super::links::{LinkState, QueuedQuery, SimulatedLink, SimulatedLinks};
 use super::message::{self, ModelAnswer};
 use super::spells::Unfolding;
-use crate::engine::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
+use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::engine::{
-    self, AskedFor, Destination, FetchQuery, Io, NotSent, Outstanding, QuarantinedAttempt, RaceRef, RaceReport,
-    ResponseOrigin, ResponseSummary, SentAttempt, TakenSlot, TcpQuery, Waiter,
+    self, AskedFor, Destination, FetchQuery, Io, NotSent, Outstanding, RaceRef, RaceReport, ResponseOrigin,
+    ResponseSummary, SentAttempt, TcpQuery, Waiter,
 };
 use crate::state::{HealthSignal, SharedBackend};
 
@@ -77,12 +78,11 @@ pub(super) struct Network<'a, F> {
 pub(super) struct SimulatedSockets {
     /// The backend of each set of sockets.
     sets: Vec<Option<usize>>,
-    pub(super) slots: QuerySlots<Outstanding, QuarantinedAttempt>,
-    ids: StdRng,
+    /// The slots of outstanding queries.
+    pub(super) taken: BTreeSet<QuerySlot>,
+    rng: StdRng,
     /// The name asked for from each slot, if the caller needs it.
     pub(super) asked: Option<HashMap<QuerySlot, u32, foldhash::fast::FixedState>>,
-    /// The slot that the current ICMP error is about.
-    pub(super) struck: Option<QuerySlot>,
 }
 
 impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
@@ -106,10 +106,9 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
             backends,
             sockets: SimulatedSockets {
                 sets: Vec::new(),
-                slots: QuerySlots::new(),
-                ids: StdRng::seed_from_u64(seeds()),
+                taken: BTreeSet::new(),
+                rng: StdRng::seed_from_u64(seeds()),
                 asked: None,
-                struck: None,
             },
             events: Timers::new(),
             slow,
@@ -157,7 +156,8 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         self.events.push(at, Event::Back { slot, outstanding, name, back });
     }
 
-    fn post(&mut self, index: usize, slot: QuerySlot, outstanding: Outstanding, name: u32, has_opt: bool) {
+    fn post(&mut self, index: usize, query: QueuedQuery) {
+        let QueuedQuery { slot, outstanding, name, .. } = query;
         let at = match self.ask(index) {
             QueryFate::Lost => return,
             QueryFate::Unreachable(at) => {
@@ -165,7 +165,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
             }
             QueryFate::Replied(at) => self.at(at),
         };
-        self.reply(index, QueuedQuery { slot, outstanding, name, has_opt }, at, true);
+        self.reply(index, query, at, true);
     }
 
     fn reply(&mut self, index: usize, query: QueuedQuery, at: Instant, may_be_unreachable: bool) {
@@ -193,13 +193,6 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         if let Some(back) = back {
             self.schedule(at, slot, outstanding, name, back);
         }
-    }
-
-    /// Takes back a query that could not leave, with its set of sockets.
-    pub(super) fn withdraw_unsent(&mut self, slot: QuerySlot) -> Option<(SocketSetId, TakenSlot)> {
-        let taken_by = self.sockets.slots.remove(slot)?;
-        self.left(slot);
-        Some((set_of(slot.socket()), taken_by))
     }
 
     pub(super) fn backend_of(&self, socket: SocketId) -> Option<usize> {
@@ -264,31 +257,28 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
     }
 
     pub(super) fn left(&mut self, slot: QuerySlot) {
-        if let Some(link) = self.link_of(slot) {
+        if self.sockets.taken.remove(&slot)
+            && let Some(link) = self.link_of(slot)
+        {
             link.left();
         }
     }
 
-    pub(super) fn take_socket(&mut self, socket: SocketId) -> Option<(SocketSetId, Vec<TakenSlot>)> {
+    pub(super) fn take_socket(&mut self, socket: SocketId) -> Option<(SocketSetId, Vec<QuerySlot>)> {
         self.backend_of(socket)?;
-        let mut taken = Vec::new();
-        self.take(|slot| slot.socket() == socket, &mut taken);
-        Some((set_of(socket), taken))
+        let mut lost = Vec::new();
+        self.take(|slot| slot.socket() == socket, &mut lost);
+        Some((set_of(socket), lost))
     }
 
-    pub(super) fn take_link(&mut self, backend: usize, place: usize) -> Option<(SocketSetId, Vec<TakenSlot>)> {
+    pub(super) fn take_link(&mut self, backend: usize, place: usize) -> Option<(SocketSetId, Vec<QuerySlot>)> {
         let sockets = self.set_of_backend(backend)?;
         self.take_socket(SocketId(sockets.0 * SOCKETS as u32 + place as u32))
     }
 
-    fn take(&mut self, is_meant: impl Fn(QuerySlot) -> bool, taken: &mut Vec<TakenSlot>) {
-        let mut meant: Vec<_> = self.sockets.slots.taken().filter(|slot| is_meant(*slot)).collect();
-        // The table has no order, and the same seed must make the same scenario.
-        meant.sort_unstable_by_key(|slot| slot.number());
-        for slot in meant {
-            taken.extend(self.sockets.slots.remove(slot));
-            self.left(slot);
-        }
+    fn take(&mut self, is_meant: impl Fn(QuerySlot) -> bool, lost: &mut Vec<QuerySlot>) {
+        lost.extend(self.sockets.taken.iter().filter(|slot| is_meant(**slot)));
+        lost.iter().for_each(|slot| self.left(*slot));
     }
 
     fn responded(&mut self, client: Caller, said: Option<ResponseSummary>) {
@@ -336,93 +326,59 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         Some(self.at(links.all.get(socket.index() % SOCKETS)?.opened_at))
     }
 
-    fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
-        let mut taken = Vec::new();
-        self.take(|slot| set_of(slot.socket()) == sockets, &mut taken);
+    fn remove_backend(&mut self, sockets: SocketSetId, lost: &mut Vec<QuerySlot>) {
+        self.take_back(sockets, lost);
         self.sockets.sets[sockets.0 as usize] = None;
-        taken.len()
+    }
+
+    fn choose(&mut self, to: &Destination<'_, Caller>, _now: Instant) -> Result<SocketId, NotSent> {
+        let Destination { sockets, avoid, asked_for: _ } = *to;
+        let index = self.backend_of_set(sockets).ok_or(NotSent::Unreachable)?;
+        let avoid = avoid.filter(|socket| set_of(*socket) == sockets).map(|socket| socket.index() % SOCKETS);
+        let place = self.place_for(index, avoid).transpose()?;
+        let number = place.unwrap_or_else(|| self.sockets.rng.random_range(0..SOCKETS));
+        Ok(SocketId(sockets.0 * SOCKETS as u32 + number as u32))
     }
 
     fn send(
         &mut self,
-        Destination { sockets, avoid, asked_for: _ }: Destination<'_, Caller>,
+        slot: QuerySlot,
+        _to: &Destination<'_, Caller>,
         outstanding: Outstanding,
         _attempt: &SentAttempt<'_>,
         _now: Instant,
-        write: impl FnOnce(QuerySlot, &mut Vec<u8>),
-    ) -> Result<QuerySlot, NotSent> {
-        let Some(index) = self.backend_of_set(sockets) else { return Err(NotSent::Unreachable) };
-        let avoid = avoid.filter(|socket| set_of(*socket) == sockets).map(|socket| socket.index() % SOCKETS);
-        let place = self.place_for(index, avoid).transpose()?;
-        let SimulatedSockets { slots, ids, .. } = &mut self.sockets;
-        let number = place.map_or_else(|| ids.random_range(0..SOCKETS as u32), |place| place as u32);
-        let socket = SocketId(sockets.0 * SOCKETS as u32 + number);
-        let slot = slots.draw(socket, outstanding, ids);
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), NotSent> {
+        let index = self.backend_of(slot.socket()).ok_or(NotSent::Unreachable)?;
+        self.sockets.taken.insert(slot);
         let mut query = std::mem::take(&mut self.scratch);
         query.clear();
-        write(slot, &mut query);
+        write(&mut query);
         let (name, has_opt) = message::read(&query);
         self.scratch = query;
         if let Some(asked) = &mut self.sockets.asked {
             asked.insert(slot, name);
         }
-        let Some(place) = place else {
-            self.post(index, slot, outstanding, name, has_opt);
-            return Ok(slot);
-        };
         let query = QueuedQuery { slot, outstanding, name, has_opt };
-        let Some(link) = self.link_of(slot) else { return Err(NotSent::Unreachable) };
+        let Some(link) = self.link_of(slot) else {
+            self.post(index, query);
+            return Ok(());
+        };
         link.waiting += 1;
         if link.state == LinkState::Open {
-            self.post_by_stream(index, place, query);
+            self.post_by_stream(index, slot.socket().index() % SOCKETS, query);
         } else {
             link.queued.push(query);
         }
-        Ok(slot)
+        Ok(())
     }
 
-    fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)> {
-        let slot = QuerySlot::new(socket, id)?;
-        self.sockets.slots.find(slot).map(|taken_by| (slot, taken_by))
-    }
-
-    fn release(&mut self, slot: QuerySlot, _now: Instant) {
-        self.sockets.slots.remove(slot);
+    fn free(&mut self, slot: QuerySlot, _now: Instant) {
         self.left(slot);
     }
 
-    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> QuarantinedAttempt) {
-        self.sockets.slots.quarantine(slot, now + QUARANTINE, note);
-    }
-
-    fn withdraw(&mut self, slot: QuerySlot) {
-        self.release(slot, self.now);
-    }
-
-    fn void(&mut self, socket: SocketId, _now: Instant, taken: &mut Vec<TakenSlot>) {
-        self.take(|slot| slot.socket() == socket, taken);
-    }
-
-    fn set_of(&self, socket: SocketId) -> Option<SocketSetId> {
-        self.backend_of(socket).map(|_| set_of(socket))
-    }
-
-    fn report_struck(&mut self, _socket: SocketId, attempts: &mut Vec<Outstanding>) {
-        attempts.extend(self.sockets.struck.take().and_then(|slot| match self.sockets.slots.find(slot)? {
-            SlotState::InFlight(outstanding) => Some(outstanding),
-            SlotState::Quarantined(_) => None,
-        }));
-    }
-
-    fn take_struck(&mut self, _socket: SocketId, taken: &mut Vec<TakenSlot>) {
-        if let Some(slot) = self.sockets.struck.take() {
-            taken.extend(self.sockets.slots.remove(slot));
-            self.left(slot);
-        }
-    }
-
-    fn take_waiting(&mut self, sockets: SocketSetId, taken: &mut Vec<TakenSlot>) {
-        self.take(|slot| set_of(slot.socket()) == sockets, taken);
+    fn take_back(&mut self, sockets: SocketSetId, lost: &mut Vec<QuerySlot>) {
+        self.take(|slot| set_of(slot.socket()) == sockets, lost);
     }
 
     /// Returns false, because a scenario has no TCP.
@@ -463,7 +419,7 @@ pub(super) fn address(backend: usize) -> SocketAddr {
     (Ipv4Addr::new(192, 0, 2, 1), backend as u16 + 1).into()
 }
 
-fn set_of(socket: SocketId) -> SocketSetId {
+pub(super) fn set_of(socket: SocketId) -> SocketSetId {
     SocketSetId(socket.0 / SOCKETS as u32)
 }
 

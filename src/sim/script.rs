@@ -13,6 +13,7 @@ use metrics::Want;
 use super::event::Happening;
 use super::message::ModelAnswer;
 use super::model::{BackendModel, PoolModel, Scenario};
+use super::network::set_of;
 use super::spells::Course;
 use super::world::SimulatedWorld;
 use crate::engine::NotSent;
@@ -168,10 +169,9 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
             ScriptEvent::Lost { slot, is_refused } => self.lose_connection(slot, is_refused),
             ScriptEvent::Unsent { slot, is_unreachable } => {
                 let why = if is_unreachable { NotSent::Unreachable } else { NotSent::Want(Want::System) };
-                if let Some(slot) = self.slot(slot)
-                    && let Some((sockets, taken_by)) = self.network.withdraw_unsent(slot)
-                {
-                    self.tick().on_unsent(sockets, &taken_by, why);
+                if let Some(slot) = self.slot(slot) {
+                    self.network.left(slot);
+                    self.tick().on_unsent(set_of(slot.socket()), slot, why);
                 }
             }
             ScriptEvent::Health { backend, is_up } => {
@@ -198,9 +198,9 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
         let taken = self.slot(which).and_then(|slot| self.network.take_socket(slot.socket()));
         let Some((sockets, taken)) = taken else { return };
         if is_refused {
-            self.tick().on_connection_failed(sockets, taken, true);
+            self.tick().on_connection_failed(sockets, &taken, true);
         } else {
-            self.tick().on_connection_lost(sockets, taken);
+            self.tick().on_connection_lost(sockets, &taken);
         }
     }
 
@@ -213,8 +213,7 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
     }
 
     fn slot(&self, which: u8) -> Option<QuerySlot> {
-        let mut slots: Vec<_> = self.network.sockets.slots.taken().collect();
-        slots.sort_unstable_by_key(|slot| slot.number());
+        let slots: Vec<_> = self.network.sockets.taken.iter().copied().collect();
         chosen(&slots, which).copied()
     }
 }

@@ -20,11 +20,11 @@ use super::event::{Back, Event, Happening};
 use super::message::{self, ModelAnswer};
 use super::model::{PoolModel, Scenario};
 use super::names::NameDraw;
-use super::network::{Caller, Network, UDP_SIZE, WaitingClient, address};
+use super::network::{Caller, Network, UDP_SIZE, WaitingClient, address, set_of};
 use super::prober::{ProberTask, SimulatedProber};
 use super::spells::Unfolding;
 use crate::cache::Cache;
-use crate::engine::query_slots::{PROLONGED, QuerySlot, SlotState};
+use crate::engine::query_slots::{QuerySlot, SlotState};
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::engine::{self, Engine, HashedQuestion, LookupReason, Outstanding, Seeds, Tick, ValidQuery};
@@ -112,7 +112,9 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         });
         let mut key = [0; 16];
         key[..8].copy_from_slice(&proof.to_be_bytes());
-        let seeds_of_engine = Seeds { policy, proof: key };
+        let mut ids = [0; 32];
+        ids[..8].copy_from_slice(&proof.to_be_bytes());
+        let seeds_of_engine = Seeds { policy, proof: key, ids };
         let (engines, counters) = (Arc::clone(&shared), Arc::new(Counters::default()));
         let mut engine = Engine::new(WorkerId(0), engines, Arc::clone(&counters), Arc::clone(&state), seeds_of_engine);
         engine.tick(&mut network, start).set_state(state);
@@ -139,7 +141,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
 
     /// Returns true if all queries have arrived and are done.
     fn is_over(&self) -> bool {
-        self.came as usize == self.scenario.queries && self.engine.is_empty() && self.network.sockets.slots.is_empty()
+        self.came as usize == self.scenario.queries && self.engine.is_empty() && self.engine.slots().is_empty()
     }
 
     /// Plays the next event. Returns false if there is none.
@@ -150,11 +152,6 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         self.network.now = now;
         if let Some((_, event)) = self.network.events.pop_due(now) {
             self.on_event(event);
-        } else if let Some((slot, late)) = self.network.sockets.slots.pop_ended(now) {
-            match self.engine.on_quarantine_over(&late, now) {
-                Some(note) => self.network.sockets.slots.prolong(slot, now + PROLONGED, note),
-                None => self.network.left(slot),
-            }
         } else {
             // Must come last, or a hedge would be paid for an attempt whose reply is here already.
             self.tick().on_time();
@@ -164,8 +161,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
     }
 
     pub(super) fn next_at(&self) -> Option<Instant> {
-        let Network { events, sockets, .. } = &self.network;
-        [events.peek(), sockets.slots.next_end(), self.engine.next_due()].into_iter().flatten().min()
+        [self.network.events.peek(), self.engine.next_due()].into_iter().flatten().min()
     }
 
     /// Ends an event: hands signals to the probers, and ends the tick of the engine.
@@ -246,8 +242,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
     }
 
     pub(super) fn on_unreachable(&mut self, slot: QuerySlot) {
-        self.network.sockets.struck = Some(slot);
-        self.tick().on_unreachable(slot.socket());
+        self.tick().on_unreachable(set_of(slot.socket()), &[slot]);
     }
 
     pub(super) fn ask_again(&mut self, number: u32) {
@@ -282,7 +277,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
 
     fn on_reply(&mut self, slot: QuerySlot, asked: Outstanding, name: u32, answer: ModelAnswer) {
         let (race, attempt) = (asked.race(), asked.attempt());
-        let found = self.network.sockets.slots.find(slot);
+        let found = self.engine.slots().find(slot);
         let is_late = match &found {
             Some(SlotState::InFlight(waiting)) => (waiting.race(), waiting.attempt()) != (race, attempt),
             Some(SlotState::Quarantined(_)) | None => true,

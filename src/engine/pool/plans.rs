@@ -10,6 +10,7 @@ use hedge::latency::Latency;
 use hedge::race::BackendIndex;
 use hedge::{Hedge, RaceRules};
 
+use super::super::attempt::AttemptSlots;
 use super::super::io::Io;
 use super::versions::VersionReports;
 use super::{Pool, PoolMember, behind, known_cookies, sure, turns};
@@ -47,7 +48,13 @@ impl PlanNumber {
 
 impl Pool {
     /// Activates another plan. Running races keep theirs. The cost is that of the members that come or go.
-    pub(in crate::engine) fn set_plan<I: Io>(&mut self, io: &mut I, shared: Arc<SharedPool>, now: Instant) {
+    pub(in crate::engine) fn set_plan<I: Io>(
+        &mut self,
+        io: &mut I,
+        slots: &mut AttemptSlots,
+        shared: Arc<SharedPool>,
+        now: Instant,
+    ) {
         let number = self.plan.number.next();
         let earlier = std::mem::replace(&mut self.plan, PoolPlan::new(Arc::clone(&shared), number));
         let before = Arc::clone(&earlier.shared);
@@ -89,7 +96,7 @@ impl Pool {
         if shared.config.replicas.enabled != self.reports.is_some() {
             self.reports = shared.config.replicas.enabled.then(|| VersionReports::new(now));
         }
-        self.forget_left(io, now);
+        self.forget_left(io, slots, now);
     }
 
     pub(super) fn make_room(&mut self, now: Instant) {
@@ -126,7 +133,7 @@ impl Pool {
         }
     }
 
-    pub(in crate::engine) fn forget_left<I: Io>(&mut self, io: &mut I, now: Instant) {
+    pub(in crate::engine) fn forget_left<I: Io>(&mut self, io: &mut I, slots: &mut AttemptSlots, now: Instant) {
         if self.leaving.is_empty() {
             return;
         }
@@ -136,20 +143,24 @@ impl Pool {
         for index in std::mem::take(&mut self.leaving) {
             match &self.members[index.get()].backend {
                 Some(backend) if is_known(&self.earlier, index, backend) => self.leaving.push(index),
-                Some(_) => self.forget_member(io, index, now),
+                Some(_) => self.forget_member(io, slots, index, now),
                 None => {}
             }
         }
     }
 
-    fn forget_member<I: Io>(&mut self, io: &mut I, index: BackendIndex, now: Instant) {
+    fn forget_member<I: Io>(&mut self, io: &mut I, slots: &mut AttemptSlots, index: BackendIndex, now: Instant) {
         let member = std::mem::replace(&mut self.members[index.get()], PoolMember::vacant(now));
         self.latency[index.get()] = Latency::new(now);
         let load = std::mem::replace(&mut self.loads[index.get()], BackendLoad::new(now));
         let Some(backend) = member.backend else { return };
         if let Some(sockets) = member.sockets {
             self.by_sockets.remove(&sockets);
-            io.remove_backend(sockets);
+            let mut lost = Vec::new();
+            io.remove_backend(sockets, &mut lost);
+            for slot in lost {
+                slots.take_back(slot);
+            }
         }
         self.out = self.out.saturating_sub(load.in_flight().into());
         if let Some(counters) = backend.counted_by(self.me) {
@@ -157,9 +168,9 @@ impl Pool {
         }
     }
 
-    pub(in crate::engine) fn forget<I: Io>(mut self, io: &mut I, now: Instant) {
+    pub(in crate::engine) fn forget<I: Io>(mut self, io: &mut I, slots: &mut AttemptSlots, now: Instant) {
         for place in 0..self.members.len() {
-            self.forget_member(io, BackendIndex(place as u16), now);
+            self.forget_member(io, slots, BackendIndex(place as u16), now);
         }
     }
 

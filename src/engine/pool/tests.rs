@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::{BackendConfig, Config, PoolConfig};
+use dns::HashSeed;
 use dns::address::BackendAddress;
-use dns::{Cookie, HashSeed, Reply, ShownCookie};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -17,7 +17,7 @@ use rand::rngs::SmallRng;
 use super::super::io::{
     AskedFor, Destination, FetchQuery, Io, NotSent, ResponseOrigin, ResponseSummary, SentAttempt, TcpQuery,
 };
-use super::super::{LateReport, Outstanding, QuarantinedAttempt, RaceRef, RaceReport, TakenSlot, Waiter};
+use super::super::{AttemptSlots, Outstanding, RaceRef, RaceReport, Waiter};
 use super::*;
 use crate::engine::query_slots::{QuerySlot, SocketId};
 use crate::forwarder::ReplyChannel;
@@ -49,55 +49,29 @@ impl Io for Sockets {
         None
     }
 
-    fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
+    fn remove_backend(&mut self, sockets: SocketSetId, _: &mut Vec<QuerySlot>) {
         self.open.remove(&sockets.0).expect("it was open");
-        0
+    }
+
+    fn choose(&mut self, _: &Destination<'_, ReplyChannel>, _: Instant) -> Result<SocketId, NotSent> {
+        Err(NotSent::Unreachable)
     }
 
     fn send(
         &mut self,
-        _: Destination<'_, ReplyChannel>,
+        _: QuerySlot,
+        _: &Destination<'_, ReplyChannel>,
         _: Outstanding,
         _: &SentAttempt<'_>,
         _: Instant,
-        _: impl FnOnce(QuerySlot, &mut Vec<u8>),
-    ) -> Result<QuerySlot, NotSent> {
+        _: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), NotSent> {
         Err(NotSent::Unreachable)
     }
 
-    fn find(&self, _: SocketId, _: u16) -> Option<(QuerySlot, TakenSlot)> {
-        None
-    }
+    fn free(&mut self, _: QuerySlot, _: Instant) {}
 
-    fn was_in_use(&self, _: SocketId, _: u16) -> bool {
-        false
-    }
-
-    fn heard(&mut self, _: &SentAttempt<'_>, _: Instant, _: &Reply<'_>, _: Instant) {}
-
-    fn release(&mut self, _: QuerySlot, _: Instant) {}
-
-    fn quarantine(&mut self, _: QuerySlot, _: Instant, _: impl FnOnce(Outstanding) -> QuarantinedAttempt) {}
-
-    fn withdraw(&mut self, _: QuerySlot) {}
-
-    fn shun(&mut self, _: QuerySlot) {}
-
-    fn is_suspicious(&mut self, _: SocketId) -> bool {
-        false
-    }
-
-    fn void(&mut self, _: SocketId, _: Instant, _: &mut Vec<TakenSlot>) {}
-
-    fn set_of(&self, _: SocketId) -> Option<SocketSetId> {
-        None
-    }
-
-    fn report_struck(&mut self, _: SocketId, _: &mut Vec<Outstanding>) {}
-
-    fn take_struck(&mut self, _: SocketId, _: &mut Vec<TakenSlot>) {}
-
-    fn take_waiting(&mut self, _: SocketSetId, _: &mut Vec<TakenSlot>) {}
+    fn take_back(&mut self, _: SocketSetId, _: &mut Vec<QuerySlot>) {}
 
     fn ask_by_tcp(&mut self, _: Outstanding, _: TcpQuery, _: AskedFor<'_, ReplyChannel>) -> bool {
         false
@@ -105,10 +79,6 @@ impl Io for Sockets {
 
     fn fetch(&mut self, _: RaceRef, _: FetchQuery, _: AskedFor<'_, ReplyChannel>, _: Instant) -> bool {
         false
-    }
-
-    fn late_cookie(&self, _: &ReplyChannel, _: ShownCookie) -> Option<Cookie> {
-        None
     }
 
     fn respond(
@@ -128,8 +98,6 @@ impl Io for Sockets {
     fn race_over(&mut self, _: RaceReport<'_>) -> bool {
         false
     }
-
-    fn late_reply(&mut self, _: LateReport<'_>) {}
 }
 
 /// The address of a member.
@@ -171,6 +139,7 @@ struct Scene {
     state: ForwarderState,
     pool: Pool,
     io: Sockets,
+    slots: AttemptSlots,
     now: Instant,
     members: BTreeMap<u16, u16>,
     /// The number of times that each member was added.
@@ -188,7 +157,8 @@ impl Scene {
         let lives = members.keys().map(|&member| (member, 1)).collect();
         let rng = SmallRng::seed_from_u64(1);
         let (expected, asked) = (BTreeMap::new(), Vec::new());
-        Self { keys, state, pool, io, now, members, lives, expected, asked, rng }
+        let slots = AttemptSlots::new([1; 32]);
+        Self { keys, state, pool, io, slots, now, members, lives, expected, asked, rng }
     }
 
     /// Returns the expected data of a member.
@@ -207,7 +177,7 @@ impl Scene {
             backend.set_health(HealthState::Up);
         }
         if !Arc::ptr_eq(&self.pool.plan.shared, &self.state.pools[0]) {
-            self.pool.set_plan(&mut self.io, Arc::clone(&self.state.pools[0]), self.now);
+            self.pool.set_plan(&mut self.io, &mut self.slots, Arc::clone(&self.state.pools[0]), self.now);
         }
         self.state.pools[0].state.announce_all();
     }
@@ -244,7 +214,7 @@ impl Scene {
         self.pool.ended(backend, end, false, now);
         self.pool.resume();
         if self.pool.race_over(plan) {
-            self.pool.forget_left(&mut self.io, now);
+            self.pool.forget_left(&mut self.io, &mut self.slots, now);
         }
     }
 
@@ -282,7 +252,7 @@ impl Scene {
             self.io.open.values().all(|open| addresses.contains(&BackendAddress::plain(*open))),
             "sockets of one who is gone"
         );
-        self.pool.forget(&mut self.io, self.now);
+        self.pool.forget(&mut self.io, &mut self.slots, self.now);
         assert!(self.io.open.is_empty());
     }
 }
@@ -350,7 +320,7 @@ fn of_thousands_only_those_that_are_asked_take_memory_and_sockets() {
         let (state, began) =
             (scene.state.with_pools(&[config(scene.keys, &members)], 2, Instant::now()), Instant::now());
         let built = state.pools[0].state.epoch();
-        scene.pool.set_plan(&mut scene.io, Arc::clone(&state.pools[0]), scene.now);
+        scene.pool.set_plan(&mut scene.io, &mut scene.slots, Arc::clone(&state.pools[0]), scene.now);
         println!("a worker has taken {} changes after {:?}", state.pools[0].edition.joined.len() * 2, began.elapsed());
         assert_eq!(built, scene.pool.epoch, "nothing was announced");
         for member in members.keys().filter(|member| !scene.members.contains_key(member)) {

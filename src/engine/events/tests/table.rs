@@ -6,20 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::Config;
-use dns::{Cookie, HashSeed, Rcode, Reply, ShownCookie, Transport};
+use dns::{HashSeed, Rcode, Transport};
 use hashbrown::HashMap;
 use limit::Clients;
 use metrics::{Counters, LimitCounters};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 
-use crate::engine::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
+use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::engine::shortage::Shortage;
 use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::engine::{
-    AskedFor, ClientHandle, Destination, Engine, FetchQuery, HashedQuestion, Io, LateReport, LookupReason, NotSent,
-    Outstanding, QuarantinedAttempt, RaceRef, RaceReport, ResponseOrigin, ResponseSummary, Seeds, SentAttempt,
-    SharedEngineState, TakenSlot, TcpQuery, ValidQuery, Waiter,
+    AskedFor, ClientHandle, Destination, Engine, FetchQuery, HashedQuestion, Io, LookupReason, NotSent, Outstanding,
+    RaceRef, RaceReport, ResponseOrigin, ResponseSummary, Seeds, SentAttempt, SharedEngineState, TcpQuery, ValidQuery,
+    Waiter,
 };
 use crate::state::{ForwarderState, HealthSignal, SharedBackend};
 
@@ -59,8 +57,6 @@ pub(super) struct Sent {
 /// The recorded requests of the engine to its I/O.
 struct Wire {
     sets: Vec<Arc<SharedBackend>>,
-    slots: QuerySlots<Outstanding, QuarantinedAttempt>,
-    ids: StdRng,
     /// The socket that each set sends from.
     sockets: Vec<u32>,
     next_socket: u32,
@@ -90,9 +86,7 @@ impl Io for Wire {
         SocketSetId(self.sets.len() as u32 - 1)
     }
 
-    fn remove_backend(&mut self, _: SocketSetId) -> usize {
-        0
-    }
+    fn remove_backend(&mut self, _: SocketSetId, _: &mut Vec<QuerySlot>) {}
 
     fn is_cold(&self, sockets: SocketSetId) -> bool {
         self.cold.contains(&sockets)
@@ -106,66 +100,30 @@ impl Io for Wire {
         self.opened.get(&socket.0).copied()
     }
 
+    fn choose(&mut self, to: &Destination<'_, Self::Client>, _: Instant) -> Result<SocketId, NotSent> {
+        let socket = SocketId(self.sockets[to.sockets.0 as usize]);
+        self.refused.get(&to.sockets.0).map_or(Ok(socket), |why| Err(*why))
+    }
+
     fn send(
         &mut self,
-        Destination { sockets, avoid, asked_for: _ }: Destination<'_, Self::Client>,
-        outstanding: Outstanding,
+        slot: QuerySlot,
+        to: &Destination<'_, Self::Client>,
+        _: Outstanding,
         _: &SentAttempt<'_>,
         _: Instant,
-        write: impl FnOnce(QuerySlot, &mut Vec<u8>),
-    ) -> Result<QuerySlot, NotSent> {
-        if let Some(why) = self.refused.get(&sockets.0) {
-            return Err(*why);
-        }
-        let socket = SocketId(self.sockets[sockets.0 as usize]);
-        let slot = self.slots.draw(socket, outstanding, &mut self.ids);
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), NotSent> {
         let mut query = Vec::new();
-        write(slot, &mut query);
+        write(&mut query);
         dns::set_id(&mut query, slot.id());
-        self.sent.push(Sent { set: sockets, socket, avoid, query, slot });
-        Ok(slot)
+        self.sent.push(Sent { set: to.sockets, socket: slot.socket(), avoid: to.avoid, query, slot });
+        Ok(())
     }
 
-    fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)> {
-        let slot = QuerySlot::new(socket, id)?;
-        self.slots.find(slot).map(|taken_by| (slot, taken_by))
-    }
+    fn free(&mut self, _: QuerySlot, _: Instant) {}
 
-    fn was_in_use(&self, _: SocketId, _: u16) -> bool {
-        true
-    }
-
-    fn heard(&mut self, _: &SentAttempt<'_>, _: Instant, _: &Reply<'_>, _: Instant) {}
-
-    fn release(&mut self, slot: QuerySlot, _: Instant) {
-        self.slots.remove(slot);
-    }
-
-    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> QuarantinedAttempt) {
-        self.slots.quarantine(slot, now + QUARANTINE, note);
-    }
-
-    fn withdraw(&mut self, slot: QuerySlot) {
-        self.slots.remove(slot);
-    }
-
-    fn shun(&mut self, _: QuerySlot) {}
-
-    fn is_suspicious(&mut self, _: SocketId) -> bool {
-        false
-    }
-
-    fn void(&mut self, _: SocketId, _: Instant, _: &mut Vec<TakenSlot>) {}
-
-    fn set_of(&self, socket: SocketId) -> Option<SocketSetId> {
-        self.set(socket)
-    }
-
-    fn report_struck(&mut self, _: SocketId, _: &mut Vec<Outstanding>) {}
-
-    fn take_struck(&mut self, _: SocketId, _: &mut Vec<TakenSlot>) {}
-
-    fn take_waiting(&mut self, _: SocketSetId, _: &mut Vec<TakenSlot>) {}
+    fn take_back(&mut self, _: SocketSetId, _: &mut Vec<QuerySlot>) {}
 
     fn ask_by_tcp(&mut self, _: Outstanding, _: TcpQuery, _: AskedFor<'_, Self::Client>) -> bool {
         false
@@ -174,10 +132,6 @@ impl Io for Wire {
     fn fetch(&mut self, _: RaceRef, query: FetchQuery, _: AskedFor<'_, Self::Client>, _: Instant) -> bool {
         self.fetched.push(query);
         true
-    }
-
-    fn late_cookie(&self, _: &Asker, _: ShownCookie) -> Option<Cookie> {
-        None
     }
 
     fn respond(
@@ -201,8 +155,6 @@ impl Io for Wire {
     fn race_over(&mut self, _: RaceReport<'_>) -> bool {
         false
     }
-
-    fn late_reply(&mut self, _: LateReport<'_>) {}
 }
 
 /// An engine, and what it has asked for.
@@ -231,8 +183,6 @@ impl Table {
         });
         let mut wire = Wire {
             sets: Vec::new(),
-            slots: QuerySlots::new(),
-            ids: StdRng::seed_from_u64(1),
             sockets: Vec::new(),
             next_socket: 0,
             sent: Vec::new(),
@@ -244,7 +194,7 @@ impl Table {
             signals: Vec::new(),
             fetched: Vec::new(),
         };
-        let seeds = Seeds { policy: 1, proof: [1; 16] };
+        let seeds = Seeds { policy: 1, proof: [1; 16], ids: [1; 32] };
         let engines = Arc::clone(&shared);
         let counters = Arc::new(Counters::default());
         let mut engine = Engine::new(WorkerId(0), engines, counters, Arc::clone(&state), seeds);
@@ -335,22 +285,18 @@ impl Table {
     }
 
     /// Takes back the queries of a connection, which is replaced by another one.
-    fn take(&mut self, socket: SocketId) -> (SocketSetId, Vec<TakenSlot>) {
+    fn take(&mut self, socket: SocketId) -> (SocketSetId, Vec<QuerySlot>) {
         let set = self.wire.set(socket).expect("something was sent there");
         self.wire.sockets[set.0 as usize] = self.wire.next_socket;
         self.wire.next_socket += 1;
-        let slots: Vec<_> = self.wire.sent.iter().filter(|sent| sent.socket == socket).map(|sent| sent.slot).collect();
-        (set, slots.into_iter().filter_map(|slot| self.wire.slots.remove(slot)).collect())
+        (set, self.wire.sent.iter().filter(|sent| sent.socket == socket).map(|sent| sent.slot).collect())
     }
 
     /// Ends a connection with its queries.
     pub(super) fn lose(&mut self, socket: SocketId) {
         let (set, taken) = self.take(socket);
-        assert!(
-            !taken.is_empty()
-                && taken.iter().all(|taken| matches!(taken, SlotState::InFlight(_) | SlotState::Quarantined(_)))
-        );
-        self.engine.tick(&mut self.wire, self.now).on_connection_lost(set, taken);
+        assert!(taken.iter().any(|slot| self.engine.slots().find(*slot).is_some()));
+        self.engine.tick(&mut self.wire, self.now).on_connection_lost(set, &taken);
         self.engine.tick(&mut self.wire, self.now).end();
     }
 
@@ -359,14 +305,14 @@ impl Table {
     pub(super) fn reject(&mut self, socket: SocketId, meanwhile: impl FnOnce(&mut Self)) {
         let (set, taken) = self.take(socket);
         meanwhile(self);
-        self.engine.tick(&mut self.wire, self.now).on_rejected(set, taken);
+        self.engine.tick(&mut self.wire, self.now).on_rejected(set, &taken);
         self.engine.tick(&mut self.wire, self.now).end();
     }
 
     /// A connection could not be opened.
     pub(super) fn fail(&mut self, socket: SocketId, is_refused: bool) {
         let (set, taken) = self.take(socket);
-        self.engine.tick(&mut self.wire, self.now).on_connection_failed(set, taken, is_refused);
+        self.engine.tick(&mut self.wire, self.now).on_connection_failed(set, &taken, is_refused);
         self.engine.tick(&mut self.wire, self.now).end();
     }
 

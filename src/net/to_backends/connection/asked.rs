@@ -38,9 +38,8 @@ impl AskedIds {
     }
 
     /// Returns true if the reply to this ID is due.
-    pub fn contains(&mut self, id: u16) -> bool {
-        let (word, bit) = self.place(id);
-        *word & bit != 0
+    pub fn contains(&self, id: u16) -> bool {
+        self.bits[usize::from(id) / 64] & 1 << (id % 64) != 0
     }
 
     /// Returns true if the backend ignores so many queries that the connection should get no further ones.

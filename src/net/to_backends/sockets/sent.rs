@@ -1,5 +1,7 @@
-//! The IDs that were sent from one socket. An ICMP error names only the socket, so it concerns all messages
-//! sent before it. Each attempt is reported once, however many errors arrive.
+//! The IDs of the outstanding messages of one socket, in the order of sending. An ICMP error names only the
+//! socket, so it concerns all messages sent before it. Each is reported once, however many errors arrive.
+
+use crate::engine::query_slots::QuerySlot;
 
 #[derive(Debug)]
 pub(super) struct SentIds {
@@ -15,14 +17,22 @@ impl SentIds {
         Self { ids: Vec::with_capacity(WARM), reported: 0, struck: 0 }
     }
 
-    /// Adds an ID. When full, it removes the free IDs if at most half (`taken`) are still in use.
-    pub(super) fn push(&mut self, id: u16, taken: u32, is_taken: impl Fn(u16) -> bool) {
-        if self.ids.len() == self.ids.capacity() && taken as usize <= self.ids.len() / 2 {
-            let count = |ids: &[u16]| ids.iter().filter(|id| is_taken(**id)).count();
-            (self.reported, self.struck) = (count(&self.ids[..self.reported]), count(&self.ids[..self.struck]));
-            self.ids.retain(|id| is_taken(*id));
-        }
+    pub(super) fn push(&mut self, id: u16) {
         self.ids.push(id);
+    }
+
+    /// Removes an ID. Returns false if it is not outstanding.
+    #[inline]
+    pub(super) fn remove(&mut self, id: u16) -> bool {
+        if self.ids[..] == [id] {
+            self.clear();
+            return true;
+        }
+        let Some(place) = self.ids.iter().position(|sent| *sent == id) else { return false };
+        self.ids.remove(place);
+        self.reported -= usize::from(place < self.reported);
+        self.struck -= usize::from(place < self.struck);
+        true
     }
 
     pub(super) fn clear(&mut self) {
@@ -30,8 +40,10 @@ impl SentIds {
         (self.reported, self.struck) = (0, 0);
     }
 
-    pub(super) fn strike(&mut self, unsent: usize) {
-        self.struck = self.struck.max(self.ids.len().saturating_sub(unsent));
+    /// Notes an error that concerns all messages before those that have just left.
+    pub(super) fn strike_before(&mut self, just_left: &[QuerySlot]) {
+        let unsent = just_left.iter().filter(|slot| self.ids.contains(&slot.id())).count();
+        self.struck = self.struck.max(self.ids.len() - unsent);
     }
 
     /// Returns the IDs that an error concerns and that were not returned before.
@@ -40,12 +52,16 @@ impl SentIds {
         self.ids.get(from..self.struck).unwrap_or_default()
     }
 
-    pub(super) fn struck(&self) -> &[u16] {
-        &self.ids[..self.struck]
-    }
-
     pub(super) fn all(&self) -> &[u16] {
         &self.ids
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
     }
 }
 
@@ -54,42 +70,47 @@ const WARM: usize = crate::net::sys::batch::BATCH;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::query_slots::SocketId;
+
+    fn slots(ids: &[u16]) -> Vec<QuerySlot> {
+        ids.iter().filter_map(|id| QuerySlot::new(SocketId(7), *id)).collect()
+    }
 
     #[test]
-    fn each_is_told_of_once() {
+    fn each_is_reported_once() {
         let mut sent = SentIds::new();
-        (0..3).for_each(|id| sent.push(id, 0, |_| true));
+        (0..3).for_each(|id| sent.push(id));
         assert_eq!(sent.take_struck(), [0_u16; 0]);
-        sent.strike(1);
-        assert_eq!(sent.struck(), [0, 1]);
+        sent.strike_before(&slots(&[2]));
         assert_eq!(sent.take_struck(), [0, 1]);
-        sent.push(3, 0, |_| true);
-        sent.strike(0);
+        sent.push(3);
+        sent.strike_before(&[]);
         assert_eq!(sent.take_struck(), [2, 3]);
-        sent.strike(0);
+        sent.strike_before(&[]);
         assert_eq!(sent.take_struck(), [0_u16; 0]);
-        assert_eq!(sent.struck(), [0, 1, 2, 3]);
         sent.clear();
-        sent.push(4, 0, |_| true);
-        sent.strike(0);
+        sent.push(4);
+        sent.strike_before(&[]);
         assert_eq!(sent.take_struck(), [4]);
     }
 
     #[test]
-    fn what_is_free_again_takes_no_room_and_moves_nothing_else() {
+    fn removed_ids_move_nothing_else() {
         let mut sent = SentIds::new();
-        let capacity = sent.ids.capacity() as u16;
-        (0..capacity).for_each(|id| sent.push(id, id.into(), |_| true));
-        sent.strike(usize::from(capacity / 2));
-        sent.take_struck();
-        sent.push(capacity, u32::from(capacity / 2), |id| id % 2 == 1);
-        assert_eq!(sent.ids.capacity(), usize::from(capacity));
-        assert!(sent.struck().iter().eq((0..capacity / 2).filter(|id| id % 2 == 1).collect::<Vec<_>>().iter()));
-        sent.strike(1);
-        assert!(
-            sent.take_struck().iter().eq((capacity / 2..capacity).filter(|id| id % 2 == 1).collect::<Vec<_>>().iter())
-        );
-        (0..capacity).for_each(|id| sent.push(id, u32::from(capacity), |_| true));
-        assert!(sent.all().len() > usize::from(capacity));
+        (0..10).for_each(|id| sent.push(id));
+        // The last ones have just left, and one of them is free again.
+        assert!(sent.remove(8) && !sent.remove(8));
+        sent.strike_before(&slots(&[7, 8, 9]));
+        assert!(sent.remove(0) && sent.remove(6));
+        assert_eq!(sent.take_struck(), [1, 2, 3, 4, 5]);
+        assert!(sent.remove(3));
+        sent.strike_before(&[]);
+        assert_eq!(sent.take_struck(), [7, 9]);
+        assert_eq!((sent.all(), sent.len()), (&[1, 2, 4, 5, 7, 9][..], 6));
+        for id in [1, 2, 4, 5, 7, 9] {
+            assert!(!sent.is_empty() && sent.remove(id));
+        }
+        sent.push(10);
+        assert_eq!((sent.take_struck().len(), sent.all()), (0, &[10][..]));
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct BackendSocket {
     pub(super) batches: u32,
     /// The value of `batches` at the last check of the socket's age.
     pub(super) batches_before: u32,
-    pub(super) taken_slots: u32,
+    /// The IDs of its outstanding messages.
     pub(super) sent: SentIds,
     pub(super) is_retired: bool,
     pub(super) near_misses: u8,
@@ -29,15 +29,6 @@ pub(super) struct BackendSocket {
     pub(super) is_spent: bool,
     /// True if a renewal opened it for a single message: its first batch takes no other.
     pub(super) is_for_one: bool,
-}
-
-impl BackendSocket {
-    pub(super) fn free_one(&mut self) {
-        self.taken_slots -= 1;
-        if self.taken_slots == 0 {
-            self.sent.clear();
-        }
-    }
 }
 
 /// The rate of renewals, which limits them to half a percent of a worker's time: a renewal costs six system

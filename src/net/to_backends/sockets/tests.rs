@@ -5,6 +5,7 @@ mod bypass;
 
 use std::collections::HashSet;
 use std::net::UdpSocket;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use metrics::Want;
@@ -15,11 +16,98 @@ use super::room::Room;
 use super::socket::{BackendSocket, Renewals, UNPRIVILEGED, connected};
 use super::udp::{BATCHES_PER_SOCKET, GRO_SOCKETS, GRO_TRIAL, SLOTS_PER_SOCKET, SOCKET_LIFETIME, SOCKETS_PER_BACKEND};
 use super::*;
+use crate::engine::query_slots::{QUARANTINE, QuerySlots, SlotState};
 use crate::net::sys::batch::{BATCH, RecvBatch, SendBatch};
+
+/// Backend sockets with the slots of their queries, as a worker has them.
+pub(super) struct WorkerSockets {
+    sockets: BackendSockets,
+    slots: QuerySlots<u32, u32>,
+}
+
+impl Deref for WorkerSockets {
+    type Target = BackendSockets;
+
+    fn deref(&self) -> &BackendSockets {
+        &self.sockets
+    }
+}
+
+impl DerefMut for WorkerSockets {
+    fn deref_mut(&mut self) -> &mut BackendSockets {
+        &mut self.sockets
+    }
+}
+
+impl WorkerSockets {
+    pub(super) fn new(room: usize, message_size: usize, bypass: Rc<Bypass>) -> Self {
+        let sockets = BackendSockets::new(room, message_size, bypass).unwrap();
+        Self { sockets, slots: QuerySlots::new(rand::random()) }
+    }
+
+    /// Queues a message in a free slot, which holds this user data.
+    pub(super) fn queue(
+        &mut self,
+        set_id: SocketSetId,
+        user_data: u32,
+        (avoid, header): (Option<SocketId>, Option<&ClientHeader>),
+        now: Instant,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<QuerySlot, SendRefusal> {
+        let Self { sockets, slots } = self;
+        let socket = sockets.choose(set_id, avoid, header, now)?;
+        let slot = slots.draw(socket, user_data, |slot| sockets.connections.permits(slot));
+        sockets.queue(slot, header, fill).map(|()| slot).inspect_err(|_| assert!(slots.release(slot)))
+    }
+
+    pub(super) fn find(&self, number: SocketId, id: u16) -> Option<(QuerySlot, SlotState<u32, u32>)> {
+        let slot = QuerySlot::new(number, id)?;
+        self.slots.find(slot).map(|state| (slot, state))
+    }
+
+    pub(super) fn release(&mut self, slot: QuerySlot, now: Instant) {
+        assert!(self.slots.release(slot));
+        self.sockets.free(slot, now);
+    }
+
+    pub(super) fn quarantine(&mut self, slot: QuerySlot, now: Instant) {
+        self.slots.quarantine(slot, now, |user_data| user_data);
+    }
+
+    /// Takes back the slots of lost queries.
+    pub(super) fn take(&mut self, lost: &[QuerySlot]) -> Vec<SlotState<u32, u32>> {
+        lost.iter().filter_map(|slot| self.slots.take_back(*slot)).collect()
+    }
+
+    pub(super) fn take_waiting(&mut self, set_id: SocketSetId) -> Vec<SlotState<u32, u32>> {
+        let mut lost = Vec::new();
+        self.sockets.take_back(set_id, &mut lost);
+        self.take(&lost)
+    }
+
+    /// Removes a backend. Returns the number of its queries.
+    pub(super) fn remove(&mut self, set_id: SocketSetId) -> usize {
+        let mut lost = Vec::new();
+        self.sockets.remove(set_id, &mut lost);
+        self.take(&lost).len()
+    }
+
+    /// Ends quarantines and closes sockets.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        while let Some((slot, _)) = self.slots.pop_ended(now) {
+            self.sockets.free(slot, now);
+        }
+        self.sockets.udp.tidy(now);
+    }
+
+    pub(super) fn has_queries(&self) -> bool {
+        !self.slots.is_empty()
+    }
+}
 
 /// The sockets to one backend, with the backend's socket.
 struct Fixture {
-    sockets: BackendSockets<u32, u32>,
+    sockets: WorkerSockets,
     set_id: SocketSetId,
     backend: UdpSocket,
     /// The time, which only the test advances.
@@ -36,7 +124,7 @@ impl Fixture {
     fn beside(bypass: Bypass) -> Self {
         let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
         backend.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut sockets = BackendSockets::new(PLENTY, 64, Rc::new(bypass)).unwrap();
+        let mut sockets = WorkerSockets::new(PLENTY, 64, Rc::new(bypass));
         let set_id = sockets.add(backend.local_addr().unwrap());
         Self { sockets, set_id, backend, now: Instant::now() }
     }
@@ -57,12 +145,12 @@ impl Fixture {
     /// Queues a message with this user data.
     fn queue(&mut self, user_data: u32) -> QuerySlot {
         self.sockets
-            .queue(self.set_id, user_data, (None, None), self.now, |_, out| out.extend_from_slice(MESSAGE))
+            .queue(self.set_id, user_data, (None, None), self.now, |out| out.extend_from_slice(MESSAGE))
             .unwrap()
     }
 
     /// Sends the queued messages; returns those that were refused.
-    fn flush(&mut self) -> Vec<UnsentMessage<u32, u32>> {
+    fn flush(&mut self) -> Vec<UnsentMessage> {
         let mut refused = Vec::new();
         self.sockets.flush(&mut refused);
         refused
@@ -108,7 +196,7 @@ impl Fixture {
 }
 
 /// Waits for events of these sockets.
-fn wait(sockets: &mut BackendSockets<u32, u32>) -> Vec<Event> {
+fn wait(sockets: &mut BackendSockets) -> Vec<Event> {
     let mut events = Vec::new();
     let patience = Timespec { tv_sec: PATIENCE.as_secs() as _, tv_nsec: 0 };
     let ready = poll(&mut [PollFd::from_borrowed_fd(sockets.watched(), PollFlags::IN)], Some(&patience)).unwrap();
@@ -158,14 +246,14 @@ fn sockets_are_shared_where_there_is_room_for_few() {
     for user_data in 0..10 {
         fixture
             .sockets
-            .queue(other, user_data, (None, None), fixture.now, |_, out| out.extend_from_slice(MESSAGE))
+            .queue(other, user_data, (None, None), fixture.now, |out| out.extend_from_slice(MESSAGE))
             .unwrap();
         assert!(fixture.flush().is_empty());
     }
     assert_eq!(fixture.open().count(), 8);
     // Closed sockets make room.
     fixture.sockets.remove(fixture.set_id);
-    fixture.sockets.queue(other, 0, (None, None), fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+    fixture.sockets.queue(other, 0, (None, None), fixture.now, |out| out.extend_from_slice(MESSAGE)).unwrap();
     assert_eq!(fixture.open().count(), 3);
 }
 
@@ -272,12 +360,16 @@ fn socket_with_half_of_its_ids_taken_takes_no_more() {
     fixture.sockets.udp.room = Room::new(2);
     fixture.sockets.udp.divide_room();
     let slots = [fixture.send(0), fixture.send(1)];
-    fixture.sockets.udp.socket(slots[0].socket()).taken_slots = SLOTS_PER_SOCKET;
+    let fill = |fixture: &mut Fixture, slot: QuerySlot| {
+        let sent = &mut fixture.sockets.udp.socket(slot.socket()).sent;
+        (0..SLOTS_PER_SOCKET as u16).for_each(|id| sent.push(id));
+    };
+    fill(&mut fixture, slots[0]);
     for user_data in 2..12 {
         assert_eq!(fixture.send(user_data).socket(), slots[1].socket(), "another has some left");
     }
-    fixture.sockets.udp.socket(slots[1].socket()).taken_slots = SLOTS_PER_SOCKET;
-    let refused = fixture.sockets.queue(fixture.set_id, 12, (None, None), fixture.now, |_, _| {});
+    fill(&mut fixture, slots[1]);
+    let refused = fixture.sockets.queue(fixture.set_id, 12, (None, None), fixture.now, |_| {});
     assert_eq!(refused, Err(SendRefusal::Unsent(Want::Ports)));
 }
 
@@ -285,13 +377,13 @@ fn socket_with_half_of_its_ids_taken_takes_no_more() {
 fn id_in_quarantine_stays_taken() {
     let mut fixture = Fixture::new();
     let slot = fixture.send(7);
-    fixture.sockets.quarantine(slot, fixture.now, |user_data| user_data);
+    fixture.sockets.quarantine(slot, fixture.now);
     assert_eq!(fixture.sockets.find(slot.socket(), slot.id()), Some((slot, SlotState::Quarantined(7))));
     let end = fixture.now + QUARANTINE;
-    assert_eq!(fixture.sockets.next_tidy(), Some(end));
-    fixture.sockets.tidy(end - Duration::from_nanos(1), |_| None);
+    assert_eq!(fixture.sockets.slots.next_end(), Some(end));
+    fixture.sockets.tidy(end - Duration::from_nanos(1));
     assert!(fixture.sockets.find(slot.socket(), slot.id()).is_some());
-    fixture.sockets.tidy(end, |_| None);
+    fixture.sockets.tidy(end);
     assert!(fixture.sockets.find(slot.socket(), slot.id()).is_none());
     assert_eq!((fixture.sockets.slots.next_end(), fixture.open().count()), (None, 1));
 }
@@ -373,17 +465,15 @@ fn dead_backend_is_reported_by_its_socket() {
     let slot = fixture.send(7);
     assert_eq!(fixture.wait(), [Event::Socket(slot.socket())]);
     assert_eq!(fixture.sockets.udp.recv(slot.socket(), &mut RecvBatch::new(4, 64)), Err(RecvError::Unreachable));
-    assert_eq!(fixture.sockets.set_of(slot.socket()), Some(fixture.set_id));
     let mut reported = Vec::new();
     // The query stays, and is reported once.
-    fixture.sockets.report_struck(slot.socket(), &mut reported);
-    fixture.sockets.report_struck(slot.socket(), &mut reported);
-    assert_eq!(reported, [7]);
-    assert!(fixture.open().all(|socket| socket.is_spent && socket.taken_slots == 1));
-    let mut taken = Vec::new();
-    fixture.sockets.take_struck(slot.socket(), &mut taken);
-    assert_eq!(taken, [SlotState::InFlight(7)]);
-    assert!(fixture.open().all(|socket| socket.is_spent && socket.taken_slots == 0));
+    for _ in 0..2 {
+        assert_eq!(fixture.sockets.udp.report_struck(slot.socket(), &mut reported), Some(fixture.set_id));
+    }
+    assert_eq!(reported, [slot]);
+    assert!(fixture.open().all(|socket| socket.is_spent && socket.sent.len() == 1));
+    fixture.sockets.release(slot, fixture.now);
+    assert!(fixture.open().all(|socket| socket.is_spent && socket.sent.is_empty()));
 }
 
 #[test]
@@ -392,7 +482,7 @@ fn backends_that_are_asked_by_turns_fill_the_same_batch() {
     let others: Vec<_> = (0..20).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
     for other in &others {
         let set_id = fixture.sockets.add(other.local_addr().unwrap());
-        fixture.sockets.queue(set_id, 1, (None, None), fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+        fixture.sockets.queue(set_id, 1, (None, None), fixture.now, |out| out.extend_from_slice(MESSAGE)).unwrap();
         assert!(fixture.flush().is_empty());
         let mut message = [0; 64];
         assert_eq!(other.recv(&mut message).unwrap(), MESSAGE.len());
@@ -415,28 +505,26 @@ fn error_that_waits_on_a_socket_costs_no_message() {
     assert_eq!(fixture.sockets.pop_struck(), Some(first.socket()));
     // The error concerns the first message.
     let mut reported = Vec::new();
-    fixture.sockets.report_struck(first.socket(), &mut reported);
-    assert_eq!(reported, [1]);
+    fixture.sockets.udp.report_struck(first.socket(), &mut reported);
+    assert_eq!(reported, [first]);
     // The second message was sent, and causes another error.
     assert_eq!(fixture.wait(), [Event::Socket(second.socket())]);
     assert_eq!(fixture.sockets.udp.recv(second.socket(), &mut RecvBatch::new(4, 64)), Err(RecvError::Unreachable));
-    fixture.sockets.report_struck(second.socket(), &mut reported);
-    assert_eq!((reported, fixture.sockets.pop_struck()), (vec![1, 2], None));
+    fixture.sockets.udp.report_struck(second.socket(), &mut reported);
+    assert_eq!((reported, fixture.sockets.pop_struck()), (vec![first, second], None));
 }
 
 #[test]
 fn message_that_the_kernel_does_not_take_is_handed_back() {
     let mut fixture = Fixture::new();
     let waits = fixture.queue(1);
-    let too_long = |_, out: &mut Vec<u8>| out.resize(70_000, 0);
+    let too_long = |out: &mut Vec<u8>| out.resize(70_000, 0);
     let refused = fixture.sockets.queue(fixture.set_id, 2, (None, None), fixture.now, too_long).unwrap();
     let handed_back = fixture.flush();
-    assert_eq!(handed_back.len(), 1);
-    let UnsentMessage { state, socket_set, why } = handed_back[0];
-    assert_eq!((state, socket_set, why), (SlotState::InFlight(2), fixture.set_id, SendRefusal::Unsent(Want::Size)));
-    assert!(fixture.sockets.find(refused.socket(), refused.id()).is_none());
-    assert!(fixture.sockets.find(waits.socket(), waits.id()).is_some());
-    assert!(fixture.open().all(|socket| socket.is_spent && socket.taken_slots == 1));
+    let why = SendRefusal::Unsent(Want::Size);
+    assert_eq!(handed_back, [UnsentMessage { slot: refused, socket_set: fixture.set_id, why }]);
+    assert_eq!(refused.socket(), waits.socket());
+    assert!(fixture.open().all(|socket| socket.is_spent && socket.sent.all() == [waits.id()]));
 }
 
 #[test]
@@ -448,11 +536,11 @@ fn idle_sockets_are_closed_after_their_time() {
     assert_eq!(fixture.open().count(), 2);
     let end = fixture.now + SOCKET_LIFETIME;
     assert_eq!(fixture.sockets.next_tidy(), Some(end));
-    fixture.sockets.tidy(end, |_| None);
+    fixture.sockets.tidy(end);
     assert_eq!(fixture.open().count(), 1, "something waits on the other");
     fixture.sockets.release(waits, end);
     let end = end + SOCKET_LIFETIME;
-    fixture.sockets.tidy(end, |_| None);
+    fixture.sockets.tidy(end);
     assert_eq!((fixture.open().count(), fixture.sockets.next_tidy()), (0, None));
 }
 
@@ -465,13 +553,13 @@ fn last_socket_of_a_backend_that_is_asked_is_not_idle() {
     fixture.sockets.udp.room.divide([101].into_iter());
     for _ in 0..3 {
         fixture.now += SOCKET_LIFETIME;
-        fixture.sockets.tidy(fixture.now, |_| None);
+        fixture.sockets.tidy(fixture.now);
         assert_eq!(fixture.round_trip().port(), port);
     }
     let asked_last = fixture.now;
     for _ in 0..2 {
         fixture.now += SOCKET_LIFETIME;
-        fixture.sockets.tidy(fixture.now, |_| None);
+        fixture.sockets.tidy(fixture.now);
     }
     assert_eq!((fixture.open().count(), fixture.now - asked_last), (0, 2 * SOCKET_LIFETIME));
 }
@@ -483,22 +571,21 @@ fn taking_back_what_waits_leaves_other_backends_alone() {
     let other = fixture.sockets.add(other.local_addr().unwrap());
     fixture.send(1);
     let late = fixture.send(2);
-    fixture.sockets.quarantine(late, fixture.now, |user_data| user_data);
+    fixture.sockets.quarantine(late, fixture.now);
     let kept =
-        fixture.sockets.queue(other, 3, (None, None), fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+        fixture.sockets.queue(other, 3, (None, None), fixture.now, |out| out.extend_from_slice(MESSAGE)).unwrap();
     assert!(fixture.flush().is_empty());
     // In a batch that has not left yet.
     fixture.queue(4);
-    let mut taken = Vec::new();
-    fixture.sockets.take_waiting(fixture.set_id, &mut taken);
+    let mut taken = fixture.sockets.take_waiting(fixture.set_id);
     taken.sort_unstable_by_key(|state| match state {
         SlotState::InFlight(user_data) | SlotState::Quarantined(user_data) => *user_data,
     });
     assert_eq!(taken, [SlotState::InFlight(1), SlotState::Quarantined(2), SlotState::InFlight(4)]);
     assert!(fixture.sockets.find(kept.socket(), kept.id()).is_some());
     assert!(fixture.flush().is_empty());
-    assert_eq!(fixture.open().filter(|socket| socket.taken_slots > 0).count(), 1);
-    fixture.sockets.tidy(fixture.now, |_| None);
+    assert_eq!(fixture.open().filter(|socket| !socket.sent.is_empty()).count(), 1);
+    fixture.sockets.tidy(fixture.now);
     assert_eq!(fixture.sockets.slots.next_end(), None);
 }
 
@@ -506,12 +593,12 @@ fn taking_back_what_waits_leaves_other_backends_alone() {
 fn removed_backend_leaves_nothing_behind() {
     let mut fixture = Fixture::new();
     let slots = [fixture.send(1), fixture.send(2), fixture.queue(3)];
-    fixture.sockets.quarantine(slots[0], fixture.now, |user_data| user_data);
+    fixture.sockets.quarantine(slots[0], fixture.now);
     assert_eq!(fixture.sockets.remove(fixture.set_id), slots.len());
     assert_eq!(fixture.open().count(), 0);
-    assert!(slots.iter().all(|slot| !fixture.sockets.slots.has(*slot)));
+    assert!(!fixture.sockets.has_queries());
     assert!(fixture.flush().is_empty());
-    fixture.sockets.tidy(fixture.now, |_| None);
+    fixture.sockets.tidy(fixture.now);
     assert_eq!(fixture.sockets.next_tidy(), None);
     assert_eq!(fixture.sockets.address(fixture.set_id), None);
     // The place can be reused.
@@ -527,8 +614,7 @@ fn removed_backend_leaves_nothing_behind() {
 fn alarm_fires_at_the_earliest_time_that_was_asked_for() {
     let (soon, far) = (Duration::from_millis(5), Duration::from_secs(3600));
     for times in [vec![soon], vec![soon, far], vec![far, soon], vec![far, Duration::ZERO]] {
-        let mut sockets: BackendSockets<u32, u32> =
-            BackendSockets::new(PLENTY, 64, Rc::new(Bypass::default())).unwrap();
+        let mut sockets = BackendSockets::new(PLENTY, 64, Rc::new(Bypass::default())).unwrap();
         let start = Instant::now();
         for time in &times {
             sockets.poller.wake_at(start + *time, start);
@@ -552,8 +638,7 @@ fn alarm_that_is_near_and_not_needed_any_more_is_put_off() {
         // An earlier time replaces the alarm.
         (millis(5_000), millis(35), millis(40), millis(5)),
     ] {
-        let mut sockets: BackendSockets<u32, u32> =
-            BackendSockets::new(PLENTY, 64, Rc::new(Bypass::default())).unwrap();
+        let mut sockets = BackendSockets::new(PLENTY, 64, Rc::new(Bypass::default())).unwrap();
         let start = Instant::now();
         sockets.poller.wake_at(start + first, start);
         sockets.poller.wake_at(start + then, start + looked_at);

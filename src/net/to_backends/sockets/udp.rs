@@ -12,12 +12,12 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rustix::event::epoll;
 
-use super::RecvError;
 use super::batches::{Filling, SpareBuffers};
 use super::connections::FIRST as FIRST_CONNECTION;
 use super::room::Room;
 use super::socket::{self, BackendSocket, Renewals};
 use super::void::VoidedSockets;
+use super::{RecvError, UnsentMessage};
 use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::net::refusal::{SendRefusal, is_unreachable};
 use crate::net::sys::batch::RecvBatch;
@@ -169,7 +169,19 @@ impl UdpSockets {
     }
 
     pub(super) fn socket(&mut self, number: SocketId) -> &mut BackendSocket {
-        self.sockets[number.index()].as_mut().expect("a socket with taken slots is open")
+        self.sockets[number.index()].as_mut().expect("a chosen socket is open")
+    }
+
+    /// Takes a slot of the current socket of a backend; `None` if it is a slot of a connection. The message
+    /// goes into the returned batch.
+    #[inline]
+    pub(super) fn take_slot(&mut self, slot: QuerySlot) -> Option<&mut Filling> {
+        let socket = self.find_mut(slot.socket())?;
+        socket.sent.push(slot.id());
+        let set_id = socket.set_id;
+        let filling = self.set(set_id).filling.as_mut().expect("the socket was just chosen");
+        filling.slots.push(slot);
+        Some(filling)
     }
 
     pub(super) fn numbers_of(&self, set_id: SocketSetId) -> Vec<SocketId> {
@@ -213,14 +225,10 @@ impl UdpSockets {
         filling.is_some_and(|filling| filling.is_for_one || filling.batch.is_full())
     }
 
-    /// Sends all batches. `refuse` gets each message that could not be sent, and returns true if its slot was
-    /// taken. `struck` gets the sockets where an ICMP error concerns earlier messages.
+    /// Sends all batches. `refused` gets the messages that could not be sent, `struck` the sockets where an
+    /// ICMP error concerns earlier messages.
     #[inline]
-    pub(super) fn flush(
-        &mut self,
-        mut refuse: impl FnMut(SocketSetId, QuerySlot, SendRefusal) -> bool,
-        struck: &mut Vec<SocketId>,
-    ) {
+    pub(super) fn flush(&mut self, refused: &mut Vec<UnsentMessage>, struck: &mut Vec<SocketId>) {
         while let Some(set_id) = self.dirty.pop() {
             let Some(set) = &mut self.sets[set_id.0 as usize] else { continue };
             let Some(mut filling) = set.filling.take() else { continue };
@@ -228,23 +236,23 @@ impl UdpSockets {
             let number = *number;
             let socket = self.sockets[number.index()].as_mut().expect("a current socket is open");
             socket.batches += 1;
-            let sent = slots.len();
             let mut is_refused = false;
             self.held_ports.divert(number, batch, slots);
             let waited = batch.flush(&socket.udp, |index, error| {
-                if refuse(set_id, slots[index], SendRefusal::of(error)) {
-                    socket.taken_slots -= 1;
+                let slot = slots[index];
+                if socket.sent.remove(slot.id()) {
+                    refused.push(UnsentMessage { slot, socket_set: set_id, why: SendRefusal::of(error) });
                     is_refused = true;
                 }
             });
-            slots.clear();
-            self.spare.keep(filling);
             let is_struck = waited.as_ref().is_some_and(|error| SendRefusal::of(error) == SendRefusal::Unreachable);
             if is_struck {
                 // The error cannot concern the messages that have just left.
-                socket.sent.strike(sent);
+                socket.sent.strike_before(slots);
                 struck.push(number);
             }
+            slots.clear();
+            self.spare.keep(filling);
             if is_refused || is_struck {
                 self.spend(number);
             }
@@ -255,9 +263,8 @@ impl UdpSockets {
     /// Receives from a reported socket. `Ok(0)` means that no datagram is available.
     ///
     /// # Errors
-    /// An ICMP error, and if the backend is unreachable. The caller handles earlier messages of the socket by
-    /// [`report_struck`](super::BackendSockets::report_struck) or
-    /// [`take_struck`](super::BackendSockets::take_struck). The socket is not chosen again.
+    /// An ICMP error, and if the backend is unreachable. It concerns earlier messages of the socket, which
+    /// [`report_struck`](Self::report_struck) lists. The socket is not chosen again.
     pub fn recv(&mut self, number: SocketId, batch: &mut RecvBatch) -> Result<usize, RecvError> {
         let Some(socket) = self.find(number) else { return Ok(0) };
         match batch.recv(&socket.udp) {
@@ -272,7 +279,7 @@ impl UdpSockets {
             Err(error) => {
                 let is_unreachable = is_unreachable(&error);
                 if is_unreachable {
-                    self.socket(number).sent.strike(0);
+                    self.socket(number).sent.strike_before(&[]);
                 }
                 self.spend(number);
                 Err(if is_unreachable { RecvError::Unreachable } else { RecvError::Other })
@@ -283,14 +290,45 @@ impl UdpSockets {
     /// Frees a slot of a socket, if the socket is open. A socket for a single message is not used again, so
     /// that the next query leaves from another port.
     #[inline]
-    pub(super) fn free_slot(&mut self, number: SocketId) -> bool {
+    pub(super) fn free_slot(&mut self, slot: QuerySlot) -> bool {
+        let number = slot.socket();
         let Some(socket) = self.find_mut(number) else { return false };
-        socket.free_one();
-        if socket.taken_slots == 0 && socket.is_for_one {
+        socket.sent.remove(slot.id());
+        if socket.sent.is_empty() && socket.is_for_one {
             self.spend(number);
         }
         self.close_if_done(number);
         true
+    }
+
+    /// Lists the outstanding messages of a socket that ICMP errors concern, each only once. Returns the set of
+    /// the socket.
+    pub fn report_struck(&mut self, number: SocketId, struck: &mut Vec<QuerySlot>) -> Option<SocketSetId> {
+        let socket = self.find_mut(number)?;
+        struck.extend(socket.sent.take_struck().iter().filter_map(|id| QuerySlot::new(number, *id)));
+        Some(socket.set_id)
+    }
+
+    /// Frees and lists all outstanding messages to a backend, and retires its sockets.
+    pub(super) fn take_back(&mut self, set_id: SocketSetId, lost: &mut Vec<QuerySlot>) {
+        for number in self.numbers_of(set_id) {
+            self.take_all(number, lost);
+            self.spend(number);
+            self.close_if_done(number);
+        }
+    }
+
+    fn take_all(&mut self, number: SocketId, lost: &mut Vec<QuerySlot>) {
+        let sent = &mut self.socket(number).sent;
+        lost.extend(sent.all().iter().filter_map(|id| QuerySlot::new(number, *id)));
+        sent.clear();
+    }
+
+    /// Counts a datagram that matches no message of this socket. Returns the number so far.
+    pub fn count_near_miss(&mut self, number: SocketId) -> u8 {
+        let Some(socket) = self.find_mut(number).filter(|socket| !socket.is_void) else { return 0 };
+        socket.near_misses = socket.near_misses.saturating_add(1);
+        socket.near_misses
     }
 
     /// Chooses the socket of a batch: a fresh one for a single message while there is credit for renewals, a
@@ -323,7 +361,7 @@ impl UdpSockets {
         let index = rng.random_range(0..live);
         let number = self.set(set_id).live[index];
         let socket = self.socket(number);
-        let has_ids = socket.taken_slots < SLOTS_PER_SOCKET;
+        let has_ids = socket.sent.len() < SLOTS_PER_SOCKET;
         if has_ids && socket.batches < BATCHES_PER_SOCKET && now.duration_since(socket.opened) < SOCKET_LIFETIME {
             return Ok(number);
         }
@@ -333,7 +371,7 @@ impl UdpSockets {
         }
         let mut live = self.set(set_id).live.clone().into_iter();
         let with_ids =
-            if has_ids { Some(number) } else { live.find(|live| self.socket(*live).taken_slots < SLOTS_PER_SOCKET) };
+            if has_ids { Some(number) } else { live.find(|live| self.socket(*live).sent.len() < SLOTS_PER_SOCKET) };
         with_ids.ok_or_else(|| io::ErrorKind::ResourceBusy.into())
     }
 
@@ -371,7 +409,6 @@ impl UdpSockets {
             opened: now,
             batches: 0,
             batches_before: 0,
-            taken_slots: 0,
             sent,
             is_retired: false,
             is_spent: false,
@@ -418,7 +455,7 @@ impl UdpSockets {
     /// Closes a retired socket that is idle and has no batch. The kernel removes it from the epoll set.
     pub(super) fn close_if_done(&mut self, number: SocketId) {
         let Some(socket) = self.find(number) else { return };
-        let (is_idle, set_id) = (socket.is_retired && socket.taken_slots == 0 && !socket.is_void, socket.set_id);
+        let (is_idle, set_id) = (socket.is_retired && socket.sent.is_empty() && !socket.is_void, socket.set_id);
         if is_idle && !self.set(set_id).fills(number) {
             self.close(number);
         }
@@ -440,9 +477,12 @@ impl UdpSockets {
         }
     }
 
-    /// Makes a socket void: it sends nothing, and its input is ignored. The caller has taken its queries back
-    /// before.
-    pub(super) fn void(&mut self, number: SocketId, now: Instant) {
+    /// Makes a flushed socket void: it sends nothing, and its input is ignored. Frees and lists its outstanding
+    /// messages.
+    pub fn void(&mut self, number: SocketId, now: Instant, lost: &mut Vec<QuerySlot>) {
+        let Some(socket) = self.find_mut(number) else { return };
+        socket.is_void = true;
+        self.take_all(number, lost);
         // Without the open socket, the kernel would answer each forgery with an ICMP error.
         let stays = self.voided.add(number, now);
         self.retire(number);
@@ -452,7 +492,7 @@ impl UdpSockets {
     }
 
     /// Closes the sockets whose time is over. Call it at the end of a turn.
-    pub(super) fn tidy(&mut self, now: Instant) {
+    pub fn tidy(&mut self, now: Instant) {
         while let Some(number) = self.voided.pop_due(now) {
             self.close(number);
         }
@@ -461,7 +501,7 @@ impl UdpSockets {
             self.ages.pop_front();
             let socket = self.socket(number);
             let was_used = std::mem::replace(&mut socket.batches_before, socket.batches) != socket.batches;
-            let (is_idle, set_id) = (socket.taken_slots == 0, socket.set_id);
+            let (is_idle, set_id) = (socket.sent.is_empty(), socket.set_id);
             let set = self.set(set_id);
             // An active backend's last socket stays until its successor is open: opening may fail.
             let is_needed = was_used && set.live.len() == 1 && !is_crowded;
@@ -509,7 +549,7 @@ pub(super) const BATCHES_PER_SOCKET: u32 = 64;
 
 /// Slots of one socket that may be taken, so that the second draw finds a free ID on average. Because of
 /// [`BATCHES_PER_SOCKET`] this matters only if no other socket can be opened.
-pub(super) const SLOTS_PER_SOCKET: u32 = 1 << 15;
+pub(super) const SLOTS_PER_SOCKET: usize = 1 << 15;
 
 pub(super) const SOCKET_LIFETIME: Duration = Duration::from_secs(3);
 

@@ -1,28 +1,9 @@
-//! Near misses: replies from the right address to the right socket that match no query and no recent ID
-//! (networks duplicate and delay datagrams). The sender may be a forger who knows the port.
+//! Sockets that are void after too many near misses, because a forger may know their port.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::engine::query_slots::{QuerySlot, SocketId};
-
-/// By ID: the socket that released it last.
-pub(super) struct ReturnedIds(Box<[u16]>);
-
-impl ReturnedIds {
-    pub(super) fn new() -> Self {
-        Self(vec![0; 1 << u16::BITS].into_boxed_slice())
-    }
-
-    pub(super) fn note(&mut self, slot: QuerySlot) {
-        self.0[usize::from(slot.id())] = slot.socket_tag();
-    }
-
-    /// Returns true if this socket was the last to release the ID.
-    pub(super) fn holds(&self, slot: QuerySlot) -> bool {
-        self.0[usize::from(slot.id())] == slot.socket_tag()
-    }
-}
+use crate::engine::query_slots::SocketId;
 
 pub(super) struct VoidedSockets(VecDeque<(Instant, SocketId)>);
 
@@ -55,10 +36,6 @@ impl VoidedSockets {
     }
 }
 
-/// Near misses that make a socket void. A forger who knows the port has this many guesses at an ID: one in
-/// four thousand succeeds. By chance near misses hardly occur.
-pub const MAX_NEAR_MISSES: u8 = 16;
-
 /// Time for which input of a void socket is counted.
 const COUNTED: Duration = Duration::from_secs(2);
 
@@ -67,19 +44,6 @@ const MAX_VOID: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_known_on_the_socket_that_had_them_last() {
-        let slot = |socket, id| QuerySlot::new(SocketId(socket), id).expect("a socket that may be open");
-        let mut returned = ReturnedIds::new();
-        assert!(!returned.holds(slot(0, 0)) && !returned.holds(slot(7, 0)));
-        returned.note(slot(7, 0));
-        returned.note(slot(7, u16::MAX));
-        assert!(returned.holds(slot(7, 0)) && returned.holds(slot(7, u16::MAX)));
-        assert!(!returned.holds(slot(8, 0)) && !returned.holds(slot(7, 1)));
-        returned.note(slot(8, 0));
-        assert!(!returned.holds(slot(7, 0)) && returned.holds(slot(8, 0)));
-    }
 
     #[test]
     fn void_sockets_are_few_and_closed_in_time() {

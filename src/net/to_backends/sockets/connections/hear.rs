@@ -7,7 +7,7 @@ use dns::{first_message, stated_keepalive};
 use metrics::{ConnectionKind, LostCause};
 
 use super::dial::Fault;
-use super::{ConnectionEnd, ConnectionPool, DIALS, PoolEnd, PooledConnection, place_of};
+use super::{ConnectionEnd, ConnectionPool, DIALS, EndedConnection, PooledConnection, place_of};
 use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::net::refusal::is_unreachable;
 use crate::net::to_backends::connection::{BackendHandshake, ConnectionEvents, ConnectionFailure, ConnectionState};
@@ -214,12 +214,14 @@ impl ConnectionPool {
         how: ConnectionEnd,
     ) {
         let slots = ids.filter_map(|id| QuerySlot::new(number, id)).collect();
-        self.ended.push(PoolEnd { socket_set, slots, how });
+        self.ended.push(EndedConnection { socket_set, slots, how });
     }
 
-    /// Takes a reported end of queries. The caller frees their slots.
-    pub(in crate::net) fn pop_ended(&mut self) -> Option<PoolEnd> {
-        self.ended.pop()
+    /// Takes a reported end of queries, which no longer wait.
+    pub fn pop_ended(&mut self, now: Instant) -> Option<EndedConnection> {
+        let ended = self.ended.pop()?;
+        ended.slots.iter().for_each(|slot| self.free_slot(*slot, Some(now)));
+        Some(ended)
     }
 
     /// Handles the end of a dial or a connection. Another dial may still become the connection.
@@ -242,18 +244,16 @@ impl ConnectionPool {
         set.backoff.failed(set.way.health_interval, now, rng);
     }
 
-    /// Closes all connections to a backend. Returns the slots that were taken.
+    /// Closes all connections to a backend, and lists the slots that were taken.
     #[cold]
     #[inline(never)]
-    pub(in crate::net) fn close_all(&mut self, set_id: SocketSetId) -> Vec<QuerySlot> {
+    pub(in crate::net) fn close_all(&mut self, set_id: SocketSetId, lost: &mut Vec<QuerySlot>) {
         let numbers = self.set(set_id).map(|set| set.connections.clone()).unwrap_or_default();
         let now = self.now;
-        let mut slots = Vec::new();
         for number in numbers {
             let taken = self.close(number, now).map(|connection| connection.taken).unwrap_or_default();
-            slots.extend(taken.into_iter().filter_map(|id| QuerySlot::new(number, id)));
+            lost.extend(taken.into_iter().filter_map(|id| QuerySlot::new(number, id)));
         }
-        slots
     }
 
     pub(super) fn close(&mut self, number: SocketId, now: Instant) -> Option<Box<PooledConnection>> {

@@ -66,11 +66,15 @@ pub struct StreamWay {
 /// Returns the current TLS settings of a backend, which a reload may change.
 pub type TlsSource = dyn Fn() -> Option<Arc<ClientTls>>;
 
-/// The end of a connection, with the slots that it took.
-pub(in crate::net) struct PoolEnd {
-    pub(in crate::net) socket_set: SocketSetId,
-    pub(in crate::net) slots: Vec<QuerySlot>,
-    pub(in crate::net) how: ConnectionEnd,
+/// The end of a connection or of some of its queries.
+#[derive(Debug)]
+pub struct EndedConnection {
+    /// The set of the backend.
+    pub socket_set: SocketSetId,
+    /// The slots of the queries, which are free.
+    pub slots: Vec<QuerySlot>,
+    /// The kind of the end.
+    pub how: ConnectionEnd,
 }
 
 /// The kind of the end of a connection.
@@ -97,7 +101,7 @@ pub struct ConnectionPool {
     /// Numbers that become free once no caller can hold a reply that was received under them.
     closed: Vec<SocketId>,
     dirty: Vec<SocketId>,
-    ended: Vec<PoolEnd>,
+    ended: Vec<EndedConnection>,
     next_check: Option<Instant>,
     /// The time of the last query, input or check.
     now: Instant,

@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dns::{append_frame, ask_keepalive};
+use metrics::Want;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::dial::{Dial, Fault, SharedBuffers};
 use super::{
-    ConnectionEnd, ConnectionPool, DIALS, FIRST, PoolEnd, PooledConnection, StreamSet, StreamWay, Whose, place_of,
+    ConnectionEnd, ConnectionPool, DIALS, EndedConnection, FIRST, PooledConnection, StreamSet, StreamWay, Whose,
+    place_of,
 };
 use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::net::proxy_protocol::ClientHeader;
@@ -102,10 +104,6 @@ impl ConnectionPool {
         self.free.append(&mut self.closed);
     }
 
-    pub(in crate::net) fn set_of(&self, number: SocketId) -> Option<SocketSetId> {
-        self.get(number).map(|connection| connection.set_id)
-    }
-
     pub(super) fn set(&self, set_id: SocketSetId) -> Option<&StreamSet> {
         self.sets.get(set_id.0 as usize)?.as_deref()
     }
@@ -134,6 +132,8 @@ impl ConnectionPool {
 
     /// Chooses the open connection with the fewest pending queries, or else one that is being dialled. A
     /// silent one does not count towards `max`; the total is at most twice `max`.
+    #[cold]
+    #[inline(never)]
     pub(in crate::net) fn choose(
         &mut self,
         set_id: SocketSetId,
@@ -181,7 +181,7 @@ impl ConnectionPool {
                 // The query has not failed, so only this event reports that the backend is unreachable.
                 let how =
                     ConnectionEnd::Failed { problem: connect_problem(&error), is_refused: is_unreachable(&error) };
-                self.ended.push(PoolEnd { socket_set: set_id, slots: Vec::new(), how });
+                self.ended.push(EndedConnection { socket_set: set_id, slots: Vec::new(), how });
                 Ok(waits_on)
             }),
             (None, None) => {
@@ -298,15 +298,10 @@ impl ConnectionPool {
         self.set(set_id).ok_or(io::ErrorKind::NotFound)?.begin_dial(&self.epoll, number, now)
     }
 
-    /// Takes a slot on its connection. Returns false if the reply to an earlier query with this ID is due.
-    pub(in crate::net) fn take(&mut self, slot: QuerySlot) -> bool {
-        let Some(connection) = self.get_mut(slot.socket()) else { return true };
-        let is_free = connection.asked.insert(slot.id());
-        if is_free {
-            connection.taken.push(slot.id());
-            connection.is_retired |= connection.asked.are_too_many();
-        }
-        is_free
+    /// Returns false if the reply to an earlier query in this slot of a connection is due.
+    #[inline]
+    pub fn permits(&self, slot: QuerySlot) -> bool {
+        self.get(slot.socket()).is_none_or(|connection| !connection.asked.contains(slot.id()))
     }
 
     /// Frees a slot after its reply, or because none is needed.
@@ -334,16 +329,24 @@ impl ConnectionPool {
         }
     }
 
-    /// Queues the message that `fill` writes. It leaves with the next [`flush`](Self::flush), or when the
-    /// connection is open. Returns `None` if it is too long.
+    /// Queues the message that `fill` writes, in this slot. It leaves with the next [`flush`](Self::flush), or
+    /// when the connection is open.
+    ///
+    /// # Errors
+    /// If it is too long. The slot is then free.
+    #[cold]
+    #[inline(never)]
     pub(in crate::net) fn queue(
         &mut self,
-        set_id: SocketSetId,
         slot: QuerySlot,
         fill: impl FnOnce(&mut Vec<u8>),
-    ) -> Option<()> {
-        let is_first = self.get(slot.socket()).is_some_and(|it| it.taken.len() == 1 && it.heard == 0)
-            && self.set(set_id).is_some_and(|set| set.way.protocol.has_keepalive());
+    ) -> Result<(), SendRefusal> {
+        let connection = self.get_mut(slot.socket()).ok_or(SendRefusal::Unreachable)?;
+        connection.asked.insert(slot.id());
+        connection.taken.push(slot.id());
+        connection.is_retired |= connection.asked.are_too_many();
+        let (set_id, is_first) = (connection.set_id, connection.taken.len() == 1 && connection.heard == 0);
+        let is_first = is_first && self.set(set_id).is_some_and(|set| set.way.protocol.has_keepalive());
         let mut message = std::mem::take(&mut self.message);
         message.clear();
         fill(&mut message);
@@ -352,7 +355,10 @@ impl ConnectionPool {
         }
         let queued = self.push(slot.socket(), slot.id(), &mut message, self.now);
         self.message = message;
-        queued
+        queued.ok_or_else(|| {
+            self.free_slot(slot, None);
+            SendRefusal::Unsent(Want::Size)
+        })
     }
 
     pub(super) fn push(&mut self, number: SocketId, id: u16, message: &mut [u8], now: Instant) -> Option<()> {

@@ -16,13 +16,14 @@ use super::*;
 use crate::engine::query_slots::SlotState;
 use crate::net::Bypass;
 use crate::net::refusal::SendRefusal;
-use crate::net::to_backends::sockets::{BackendSockets, Event};
+use crate::net::to_backends::sockets::Event;
+use crate::net::to_backends::sockets::tests::WorkerSockets;
 use crate::net::to_backends::tls::tests::Authority;
 use crate::net::to_backends::tls::tests::rules as trust;
 
 /// A worker's connections to one backend, and the backend's end of them.
 struct Play {
-    sockets: BackendSockets<u32, u32>,
+    sockets: WorkerSockets,
     set: SocketSetId,
     counters: Arc<BackendConnectionCounters>,
     listener: TcpListener,
@@ -92,7 +93,7 @@ impl Play {
             sign_of_life: sign_of_life(),
             counters: Arc::clone(&counters),
         };
-        let mut sockets = BackendSockets::new(16, 128, Rc::new(Bypass::default())).unwrap();
+        let mut sockets = WorkerSockets::new(16, 128, Rc::new(Bypass::default()));
         let set = sockets.add_by_stream(address, way);
         Self {
             sockets,
@@ -116,7 +117,7 @@ impl Play {
     }
 
     fn ask_elsewhere(&mut self, number: u32, avoid: Option<SocketId>) -> Result<QuerySlot, SendRefusal> {
-        let asked = self.sockets.queue(self.set, number, (avoid, None), self.now, |_, out| {
+        let asked = self.sockets.queue(self.set, number, (avoid, None), self.now, |out| {
             out.extend_from_slice(&query(&format!("q{number}.test")));
         });
         self.sockets.flush(&mut Vec::new());
@@ -150,9 +151,9 @@ impl Play {
             }
         }
         self.sockets.connections.check(self.now, |_| None);
-        while let Some(ended) = self.sockets.pop_ended(self.now) {
+        while let Some(ended) = self.sockets.connections.pop_ended(self.now) {
             assert_eq!(ended.socket_set, self.set);
-            let waiting = ended.taken.into_iter().filter_map(|state| match state {
+            let waiting = self.sockets.take(&ended.slots).into_iter().filter_map(|state| match state {
                 SlotState::InFlight(number) => Some(number),
                 SlotState::Quarantined(_) => None,
             });
@@ -161,7 +162,7 @@ impl Play {
             self.ended.push((ended.how, waiting));
         }
         self.sockets.flush(&mut Vec::new());
-        self.sockets.tidy(self.now, |_| None);
+        self.sockets.tidy(self.now);
     }
 
     /// Runs turns, without advancing the time, until the condition holds.
@@ -267,7 +268,7 @@ fn replies_come_in_any_order_by_one_connection_and_queries_leave_together() {
     // With one write: the frames of a turn are one segment here.
     (3..6).for_each(|number| {
         play.sockets
-            .queue(play.set, number, (None, None), play.now, |_, out| out.extend_from_slice(&query("a.test")))
+            .queue(play.set, number, (None, None), play.now, |out| out.extend_from_slice(&query("a.test")))
             .unwrap();
     });
     play.sockets.flush(&mut Vec::new());
@@ -449,7 +450,7 @@ fn late_reply_is_known_and_its_id_is_not_given_away() {
     play.until_open(1);
     let mut peer = play.accept();
     let query = peer.next();
-    play.sockets.quarantine(slot, play.now, |number| number);
+    play.sockets.quarantine(slot, play.now);
     play.pass(5_000);
     assert_eq!(play.sockets.find(slot.socket(), slot.id()), None);
     let connection = play.sockets.connections.get_mut(slot.socket()).unwrap();
@@ -598,7 +599,7 @@ fn backend_says_how_long_it_keeps_a_connection() {
         let opt = dns::OptRecord::new(1232, false);
         let name = dns::Name::parse("a.test").unwrap();
         play.sockets
-            .queue(play.set, 0, (None, None), play.now, |_, out| {
+            .queue(play.set, 0, (None, None), play.now, |out| {
                 dns::write_recursive_query(0, &name, dns::RecordType::A, Some(&opt), out);
             })
             .unwrap();
@@ -625,15 +626,14 @@ fn removed_and_dead_backends_leave_nothing_behind() {
     (0..3).for_each(|number| assert!(play.ask(number).is_ok()));
     play.until_open(1);
     let mut peer = play.accept();
-    let mut taken = Vec::new();
-    play.sockets.take_waiting(play.set, &mut taken);
+    let taken = play.sockets.take_waiting(play.set);
     assert_eq!((taken.len(), play.counters.open.get()), (3, 0));
     assert!(peer.is_closed());
     play.ask(4).unwrap();
     play.until_open(1);
     assert_eq!(play.sockets.remove(play.set), 1);
     assert_eq!(play.counters.open.get(), 0);
-    assert!(play.sockets.slots.is_empty());
+    assert!(!play.sockets.has_queries());
     let mut peer = play.accept();
     assert!(peer.is_closed());
 }

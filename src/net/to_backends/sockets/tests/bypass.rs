@@ -10,7 +10,7 @@ use metrics::Want;
 use tokio::sync::Mutex;
 
 use super::super::*;
-use crate::engine::query_slots::SlotState;
+use super::WorkerSockets;
 use crate::net::refusal::SendRefusal;
 use crate::net::to_backends::sockets::UnsentMessage;
 use crate::net::xdp::filter::XdpFilter;
@@ -21,7 +21,7 @@ use crate::net::xdp::{BY_KERNEL_EVERY, NextHop, NextHops, SharedXsk};
 
 /// The sockets to a backend that an interface with AF_XDP reaches.
 struct Fixture {
-    sockets: BackendSockets<u32, u32>,
+    sockets: WorkerSockets,
     set_id: SocketSetId,
     backend: UdpSocket,
     bypass: Rc<Bypass>,
@@ -52,7 +52,7 @@ impl Fixture {
         let counts = Arc::clone(xsk.counts());
         let shared: SharedXsk = Arc::new(Mutex::new(xsk));
         let xsk = bypass.add(INTERFACE, Checksums::MaybePartial, Arc::clone(&filter), &shared).unwrap().number;
-        let mut sockets = BackendSockets::new(1000, 64, Rc::clone(&bypass)).unwrap();
+        let mut sockets = WorkerSockets::new(1000, 64, Rc::clone(&bypass));
         let set_id = sockets.add(backend.local_addr().unwrap());
         let mut this = Self { sockets, set_id, backend, bypass, filter, shared, xsk, counts, now: Instant::now() };
         this.leave_by(INTERFACE, "127.0.0.1");
@@ -72,11 +72,11 @@ impl Fixture {
 
     /// Queues a message of this length.
     fn queue(&mut self, user_data: u32, length: usize) -> QuerySlot {
-        self.sockets.queue(self.set_id, user_data, (None, None), self.now, |_, out| out.resize(length, 0)).unwrap()
+        self.sockets.queue(self.set_id, user_data, (None, None), self.now, |out| out.resize(length, 0)).unwrap()
     }
 
     /// Sends the queued messages; returns those that were refused.
-    fn flush(&mut self) -> Vec<UnsentMessage<u32, u32>> {
+    fn flush(&mut self) -> Vec<UnsentMessage> {
         let mut refused = Vec::new();
         self.sockets.flush(&mut refused);
         refused
@@ -203,12 +203,13 @@ fn what_does_not_fit_into_a_frame_leaves_by_the_socket() {
     let slots: Vec<_> = (0..).zip(lengths).map(|(number, length)| fixture.queue(number, length)).collect();
     let refused = fixture.flush();
     // The longest message cannot be sent, and is returned itself.
-    assert_eq!(refused.len(), 1);
-    let UnsentMessage { state, socket_set, why } = refused[0];
-    assert_eq!((state, socket_set, why), (SlotState::InFlight(4), fixture.set_id, SendRefusal::Unsent(Want::Size)));
+    let why = SendRefusal::Unsent(Want::Size);
+    assert_eq!(refused, [UnsentMessage { slot: slots[4], socket_set: fixture.set_id, why }]);
     assert_eq!((fixture.received(), fixture.frames()), (vec![slots[1].id(), slots[3].id()], 3));
-    let waits = |slot: &QuerySlot| fixture.sockets.find(slot.socket(), slot.id()).is_some();
-    assert_eq!(slots.iter().map(waits).collect::<Vec<_>>(), [true, true, true, true, false, true]);
+    let waits =
+        |slot: &QuerySlot| fixture.sockets.udp.find(slot.socket())?.sent.all().contains(&slot.id()).then_some(());
+    let waits: Vec<_> = slots.iter().map(|slot| waits(slot).is_some()).collect();
+    assert_eq!(waits, [true, true, true, true, false, true]);
 }
 
 #[test]

@@ -115,9 +115,7 @@ fn goaway_loses_what_it_does_not_cover_and_the_connection_closes_when_the_rest_i
     play.ask(0).unwrap();
     until_by_http(&mut play, &mut peer, |play, _| play.replied == [0]);
     // The backend allows one stream, so the second query uses another connection.
-    play.sockets
-        .queue(play.set, 1, (None, None), play.now, |_, out| out.extend_from_slice(&query("wait.test")))
-        .unwrap();
+    play.sockets.queue(play.set, 1, (None, None), play.now, |out| out.extend_from_slice(&query("wait.test"))).unwrap();
     play.sockets.flush(&mut Vec::new());
     until_by_http(&mut play, &mut peer, |_, peer| peer.server.asked == 2);
     peer.server.go_away();
@@ -134,7 +132,7 @@ fn nobody_waits_for_streams_for_ever() {
     let slot = play.ask(0).unwrap();
     until_by_http(&mut play, &mut peer, |_, peer| peer.server.asked == 1);
     // The race is over, and after the quarantine the stream is free.
-    play.sockets.withdraw(slot);
+    play.sockets.release(slot, play.now);
     assert_eq!(play.ask(1).unwrap().socket(), slot.socket());
     until_by_http(&mut play, &mut peer, |_, peer| peer.server.asked == 2);
 }

@@ -19,7 +19,7 @@ impl Play {
 
     fn ask_for(&mut self, number: u32, client: Option<u8>) -> Result<QuerySlot, SendRefusal> {
         let header = header(client);
-        let asked = self.sockets.queue(self.set, number, (None, Some(&header)), self.now, |_, out| {
+        let asked = self.sockets.queue(self.set, number, (None, Some(&header)), self.now, |out| {
             out.extend_from_slice(&query(&format!("q{number}.test")));
         });
         self.sockets.flush(&mut Vec::new());
