@@ -154,21 +154,22 @@ impl PoolCache<'_> {
         reason: LookupReason,
     ) -> CacheLookup {
         let (Self { cache, rules, .. }, now) = (*self, responder.now);
-        let mut found = CacheLookup::Nothing;
-        responder.respond(waiter, origin, |receiver, out| {
-            found = match reason {
-                LookupReason::Query => cache.look_up(key, receiver, rules, now, out),
-                LookupReason::HandedOver | LookupReason::Need => cache.look_stale(key, receiver, rules, now, out),
-                LookupReason::Ignore => CacheLookup::Nothing,
-            };
-            if !reason.takes(found) {
-                return None;
+        let form = responder.form(waiter);
+        let receiver = &responder.receiver(waiter, &form);
+        responder.buffer.clear();
+        let found = match reason {
+            LookupReason::Query => cache.look_up(key, receiver, rules, now, responder.buffer),
+            LookupReason::HandedOver | LookupReason::Need => {
+                cache.look_stale(key, receiver, rules, now, responder.buffer)
             }
-            let source =
-                if matches!(found, CacheLookup::Stale { .. }) { ResponseSource::Stale } else { ResponseSource::Cache };
-            let rcode = dns::Header::read(out).map_or(Rcode::NOERROR, |header| header.rcode());
-            Some(ResponseSummary { source, rcode })
-        });
+            LookupReason::Ignore => CacheLookup::Nothing,
+        };
+        if reason.takes(found) {
+            let is_stale = matches!(found, CacheLookup::Stale { .. });
+            let source = if is_stale { ResponseSource::Stale } else { ResponseSource::Cache };
+            let rcode = dns::Header::read(responder.buffer).map_or(Rcode::NOERROR, |header| header.rcode());
+            responder.respond(waiter, origin, ResponseSummary { source, rcode });
+        }
         found
     }
 }

@@ -1,6 +1,7 @@
 //! Responses to clients: each in its own form, and the fallback for clients that cannot get a backend's
 //! reply.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use config::{PoolRules, Silence};
@@ -16,7 +17,7 @@ use crate::cache::ResponseFor;
 pub(super) struct ClientResponder<'a, I> {
     io: &'a mut I,
     worker: &'a EngineWorker,
-    buffer: &'a mut Vec<u8>,
+    pub(super) buffer: &'a mut Vec<u8>,
     pub(super) now: Instant,
 }
 
@@ -25,29 +26,37 @@ impl<'a, I: Io> ClientResponder<'a, I> {
         Self { io, worker, buffer, now }
     }
 
-    /// Sends the response that `write` writes in the form of the client and describes. If it returns `None`,
-    /// the client gets nothing and waits on.
+    /// Returns the form of a client's response, whole with its cookie.
+    #[inline]
+    pub(super) fn form<'w>(&self, waiter: &'w Waiter<I::Client>) -> Cow<'w, ClientForm> {
+        let cookie = waiter.cookie.and_then(|shown| self.io.late_cookie(&waiter.client, shown));
+        match cookie {
+            Some(cookie) => Cow::Owned(waiter.form.with_cookie(Some(cookie))),
+            None => Cow::Borrowed(&waiter.form),
+        }
+    }
+
+    /// Returns the form of a client's response with its limits.
+    #[inline]
+    pub(super) fn receiver<'f>(&self, waiter: &Waiter<I::Client>, form: &'f ClientForm) -> ResponseFor<'f> {
+        let own_udp_size = self.worker.state.edns_udp_size;
+        let limit = response_limit(waiter.client.transport(), form, own_udp_size);
+        ResponseFor { form, own_udp_size, limit }
+    }
+
+    /// Sends the response in the buffer.
     #[inline]
     pub(super) fn respond(
         &mut self,
         waiter: &Waiter<I::Client>,
         origin: &ResponseOrigin<'_>,
-        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<ResponseSummary>,
+        summary: ResponseSummary,
     ) {
-        let Self { io, worker, buffer, now } = self;
-        let own_udp_size = worker.state.edns_udp_size;
-        let cookie = waiter.cookie.and_then(|shown| io.late_cookie(&waiter.client, shown));
-        let late = cookie.map(|cookie| waiter.form.with_cookie(Some(cookie)));
-        let form = late.as_ref().unwrap_or(&waiter.form);
-        let limit = response_limit(waiter.client.transport(), form, own_udp_size);
-        buffer.clear();
-        if let Some(summary) = write(&ResponseFor { form, own_udp_size, limit }, buffer) {
-            if !origin.is_limited && !waiter.client.is_admin() {
-                let wait = now.saturating_duration_since(waiter.since);
-                worker.counters_of(origin.pool).duration.record(wait);
-            }
-            io.respond(waiter, origin, summary, buffer, *now);
+        if !origin.is_limited && !waiter.client.is_admin() {
+            let wait = self.now.saturating_duration_since(waiter.since);
+            self.worker.counters_of(origin.pool).duration.record(wait);
         }
+        self.io.respond(waiter, origin, summary, self.buffer, self.now);
     }
 
     /// Passes on a reply of a backend.
@@ -58,16 +67,16 @@ impl<'a, I: Io> ClientResponder<'a, I> {
         reply: &Reply<'_>,
         is_signed: bool,
     ) {
-        self.respond(waiter, origin, |receiver, out| {
-            let ResponseFor { form, own_udp_size, limit } = *receiver;
-            // The backend saw the client's own UDP size.
-            if is_signed && reply.as_wire().len() <= response_limit(waiter.client.transport(), &waiter.form, u16::MAX) {
-                dns::write_unchanged(reply, waiter.form.id, out);
-            } else {
-                dns::write_response(reply, form, own_udp_size, limit, out);
-            }
-            Some(ResponseSummary { source: ResponseSource::Backend, rcode: reply.rcode() })
-        });
+        let form = self.form(waiter);
+        let ResponseFor { form, own_udp_size, limit } = self.receiver(waiter, &form);
+        self.buffer.clear();
+        // The backend saw the client's own UDP size.
+        if is_signed && reply.as_wire().len() <= response_limit(waiter.client.transport(), &waiter.form, u16::MAX) {
+            dns::write_unchanged(reply, waiter.form.id, self.buffer);
+        } else {
+            dns::write_response(reply, form, own_udp_size, limit, self.buffer);
+        }
+        self.respond(waiter, origin, ResponseSummary { source: ResponseSource::Backend, rcode: reply.rcode() });
     }
 }
 
@@ -132,10 +141,10 @@ impl FallbackAnswer {
             }
             return responder.io.respond_nothing(waiter, origin, question, responder.now);
         };
-        responder.respond(waiter, origin, |receiver, out| {
-            let ResponseFor { form, own_udp_size, .. } = *receiver;
-            dns::write_synthesized(question, form, rcode, error, true, own_udp_size, out);
-            Some(ResponseSummary { source, rcode })
-        });
+        let form = responder.form(waiter);
+        responder.buffer.clear();
+        let own_udp_size = responder.worker.state.edns_udp_size;
+        dns::write_synthesized(question, &form, rcode, error, true, own_udp_size, responder.buffer);
+        responder.respond(waiter, origin, ResponseSummary { source, rcode });
     }
 }
