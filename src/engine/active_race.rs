@@ -116,20 +116,14 @@ impl<I: Io> ActiveRace<'_, I> {
         edns: bool,
         proof: ReplyProof,
     ) -> Result<(), NotSent> {
+        let with_opt = edns && !self.pool.backend(backend).is_without_opt(self.now);
+        let proof = self.with_proofs(proof, backend, with_opt);
         let Self { at, entry, pool, worker, slots, io, now, .. } = self;
         let (now, entry) = (*now, &**entry);
         let sockets = pool.sockets(*io, backend);
-        let with_opt = edns && !pool.backend(backend).is_without_opt(now);
-        // A query with a TSIG record must not be changed. An attacker who does not see a connection cannot
-        // join it, so a reply over it needs no further proof.
         let is_by_stream = pool.is_by_stream(backend);
-        let is_case_random = !is_by_stream && pool.is_case_random(backend, now) && !entry.is_signed();
-        let proof = if is_case_random { proof.with(ReplyProof::CASE) } else { proof };
-        let has_cookies = !is_by_stream && pool.cookies(backend).is_some() && with_opt && !entry.is_signed();
-        let proof = if has_cookies { proof.with(ReplyProof::COOKIE) } else { proof };
-        let is_test = (is_case_random || has_cookies) && std::mem::take(&mut pool.members[backend.get()].is_doubted);
-        let proof = if is_test { proof.with(ReplyProof::LENIENT) } else { proof };
-        let cookies = pool.cookies(backend).filter(|_| has_cookies);
+        let is_case_random = proof.has(ReplyProof::CASE);
+        let cookies = pool.cookies(backend).filter(|_| proof.has(ReplyProof::COOKIE));
         let (secret, own_udp_size) = (&worker.secret, worker.state.edns_udp_size);
         let asks_version = pool.asks_versions() && !entry.is_signed();
         let outstanding = Outstanding::new(*at, attempt, proof);
@@ -169,6 +163,28 @@ impl<I: Io> ActiveRace<'_, I> {
             Err(_) => drop(slots.take_back(slot)),
         }
         sent
+    }
+
+    /// Adds the proofs that the reply of a backend must carry.
+    #[inline]
+    fn with_proofs(&mut self, mut proof: ReplyProof, backend: BackendIndex, with_opt: bool) -> ReplyProof {
+        let Self { entry, pool, now, .. } = self;
+        // A query with a TSIG record must not be changed. An attacker who does not see a connection cannot
+        // join it, so a reply over it needs no further proof.
+        if pool.is_by_stream(backend) || entry.is_signed() {
+            return proof;
+        }
+        let (has_case, has_cookies) = (pool.is_case_random(backend, *now), with_opt && pool.cookies(backend).is_some());
+        if has_case {
+            proof = proof.with(ReplyProof::CASE);
+        }
+        if has_cookies {
+            proof = proof.with(ReplyProof::COOKIE);
+        }
+        if (has_case || has_cookies) && std::mem::take(&mut pool.members[backend.get()].is_doubted) {
+            proof = proof.with(ReplyProof::LENIENT);
+        }
+        proof
     }
 
     fn on_unsent(&mut self, attempt: AttemptId, want: Want) {

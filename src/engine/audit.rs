@@ -16,13 +16,13 @@ impl<C: ClientHandle> Engine<C> {
         let mut named = BTreeSet::new();
         for (at, entry) in self.in_flight.iter() {
             self.audit_race(at)?;
-            let key = (entry.question().to_ascii_lowercase(), entry.flags.octet());
+            let key = (entry.question().to_ascii_lowercase(), entry.query.flags.octet());
             if !entry.is_signed() && !named.insert(key) {
                 return Err(format!("{at:?}: two races for one question"));
             }
         }
         for (slot, pool) in self.pools.iter() {
-            let races = self.in_flight.iter().filter(|(_, entry)| entry.pool == slot);
+            let races = self.in_flight.iter().filter(|(_, entry)| entry.origin.pool == slot);
             let is_current = self.pool_slots.contains(&slot);
             if races.clone().count() != pool.races() {
                 return Err(format!("{slot:?}: {} races are counted", pool.races()));
@@ -33,7 +33,7 @@ impl<C: ClientHandle> Engine<C> {
             for backend in pool.backends() {
                 let index = backend.index;
                 let is_asked = |entry: &&RaceEntry<C>, attempt: &Attempt| {
-                    let pool = self.pools.get(entry.pool);
+                    let pool = self.pools.get(entry.origin.pool);
                     pool.is_some_and(|pool| Arc::ptr_eq(pool.backend(attempt.backend), backend))
                 };
                 let waited_for = self.in_flight.iter().flat_map(|(_, entry)| {

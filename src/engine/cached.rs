@@ -216,7 +216,7 @@ pub(super) fn is_silence_servfail(rules: &PoolRules) -> bool {
 }
 
 pub(super) fn fold<C: ClientHandle>(entry: &RaceEntry<C>) -> Option<QuestionKey> {
-    QuestionKey::of_parts(entry.question(), entry.flags)
+    QuestionKey::of_parts(entry.question(), entry.query.flags)
 }
 
 pub(super) fn key_of_reply(reply: &Reply<'_>) -> Option<QuestionKey> {

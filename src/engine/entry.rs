@@ -51,17 +51,52 @@ pub(super) struct RaceEntry<C> {
     slots: [Option<QuerySlot>; NEAR_SLOTS],
     armed: Option<Offset>,
     stale_at: Option<Offset>,
-    pub(super) pool: PoolSlot,
-    pub(super) plan: PlanNumber,
-    body_len: u16,
-    opt_at: u16,
-    header_flags: [u8; 2],
-    near_body: [u8; NEAR_BODY],
-    pub(super) flags: QuestionFlags,
-    pub(super) is_claimed: bool,
-    pub(super) is_refresh: bool,
+    pub(super) origin: RaceStart,
+    pub(super) query: NearQuery,
     pub(super) is_fetching: bool,
     is_stale_given: bool,
+}
+
+/// The circumstances in which a race began.
+#[derive(Clone, Copy)]
+pub(super) struct RaceStart {
+    pub(super) pool: PoolSlot,
+    pub(super) plan: PlanNumber,
+    /// True if single-flight knows that this worker races for the question.
+    pub(super) is_claimed: bool,
+    /// True if it began without a client.
+    pub(super) is_refresh: bool,
+}
+
+/// The query for backends. A long body is in the spill.
+pub(super) struct NearQuery {
+    pub(super) flags: QuestionFlags,
+    body_len: u16,
+    /// The offset of the OPT record in the body, which is the length of the question.
+    opt_at: u16,
+    header_flags: [u8; 2],
+    body: [u8; NEAR_BODY],
+}
+
+impl NearQuery {
+    fn new(query: &[u8], opt_at: usize, flags: QuestionFlags) -> Self {
+        let (header, body) = query.split_at(HEADER_LEN.min(query.len()));
+        let header_flags = header.get(2..4).and_then(|flags| flags.first_chunk()).copied().unwrap_or_default();
+        let opt_at = opt_at.saturating_sub(HEADER_LEN) as u16;
+        let mut near = Self { flags, body_len: body.len() as u16, opt_at, header_flags, body: [0; NEAR_BODY] };
+        if let Some(place) = near.body_mut() {
+            place.copy_from_slice(body);
+        }
+        near
+    }
+
+    fn body(&self) -> Option<&[u8]> {
+        self.body.get(..usize::from(self.body_len))
+    }
+
+    fn body_mut(&mut self) -> Option<&mut [u8]> {
+        self.body.get_mut(..usize::from(self.body_len))
+    }
 }
 
 /// The state that few races need, kept apart so that the other entries stay small.
@@ -171,7 +206,7 @@ pub(super) struct Start<C> {
 impl<C: ClientHandle> RaceEntry<C> {
     pub(super) fn new(start: Start<C>, query: &[u8], opt_at: usize, spills: &mut Spills<C>) -> Self {
         let Start { race, pool, plan, hash, is_claimed, is_alone: _, flags, waiter, stale } = start;
-        let (header, body) = query.split_at(HEADER_LEN.min(query.len()));
+        let is_refresh = waiter.is_none();
         let mut entry = Self {
             race,
             hash,
@@ -180,21 +215,13 @@ impl<C: ClientHandle> RaceEntry<C> {
             slots: [None; NEAR_SLOTS],
             armed: None,
             stale_at: None,
-            pool,
-            plan,
-            body_len: body.len() as u16,
-            opt_at: opt_at.saturating_sub(HEADER_LEN) as u16,
-            header_flags: header.get(2..4).and_then(|flags| flags.first_chunk()).copied().unwrap_or_default(),
-            near_body: [0; NEAR_BODY],
-            flags,
-            is_claimed,
-            is_refresh: waiter.is_none(),
+            origin: RaceStart { pool, plan, is_claimed, is_refresh },
+            query: NearQuery::new(query, opt_at, flags),
             is_fetching: false,
             is_stale_given: false,
         };
-        match entry.near_body.get_mut(..body.len()) {
-            Some(near) => near.copy_from_slice(body),
-            None => entry.spill(spills).body.extend_from_slice(body),
+        if entry.query.body().is_none() {
+            entry.spill(spills).body.extend_from_slice(query.get(HEADER_LEN..).unwrap_or_default());
         }
         entry.set_stale(stale);
         if let Some(waiter) = waiter {
@@ -221,27 +248,27 @@ impl<C: ClientHandle> RaceEntry<C> {
     }
 
     pub(super) fn question(&self) -> &[u8] {
-        self.body().get(..usize::from(self.opt_at)).unwrap_or_default()
+        self.body().get(..usize::from(self.query.opt_at)).unwrap_or_default()
     }
 
     pub(super) fn has_opt(&self) -> bool {
-        self.opt_at < self.body_len
+        self.query.opt_at < self.query.body_len
     }
 
     pub(super) fn sign(&mut self, message: &[u8], spills: &mut Spills<C>) {
-        self.flags = self.flags.signed();
+        self.query.flags = self.query.flags.signed();
         self.spill(spills).signed.extend_from_slice(message);
     }
 
     /// Returns true if the query has a TSIG record. Query and replies then pass unchanged, and no other query
     /// joins (RFC 8945 section 5.5).
     pub(super) fn is_signed(&self) -> bool {
-        self.flags.is_signed()
+        self.query.flags.is_signed()
     }
 
     /// Returns true if the query asks for AD, by AD or DO (RFC 6840 section 5.7).
     pub(super) fn asks_authentic(&self) -> bool {
-        self.header_flags[1] & Flag::AuthenticData as u8 != 0 || self.flags.dnssec_ok()
+        self.query.header_flags[1] & Flag::AuthenticData as u8 != 0 || self.query.flags.dnssec_ok()
     }
 
     /// Returns true if a reply to an attempt made now needs AD, set only on request (RFC 6840 section 5.8).
@@ -256,12 +283,12 @@ impl<C: ClientHandle> RaceEntry<C> {
             out.extend_from_slice(self.spill.as_ref().map_or(&[], |spill| &spill.signed));
             return out.len();
         }
-        let [high, low] = self.header_flags;
+        let [high, low] = self.query.header_flags;
         let records = u8::from(with_opt && self.has_opt());
         // RFC 1035 section 4.1.1: ID, flags, and the counts: one question and the OPT record.
         out.extend_from_slice(&[0, 0, high, low, 0, 1, 0, 0, 0, 0, 0, records]);
         out.extend_from_slice(if with_opt { self.body() } else { self.question() });
-        HEADER_LEN + usize::from(self.opt_at)
+        HEADER_LEN + usize::from(self.query.opt_at)
     }
 
     pub(super) fn kept(&self) -> &[u8] {
@@ -513,14 +540,14 @@ impl<C: ClientHandle> RaceEntry<C> {
     }
 
     fn body(&self) -> &[u8] {
-        let near = self.near_body.get(..usize::from(self.body_len));
-        near.or_else(|| self.spill.as_ref().map(|spill| &spill.body[..])).unwrap_or_default()
+        self.query.body().or_else(|| self.spill.as_ref().map(|spill| &spill.body[..])).unwrap_or_default()
     }
 
     fn qname_mut(&mut self) -> &mut [u8] {
-        let near = self.near_body.get_mut(..usize::from(self.body_len));
+        let length = usize::from(self.query.opt_at).saturating_sub(QTYPE_QCLASS);
+        let near = self.query.body_mut();
         let body = near.or_else(|| self.spill.as_mut().map(|spill| &mut spill.body[..])).unwrap_or_default();
-        body.get_mut(..usize::from(self.opt_at).saturating_sub(QTYPE_QCLASS)).unwrap_or_default()
+        body.get_mut(..length).unwrap_or_default()
     }
 }
 

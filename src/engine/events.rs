@@ -189,9 +189,9 @@ impl<I: Io> Tick<'_, I> {
         }
     }
 
-    /// Handles an ICMP error on a socket to a backend, with the queries that it concerns, each reported once.
-    /// It may be forged, because it carries no ID: the races of its attempts move on and a probe finds out. If
-    /// probes have found the backend down, the attempts fail.
+    /// Handles an ICMP error from a backend, with the queries that it concerns, each reported once. It may be
+    /// forged, because it carries no ID: the races of its attempts move on and a probe finds out. If probes
+    /// have found the backend down, the attempts fail.
     pub fn on_unreachable(&mut self, sockets: SocketSetId, struck: &[QuerySlot]) {
         let Some((slot, index)) = self.engine.owner(sockets) else { return };
         let pool = self.engine.pools.at(slot);

@@ -69,7 +69,7 @@ impl<I: Io> ActiveRace<'_, I> {
         entry.set_stale(StaleAnswer::Unknown);
         let Some(cached) = PoolCache::of(&worker.state, &pool.plan.shared) else { return };
         let Some(folded) = fold(entry) else { return };
-        let Some(question) = split(&folded, entry.flags, entry.hash) else { return };
+        let Some(question) = split(&folded, entry.query.flags, entry.hash) else { return };
         let key = cached.key(question);
         let origin = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
         let waited = entry.waiter_count();
@@ -93,7 +93,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let (shared, now) = (&pool.plan.shared, *now);
         let cached = PoolCache::of(&worker.state, shared)?;
         let folded = fold(entry)?;
-        let key = cached.key(split(&folded, entry.flags, entry.hash)?);
+        let key = cached.key(split(&folded, entry.query.flags, entry.hash)?);
         let PoolCache { cache, rules, .. } = cached;
         match outcome {
             RaceEnd::Reply(won) if entry.race.kept() == Some((won, Rank::Outdated)) => {
@@ -137,7 +137,7 @@ impl<I: Io> ActiveRace<'_, I> {
             && !pool.is_outdated(reply)
             && let Some(cached) = PoolCache::of(&worker.state, &pool.plan.shared)
             && let Some(folded) = fold(entry)
-            && let Some(question) = split(&folded, entry.flags, entry.hash)
+            && let Some(question) = split(&folded, entry.query.flags, entry.hash)
         {
             cached.cache.keep(&cached.key(question), reply, cached.rules, *now, scratch);
         }
@@ -156,12 +156,12 @@ impl<I: Io> ActiveRace<'_, I> {
                 QuarantinedAttempt {
                     sent,
                     hash: entry.hash,
-                    pool: entry.pool,
-                    plan: entry.plan,
+                    pool: entry.origin.pool,
+                    plan: entry.origin.plan,
                     backend,
                     kind: asked.kind,
                     is_charged: Some(pool.charge(backend, sent)),
-                    flags: entry.flags,
+                    flags: entry.query.flags,
                     proof,
                     above,
                     is_reported,
@@ -192,7 +192,7 @@ impl<I: Io> ActiveRace<'_, I> {
             clients: RaceClients {
                 waiting,
                 given_stale: entry.stale_given(),
-                is_prefetch: entry.is_refresh,
+                is_prefetch: entry.origin.is_refresh,
                 is_explained: entry.is_explained(),
             },
             now,
@@ -210,7 +210,7 @@ impl<I: Io> ActiveRace<'_, I> {
 
     fn finish_won(&mut self, attempt: AttemptId, winning: Option<AtHand<'_>>, won_by: Option<Rank>) {
         let Self { entry, pool, worker, .. } = self;
-        let is_hedged = pool.plan.shared.rules().race.dispatch == Dispatch::Hedge && !entry.is_refresh;
+        let is_hedged = pool.plan.shared.rules().race.dispatch == Dispatch::Hedge && !entry.origin.is_refresh;
         if is_hedged && won_by.is_some_and(|rank| rank > Rank::Failure) {
             pool.plan.shared.budget().earn(1);
         }

@@ -53,7 +53,7 @@ impl<C: ClientHandle> InFlight<C> {
             let entry = || self.slots.at(mark.index).map(|(_, entry)| entry);
             mark.hash == sought.hash
                 && entry().is_some_and(|entry| {
-                    entry.hash == hash && entry.flags == flags && dns::eq_ignore_case(entry.question(), question)
+                    entry.hash == hash && entry.query.flags == flags && dns::eq_ignore_case(entry.question(), question)
                 })
         };
         let mark = self.by_question.find(sought.hash(), is_equal)?;

@@ -234,10 +234,10 @@ impl<C: ClientHandle> Engine<C> {
 
     fn remove(&mut self, at: RaceRef) {
         let Some(entry) = self.in_flight.get(at) else { return };
-        if entry.is_claimed {
+        if entry.origin.is_claimed {
             self.worker.shared.single_flight.release(entry.hash);
         }
-        let (slot, plan) = (entry.pool, entry.plan);
+        let (slot, plan) = (entry.origin.pool, entry.origin.plan);
         self.in_flight.remove(at);
         // After the last race of an old plan or pool, the end of the tick removes that.
         let pool = self.pools.at(slot);
@@ -287,8 +287,8 @@ impl<I: Io> Tick<'_, I> {
     fn with_race<T>(&mut self, at: RaceRef, event: impl FnOnce(&mut ActiveRace<'_, I>) -> T) -> Option<T> {
         let Engine { worker, pools, in_flight, slots, timers, scratch, .. } = &mut *self.engine;
         let (entry, spills) = in_flight.lend(at)?;
-        let (slot, pool) = (entry.pool, pools.at(entry.pool));
-        pool.work_by(entry.plan);
+        let (slot, pool) = (entry.origin.pool, pools.at(entry.origin.pool));
+        pool.work_by(entry.origin.plan);
         let (io, now) = (&mut *self.io, self.now);
         let mut race = ActiveRace { at, entry, spills, pool, worker, slots, timers, scratch, io, now, is_over: false };
         let result = event(&mut race);

@@ -6,26 +6,26 @@
 
 mod gives;
 mod plans;
-mod streams;
 mod versions;
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dns::{CookiePair, Name, QuestionHasher};
+use dns::{CookiePair, Name, QuestionHasher, Reply};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hedge::backend_load::{AttemptEnd, BackendLoad};
 use hedge::balance::{Balance, BalanceInput, Balancer, Crowd};
 use hedge::health::HealthState;
 use hedge::latency::Latency;
-use hedge::ordering::{BackendStats, order};
+use hedge::ordering::{BackendPath, BackendStats, order, order_ways};
 use hedge::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
 use hedge::{Expect, latency};
 use metrics::BackendCounters;
 use rand::Rng;
 
+use self::plans::EarlierPlans;
 pub(super) use self::plans::{PlanNumber, PoolPlan};
 use self::versions::VersionReports;
 use super::attempt::TakenSlot;
@@ -38,26 +38,43 @@ use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool};
 pub(super) struct Pool {
     /// The active plan: the present one, or for a moment that of an earlier race.
     pub(super) plan: PoolPlan,
-    /// The earliest plan whose replies count as those of the present one.
-    alike_since: PlanNumber,
-    earlier: Vec<PoolPlan>,
-    /// The index of the earlier plan that is exchanged with the present one.
-    exchanged: Option<usize>,
+    earlier: EarlierPlans,
     pub(super) members: Vec<PoolMember>,
-    recovered: Option<Instant>,
     pub(super) latency: Vec<Latency>,
     pub(super) loads: Vec<BackendLoad>,
     by_stream: Vec<bool>,
     leaving: Vec<BackendIndex>,
     by_sockets: HashMap<SocketSetId, BackendIndex, FixedState>,
+    pending: PendingAttempts,
+    health: KnownHealth,
+    reports: Option<VersionReports>,
+    me: usize,
+}
+
+/// The attempts of this worker to all members.
+struct PendingAttempts {
+    /// The number of attempts whose reply may come.
     out: u64,
+    /// The number of these that a race waits for.
     waited_for: u64,
+    /// The share of `max_in_flight` that each worker uses without reading the counts of other workers.
+    sure: u64,
+}
+
+/// The health of the members as this worker has read it.
+struct KnownHealth {
+    epoch: u64,
     turns: PoolTurns,
     behind: Vec<BackendIndex>,
-    reports: Option<VersionReports>,
-    epoch: u64,
-    sure: u64,
-    me: usize,
+    recovered: Option<Instant>,
+}
+
+impl KnownHealth {
+    fn of(shared: &SharedPool) -> Self {
+        // Read before the backends, so that a change meanwhile is noticed.
+        let epoch = shared.state.epoch();
+        Self { epoch, turns: turns(shared), behind: behind(shared), recovered: None }
+    }
 }
 
 enum PoolTurns {
@@ -92,28 +109,17 @@ impl PoolMember {
 
 impl Pool {
     pub(super) fn new<I: Io>(shared: Arc<SharedPool>, io: &mut I, me: WorkerId, now: Instant) -> Self {
-        // Read before the backends, so that a change meanwhile is noticed.
-        let epoch = shared.state.epoch();
-        let workers = shared.backends.first().map_or(1, |backend| backend.workers());
-        let sure = sure(shared.config.max_in_flight.into(), workers as u64);
         let mut pool = Self {
-            alike_since: PlanNumber::default(),
-            earlier: Vec::new(),
-            exchanged: None,
+            earlier: EarlierPlans::default(),
             members: Vec::new(),
-            recovered: None,
             latency: Vec::new(),
             loads: Vec::new(),
             by_stream: Vec::new(),
             leaving: Vec::new(),
             by_sockets: HashMap::default(),
-            out: 0,
-            waited_for: 0,
-            turns: turns(&shared),
-            behind: behind(&shared),
+            pending: PendingAttempts { out: 0, waited_for: 0, sure: sure(&shared) },
+            health: KnownHealth::of(&shared),
             reports: shared.config.replicas.enabled.then(|| VersionReports::new(now)),
-            epoch,
-            sure,
             me: usize::from(me.0),
             plan: PoolPlan::new(shared, PlanNumber::default()),
         };
@@ -128,15 +134,14 @@ impl Pool {
     /// Reads the health and the cookies of the backends, if they changed, and reports those that went down.
     pub(super) fn refresh(&mut self, now: Instant, mut went_down: impl FnMut(BackendIndex)) {
         let epoch = self.plan.shared.state.epoch();
-        if epoch == self.epoch {
+        if epoch == self.health.epoch {
             return;
         }
         let shared = Arc::clone(&self.plan.shared);
         let is_crowd = shared.is_crowd();
-        let (changed, epoch) = shared.state.changed_since(self.epoch);
-        self.epoch = epoch;
-        self.turns = turns(&shared);
-        self.behind = behind(&shared);
+        let (changed, epoch) = shared.state.changed_since(self.health.epoch);
+        let recovered = self.health.recovered;
+        self.health = KnownHealth { epoch, turns: turns(&shared), behind: behind(&shared), recovered };
         match changed {
             Some(changed) if is_crowd => {
                 for index in changed {
@@ -158,7 +163,7 @@ impl Pool {
         member.takes_queries = backend.takes_queries();
         let was_up = std::mem::replace(&mut member.is_up, backend.is_up());
         if !was_up && member.is_up {
-            self.recovered = Some(now);
+            self.health.recovered = Some(now);
         }
         let cookies = known_cookies(&self.plan.shared, backend);
         if std::mem::replace(&mut member.cookies, cookies) != cookies {
@@ -174,21 +179,21 @@ impl Pool {
     }
 
     pub(super) fn takes_queries(&self) -> bool {
-        match &self.turns {
+        match &self.health.turns {
             PoolTurns::OfFew(_) => self.plan.shared.backends.iter().any(|backend| backend.takes_queries()),
             PoolTurns::OfMany(crowd) => !crowd.all_down(),
         }
     }
 
     pub(super) fn is_up(&self) -> bool {
-        match &self.turns {
+        match &self.health.turns {
             PoolTurns::OfFew(_) => self.plan.shared.backends.iter().any(|backend| backend.is_up()),
             PoolTurns::OfMany(crowd) => !crowd.all_down(),
         }
     }
 
     pub(super) fn is_crowd(&self) -> bool {
-        matches!(self.turns, PoolTurns::OfMany(_))
+        matches!(self.health.turns, PoolTurns::OfMany(_))
     }
 
     pub(super) fn candidates<I: Io>(
@@ -210,8 +215,8 @@ impl Pool {
         let remembered = remembered.and_then(|number| self.plan.shared.by_affinity(number));
         let is_in_turn = balance == Balance::RoundRobin || balance == Balance::Sticky && remembered.is_none();
         let turn = if is_in_turn { state.take_turn() } else { 0 };
-        let sight = BalanceInput { now, turn, name, loads: &self.loads, out: self.out, remembered };
-        let candidates = match &self.turns {
+        let sight = BalanceInput { now, turn, name, loads: &self.loads, out: self.pending.out, remembered };
+        let candidates = match &self.health.turns {
             PoolTurns::OfFew(balancer) => balancer.candidates(balance, &sight, rng),
             PoolTurns::OfMany(crowd) => {
                 let takes_queries =
@@ -233,9 +238,36 @@ impl Pool {
             self.order_ways(io, &candidates, rng, now)
         };
         if !candidates.all_down() {
-            self.behind.iter().for_each(|backend| candidates.push_last(*backend));
+            self.health.behind.iter().for_each(|backend| candidates.push_last(*backend));
         }
         candidates
+    }
+
+    /// Orders the candidates if some are stream backends or several lead to one machine. Opens a connection
+    /// to a cold backend whose turn it was.
+    #[cold]
+    #[inline(never)]
+    fn order_ways<I: Io>(
+        &mut self,
+        io: &mut I,
+        candidates: &Candidates,
+        rng: &mut impl Rng,
+        now: Instant,
+    ) -> Candidates {
+        let is_cold = |pool: &Self, io: &I, backend: BackendIndex| {
+            pool.is_by_stream(backend) && pool.known_sockets(backend).is_none_or(|sockets| io.is_cold(sockets))
+        };
+        let way =
+            |backend| BackendPath { is_cold: is_cold(self, io, backend), machine: self.plan.shared.machine(backend) };
+        let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
+        let weight = |backend: BackendIndex| self.plan.shared.weight(backend);
+        let ordered = order_ways(candidates, &self.plan.shared.rules().race, &known, weight, way, rng);
+        let in_turn = candidates.get(0).filter(|first| ordered.get(0) != Some(*first));
+        if let Some(passed_over) = in_turn.filter(|first| is_cold(self, io, *first)) {
+            let sockets = self.sockets(io, passed_over);
+            io.dial(sockets, now);
+        }
+        ordered
     }
 
     /// Learns that a backend gave a positive answer: a `sticky` pool asks it first for that name.
@@ -256,20 +288,20 @@ impl Pool {
     /// that check at the same time may both take the last place. Each worker has a guaranteed share, which it
     /// uses without reading the counts of other workers.
     pub(super) fn has_place(&self, backend: BackendIndex) -> bool {
-        if self.counters(backend).pending.waited_for.get() < self.sure {
+        if self.counters(backend).pending.waited_for.get() < self.pending.sure {
             return true;
         }
         let backend = self.backend(backend);
         let taken =
             (0..backend.workers()).map(|worker| backend.counted_by(worker).map_or(0, |w| w.pending.waited_for.get()));
-        taken.map(|waited_for| waited_for.max(self.sure)).sum::<u64>()
+        taken.map(|waited_for| waited_for.max(self.pending.sure)).sum::<u64>()
             < u64::from(self.plan.shared.config.max_in_flight)
     }
 
     pub(super) fn asked(&mut self, backend: BackendIndex, now: Instant) {
         self.loads[backend.get()].asked(now);
-        self.out += 1;
-        self.waited_for += 1;
+        self.pending.out += 1;
+        self.pending.waited_for += 1;
         let counters = self.counters(backend);
         counters.pending.in_flight.increment();
         counters.pending.waited_for.increment();
@@ -281,12 +313,12 @@ impl Pool {
     }
 
     pub(super) fn is_waited_for_no_more(&mut self, backend: BackendIndex) {
-        self.waited_for = self.waited_for.saturating_sub(1);
+        self.pending.waited_for = self.pending.waited_for.saturating_sub(1);
         self.counters(backend).pending.waited_for.subtract(1);
     }
 
     pub(super) fn is_not_waited_for(&self) -> bool {
-        self.waited_for == 0
+        self.pending.waited_for == 0
     }
 
     pub(super) fn charge(&mut self, backend: BackendIndex, asked: Instant) -> bool {
@@ -297,7 +329,7 @@ impl Pool {
     pub(super) fn ended(&mut self, backend: BackendIndex, end: AttemptEnd, is_charged: bool, now: Instant) {
         let (load, latency) = (&mut self.loads[backend.get()], &mut self.latency[backend.get()]);
         latency::ended(load, latency, end, is_charged, now);
-        self.out = self.out.saturating_sub(1);
+        self.pending.out = self.pending.out.saturating_sub(1);
         let counters = self.counters(backend);
         counters.pending.in_flight.subtract(1);
         match end {
@@ -358,6 +390,26 @@ impl Pool {
         }
     }
 
+    pub(super) fn asks_versions(&self) -> bool {
+        self.reports.is_some()
+    }
+
+    /// Notes the zone version in a reply (see [`VersionReports::hear`]).
+    pub(super) fn hear_version(
+        &mut self,
+        backend: BackendIndex,
+        reply: &Reply<'_>,
+        hasher: &QuestionHasher,
+        now: Instant,
+    ) -> Option<BackendIndex> {
+        self.reports.as_mut()?.hear(&self.plan.shared, backend, reply, hasher, now)
+    }
+
+    pub(super) fn is_outdated(&self, reply: &Reply<'_>) -> bool {
+        let is_reported = self.asks_versions() && reply.is_negative();
+        is_reported && reply.zone_serial().is_some_and(|serial| self.plan.shared.state.serials.is_outdated(&serial))
+    }
+
     pub(super) fn counters(&self, backend: BackendIndex) -> &BackendCounters {
         self.backend(backend).counters(self.me)
     }
@@ -383,7 +435,7 @@ impl Pool {
 
     /// Returns true if a backend came up within this time, so that remembered silence may be outdated.
     pub(super) fn has_recovered_within(&self, time: Duration, now: Instant) -> bool {
-        self.recovered.is_some_and(|at| now.saturating_duration_since(at) < time)
+        self.health.recovered.is_some_and(|at| now.saturating_duration_since(at) < time)
     }
 
     pub(super) fn race_context(&self, is_waited_for: bool) -> RaceContext<'_> {
@@ -418,7 +470,9 @@ impl Pool {
 
 /// Returns each worker's guaranteed share of the queries to one backend: all for a single worker, part of a
 /// large limit so that workers seldom read other counters, none of a small one, which one worker may need.
-fn sure(most: u64, workers: u64) -> u64 {
+fn sure(shared: &SharedPool) -> u64 {
+    let most = u64::from(shared.config.max_in_flight);
+    let workers = shared.backends.first().map_or(1, |backend| backend.workers()) as u64;
     match (most, workers) {
         (_, 0 | 1) => most,
         (MANY.., _) => most / 4 / workers,

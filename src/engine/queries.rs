@@ -9,7 +9,7 @@ use hedge::race::Candidates;
 use limit::{ClientPlace, TooMuch};
 use metrics::Limit;
 
-use super::asked::seen_in_cache;
+use super::asked::{hedge_delay_of, known_backends, ordered, seen_in_cache};
 use super::cached::{CacheResult, HashedQuestion, LookupReason, PoolCache};
 use super::entry::{StaleAnswer, Start, Waiter};
 use super::explain::millis;
@@ -112,7 +112,7 @@ impl<I: Io> Tick<'_, I> {
         let pool = self.engine.pools.at(slot);
         // Of a very large pool, only the backends that the race may ask are listed, once known.
         let known =
-            if pool.is_crowd() { Vec::new() } else { pool.known_backends(pool.plan.shared.backends.iter(), now) };
+            if pool.is_crowd() { Vec::new() } else { known_backends(pool, pool.plan.shared.backends.iter(), now) };
         let rules = pool.plan.shared.rules();
         let is_hedging =
             rules.race.dispatch == Dispatch::Hedge && rules.race.hedge.budget > 0.0 && rules.race.hedge.max > 0;
@@ -141,15 +141,15 @@ impl<I: Io> Tick<'_, I> {
         let pool = self.engine.pools.at(slot);
         let first = candidates.get(0);
         if let Some(first) = first.filter(|_| is_hedging) {
-            let (delay, from) = pool.hedge_delay_of(first);
+            let (delay, from) = hedge_delay_of(pool, first);
             (plan.hedge_delay_ms, plan.hedge_delay_from) = (Some(millis(delay)), Some(from));
         }
         let known = match pool.is_crowd() {
-            true => pool.known_backends(candidates.iter().filter_map(|index| pool.plan.shared.find(index)), now),
+            true => known_backends(pool, candidates.iter().filter_map(|index| pool.plan.shared.find(index)), now),
             false => known,
         };
         plan.more_backends = pool.plan.shared.backends.len().saturating_sub(known.len()) as u64;
-        plan.candidates = pool.ordered(known, &candidates);
+        plan.candidates = ordered(pool, known, &candidates);
         Ok(plan)
     }
 

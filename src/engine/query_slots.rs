@@ -7,8 +7,8 @@
 //!           quarantined: the ID stays taken ── reply, or QUARANTINE over ──▶ free
 //! ```
 //!
-//! IDs are uniformly random against forged replies (RFC 5452 section 4.3). The table remembers the IDs that it
-//! released last, because networks duplicate and delay datagrams: such a reply is no forgery.
+//! IDs are uniformly random against forged replies (RFC 5452 section 4.3). The table remembers the IDs that
+//! it released last, because networks duplicate and delay datagrams: such a reply is no forgery.
 //!
 //! Queries in flight have a table with small entries, because there may be a hundred thousand.
 

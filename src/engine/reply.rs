@@ -121,7 +121,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let Self { entry, spills, pool, .. } = self;
         let Some(digest) = ReplyDigest::of(reply).filter(|_| !entry.is_signed()) else { return };
         if entry.differs(digest, spills) {
-            pool.plan.shared.state.compared.suspect(entry.question(), entry.flags, backend);
+            pool.plan.shared.state.compared.suspect(entry.question(), entry.query.flags, backend);
         }
     }
 

@@ -93,7 +93,7 @@ fn queries_are_found_and_written_whether_they_are_short_or_long() {
         assert_eq!(in_flight.find(1, question, QuestionFlags::of_octet(octet ^ 1)), None);
         let entry = in_flight.get(at).expect("it is in flight");
         assert_eq!(entry.question(), read.question.as_wire());
-        assert_eq!(QuestionKey::of_parts(entry.question(), entry.flags), Some(key.clone()));
+        assert_eq!(QuestionKey::of_parts(entry.question(), entry.query.flags), Some(key.clone()));
         let (mut expected, mut written) = (Vec::new(), Vec::new());
         let opt_at = write_query(&read, 1232, &mut expected);
         assert_eq!((entry.write_query(true, &mut written), &written), (opt_at, &expected));

@@ -1,4 +1,5 @@
-//! The protocol features that backends are assumed to support: EDNS, the case of names, cookies.
+//! The transport of backends, and the protocol features that they are assumed to support: EDNS, the case of
+//! names, cookies.
 
 use std::time::Instant;
 
@@ -11,6 +12,28 @@ use super::Pool;
 use crate::state::backend_cookies::{HasChanged, RENEWAL, Urgency};
 
 impl Pool {
+    #[inline]
+    pub(in crate::engine) fn is_by_stream(&self, backend: BackendIndex) -> bool {
+        self.by_stream.get(backend.get()).is_some_and(|is| *is)
+    }
+
+    #[inline]
+    pub(in crate::engine) fn is_encrypted(&self, backend: BackendIndex) -> bool {
+        self.is_by_stream(backend) && self.backend(backend).is_encrypted()
+    }
+
+    /// Returns true if a query without OPT gets one for a backend: for padding, or for extended errors in
+    /// replies (RFC 8914 section 2).
+    #[inline]
+    pub(in crate::engine) fn adds_opt(&self, backend: BackendIndex) -> bool {
+        self.plan.shared.rules().believe_ede || self.is_encrypted(backend)
+    }
+
+    #[inline]
+    pub(in crate::engine) fn wants_header(&self, backend: BackendIndex) -> bool {
+        self.plan.shared.names_clients && self.backend(backend).wants_header
+    }
+
     /// Returns true if a backend is asked with a randomized case (DNS 0x20).
     pub(in crate::engine) fn is_case_random(&self, backend: BackendIndex, now: Instant) -> bool {
         self.plan.shared.config.spoofing.case == Case::Random && !self.backend(backend).is_case_lost(now)

@@ -32,6 +32,16 @@ impl PoolPlan {
     }
 }
 
+/// The plans of running races that began before the present plan.
+#[derive(Default)]
+pub(super) struct EarlierPlans {
+    plans: Vec<PoolPlan>,
+    /// The earliest plan whose replies count as those of the present one.
+    alike_since: PlanNumber,
+    /// The index of the plan that is exchanged with the present one.
+    exchanged: Option<usize>,
+}
+
 /// The number of a plan. It wraps after hours of changes, longer than any race.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::engine) struct PlanNumber(u16);
@@ -60,12 +70,12 @@ impl Pool {
         let before = Arc::clone(&earlier.shared);
         let is_alike = shared.id == before.id && shared.rules() == before.rules();
         if !is_alike {
-            self.alike_since = number;
+            self.earlier.alike_since = number;
         }
         if earlier.in_flight > 0 {
-            self.earlier.push(earlier);
+            self.earlier.plans.push(earlier);
         }
-        self.sure = sure(shared.config.max_in_flight.into(), shared.backends.first().map_or(1, |b| b.workers()) as u64);
+        self.pending.sure = sure(&shared);
         self.make_room(now);
         if shared.config.spoofing.cookies != before.config.spoofing.cookies {
             for backend in &shared.backends {
@@ -91,8 +101,8 @@ impl Pool {
             }
         }
         self.leaving.iter().for_each(|index| self.members[index.get()].takes_queries = false);
-        self.turns = turns(&shared);
-        self.behind = behind(&shared);
+        self.health.turns = turns(&shared);
+        self.health.behind = behind(&shared);
         if shared.config.replicas.enabled != self.reports.is_some() {
             self.reports = shared.config.replicas.enabled.then(|| VersionReports::new(now));
         }
@@ -133,6 +143,16 @@ impl Pool {
         }
     }
 
+    fn note_way(&mut self, backend: &Arc<SharedBackend>) {
+        if backend.is_by_stream() && self.by_stream.is_empty() {
+            self.by_stream.resize(self.members.len(), false);
+        }
+        if !self.by_stream.is_empty() {
+            self.by_stream.resize(self.members.len(), false);
+            self.by_stream[backend.index.get()] = backend.is_by_stream();
+        }
+    }
+
     pub(in crate::engine) fn forget_left<I: Io>(&mut self, io: &mut I, slots: &mut AttemptSlots, now: Instant) {
         if self.leaving.is_empty() {
             return;
@@ -142,7 +162,7 @@ impl Pool {
         };
         for index in std::mem::take(&mut self.leaving) {
             match &self.members[index.get()].backend {
-                Some(backend) if is_known(&self.earlier, index, backend) => self.leaving.push(index),
+                Some(backend) if is_known(&self.earlier.plans, index, backend) => self.leaving.push(index),
                 Some(_) => self.forget_member(io, slots, index, now),
                 None => {}
             }
@@ -162,7 +182,7 @@ impl Pool {
                 slots.take_back(slot);
             }
         }
-        self.out = self.out.saturating_sub(load.in_flight().into());
+        self.pending.out = self.pending.out.saturating_sub(load.in_flight().into());
         if let Some(counters) = backend.counted_by(self.me) {
             counters.pending.in_flight.subtract(load.in_flight().into());
         }
@@ -175,31 +195,32 @@ impl Pool {
     }
 
     pub(in crate::engine) fn is_idle(&self) -> bool {
-        self.plan.in_flight == 0 && self.earlier.is_empty()
+        self.plan.in_flight == 0 && self.earlier.plans.is_empty()
     }
 
     pub(in crate::engine) fn races(&self) -> usize {
-        self.plan.in_flight + self.earlier.iter().map(|plan| plan.in_flight).sum::<usize>()
+        self.plan.in_flight + self.earlier.plans.iter().map(|plan| plan.in_flight).sum::<usize>()
     }
 
     #[inline]
     pub(in crate::engine) fn work_by(&mut self, plan: PlanNumber) {
         if self.plan.number != plan {
-            self.exchanged = self.earlier.iter().position(|earlier| earlier.number == plan);
+            self.earlier.exchanged = self.earlier.plans.iter().position(|earlier| earlier.number == plan);
             self.exchange();
         }
     }
 
     #[inline]
     pub(in crate::engine) fn resume(&mut self) {
-        if self.exchanged.is_some() {
+        if self.earlier.exchanged.is_some() {
             self.exchange();
-            self.exchanged = None;
+            self.earlier.exchanged = None;
         }
     }
 
     fn exchange(&mut self) {
-        if let Some(earlier) = self.exchanged.and_then(|place| self.earlier.get_mut(place)) {
+        let EarlierPlans { plans, exchanged, .. } = &mut self.earlier;
+        if let Some(earlier) = exchanged.and_then(|place| plans.get_mut(place)) {
             std::mem::swap(&mut self.plan, earlier);
         }
     }
@@ -210,11 +231,11 @@ impl Pool {
             self.plan.in_flight -= 1;
             return false;
         }
-        let Some(place) = self.earlier.iter().position(|earlier| earlier.number == plan) else { return false };
-        self.earlier[place].in_flight -= 1;
-        let is_over = self.earlier[place].in_flight == 0;
+        let Some(place) = self.earlier.plans.iter().position(|earlier| earlier.number == plan) else { return false };
+        self.earlier.plans[place].in_flight -= 1;
+        let is_over = self.earlier.plans[place].in_flight == 0;
         if is_over {
-            self.earlier.swap_remove(place);
+            self.earlier.plans.swap_remove(place);
         }
         is_over
     }
@@ -222,8 +243,8 @@ impl Pool {
     /// Returns the shared pool for a late reply: that of the attempt's plan if it has races, or the present
     /// one if that is equivalent; and only if it has the backend. Other late replies are not cached.
     pub(in crate::engine) fn shared_of(&self, plan: PlanNumber, backend: BackendIndex) -> Option<&Arc<SharedPool>> {
-        let earlier = self.earlier.iter().find(|earlier| earlier.number == plan).map(|earlier| &earlier.shared);
-        let present = (self.plan.number == plan || plan.is_between(self.alike_since, self.plan.number))
+        let earlier = self.earlier.plans.iter().find(|earlier| earlier.number == plan).map(|earlier| &earlier.shared);
+        let present = (self.plan.number == plan || plan.is_between(self.earlier.alike_since, self.plan.number))
             .then_some(&self.plan.shared);
         let known = self.members.get(backend.get())?.backend.as_ref()?;
         earlier.or(present).filter(|shared| shared.find(backend).is_some_and(|same| Arc::ptr_eq(same, known)))

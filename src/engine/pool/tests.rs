@@ -245,7 +245,7 @@ impl Scene {
         }
         self.check();
         assert!(self.pool.is_idle() && self.pool.is_not_waited_for());
-        assert_eq!((self.pool.out, self.pool.races()), (0, 0));
+        assert_eq!((self.pool.pending.out, self.pool.races()), (0, 0));
         assert_eq!(self.pool.backends().count(), self.members.len());
         let addresses: Vec<_> = self.members.keys().map(|&member| address(member)).collect();
         assert!(
@@ -322,7 +322,7 @@ fn of_thousands_only_those_that_are_asked_take_memory_and_sockets() {
         let built = state.pools[0].state.epoch();
         scene.pool.set_plan(&mut scene.io, &mut scene.slots, Arc::clone(&state.pools[0]), scene.now);
         println!("a worker has taken {} changes after {:?}", state.pools[0].edition.joined.len() * 2, began.elapsed());
-        assert_eq!(built, scene.pool.epoch, "nothing was announced");
+        assert_eq!(built, scene.pool.health.epoch, "nothing was announced");
         for member in members.keys().filter(|member| !scene.members.contains_key(member)) {
             *scene.lives.entry(*member).or_default() += 1;
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use dns::{QuestionHasher, Reply};
 use hedge::race::BackendIndex;
 
-use super::Pool;
+use crate::state::SharedPool;
 use crate::state::serial_table::SerialSource;
 
 /// The versions that this worker reported recently. A collision in a slot causes only a repeated report.
@@ -24,27 +24,21 @@ impl VersionReports {
     pub(super) fn new(now: Instant) -> Self {
         Self(Box::new([VersionSlot { hash: 0, at: now, verdicts: u64::MAX, is_older: false }; SLOTS]))
     }
-}
-
-impl Pool {
-    pub(in crate::engine) fn asks_versions(&self) -> bool {
-        self.reports.is_some()
-    }
 
     /// Notes the version in a reply. If the reply is negative and another member has a newer version, returns
-    /// that member, if the present plan may ask it.
-    pub(in crate::engine) fn hear_version(
+    /// that member, if the plan may ask it.
+    pub(super) fn hear(
         &mut self,
+        shared: &SharedPool,
         backend: BackendIndex,
         reply: &Reply<'_>,
         hasher: &QuestionHasher,
         now: Instant,
     ) -> Option<BackendIndex> {
-        let reports = self.reports.as_mut()?;
         let serial = reply.reported_serial()?;
         let hash = hasher.hash_one((serial, backend.0));
-        let slot = &mut reports.0[hash as usize % SLOTS];
-        let serials = &self.plan.shared.state.serials;
+        let slot = &mut self.0[hash as usize % SLOTS];
+        let serials = &shared.state.serials;
         let verdicts = serials.verdicts();
         let is_reported =
             slot.hash == hash && slot.verdicts == verdicts && now.saturating_duration_since(slot.at) < AGAIN;
@@ -55,12 +49,7 @@ impl Pool {
         }
         let newer = serials.hear(&serial.to_serial()?, backend, SerialSource::Reply, now);
         *slot = VersionSlot { hash, at: now, verdicts: serials.verdicts(), is_older: newer.is_some() };
-        newer.filter(|newer| is_negative && self.plan.shared.find(*newer).is_some_and(|newer| newer.takes_queries()))
-    }
-
-    pub(in crate::engine) fn is_outdated(&self, reply: &Reply<'_>) -> bool {
-        let is_reported = self.asks_versions() && reply.is_negative();
-        is_reported && reply.zone_serial().is_some_and(|serial| self.plan.shared.state.serials.is_outdated(&serial))
+        newer.filter(|newer| is_negative && shared.find(*newer).is_some_and(|newer| newer.takes_queries()))
     }
 }
 

@@ -7,8 +7,8 @@
 //! socket.
 //!
 //! Protection against forged replies (RFC 5452 section 9.2): sockets are connected, so that the kernel drops
-//! datagrams from other addresses, and their ports are random and renewed all the time. A CSPRNG, seeded by the
-//! operating system, provides them.
+//! datagrams from other addresses, and their ports are random and renewed all the time. A CSPRNG, seeded by
+//! the operating system, provides them.
 //!
 //! ```text
 //!            flush                  free                        no ID is taken, and retired
@@ -125,8 +125,8 @@ impl BackendSockets {
         }
     }
 
-    /// Chooses the socket for the next message. By stream, it is another connection than `avoid`, and one that
-    /// carries the queries of the client in the header only.
+    /// Chooses the socket for the next message. By stream, it is another connection than `avoid`, and one
+    /// that carries only the queries of the client in the header.
     ///
     /// # Errors
     /// If no socket is open and none can be opened, or half of the IDs of all sockets are taken.
@@ -145,7 +145,8 @@ impl BackendSockets {
     }
 
     /// Queues a message for the next [`flush`](Self::flush), in a free slot of the socket just chosen. `fill`
-    /// writes the message; the ID of the slot replaces its first two bytes. A datagram begins with the header.
+    /// writes the message; the ID of the slot replaces its first two bytes. A datagram begins with the
+    /// header.
     ///
     /// # Errors
     /// If it is too long for a stream. The slot is then free.

@@ -301,8 +301,8 @@ impl UdpSockets {
         true
     }
 
-    /// Lists the outstanding messages of a socket that ICMP errors concern, each only once. Returns the set of
-    /// the socket.
+    /// Lists the outstanding messages of a socket that ICMP errors concern, each only once. Returns the set
+    /// of the socket.
     pub fn report_struck(&mut self, number: SocketId, struck: &mut Vec<QuerySlot>) -> Option<SocketSetId> {
         let socket = self.find_mut(number)?;
         struck.extend(socket.sent.take_struck().iter().filter_map(|id| QuerySlot::new(number, *id)));
@@ -477,8 +477,8 @@ impl UdpSockets {
         }
     }
 
-    /// Makes a flushed socket void: it sends nothing, and its input is ignored. Frees and lists its outstanding
-    /// messages.
+    /// Makes a flushed socket void: it sends nothing, and its input is ignored. Frees and lists its
+    /// outstanding messages.
     pub fn void(&mut self, number: SocketId, now: Instant, lost: &mut Vec<QuerySlot>) {
         let Some(socket) = self.find_mut(number) else { return };
         socket.is_void = true;

@@ -329,8 +329,8 @@ impl ConnectionPool {
         }
     }
 
-    /// Queues the message that `fill` writes, in this slot. It leaves with the next [`flush`](Self::flush), or
-    /// when the connection is open.
+    /// Queues the message that `fill` writes, in this slot. It leaves with the next [`flush`](Self::flush),
+    /// or when the connection is open.
     ///
     /// # Errors
     /// If it is too long. The slot is then free.
