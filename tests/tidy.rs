@@ -1,6 +1,8 @@
 //! The rules of style that can be searched for, held over the whole source tree. A finding names file, line
 //! and rule. Rules that need judgment are not here: they are a reader's.
 
+#[path = "tidy/crates.rs"]
+mod crates;
 #[path = "tidy/prose.rs"]
 mod prose;
 #[path = "tidy/shape.rs"]

@@ -9,7 +9,7 @@ use super::limits::Limits;
 use super::words::{Expectation, Form};
 
 /// The placeholder for keys that the operator chooses.
-pub const ANY_KEY: &str = "NAME";
+pub(crate) const ANY_KEY: &str = "NAME";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Variant {

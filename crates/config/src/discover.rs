@@ -48,7 +48,7 @@ impl DiscoverConfig {
     }
 
     /// The default of `allow`: networks served by default, and shared address space (RFC 6598).
-    pub fn usual_allow() -> Vec<Prefix> {
+    pub(crate) fn usual_allow() -> Vec<Prefix> {
         let local = AccessRules::LOCAL.into_iter().chain(["100.64.0.0/10"]);
         local.map(|prefix| prefix.parse().expect("a prefix")).collect()
     }

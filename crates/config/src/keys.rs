@@ -27,7 +27,7 @@ pub enum KeyConfig {
 
 impl KeyConfig {
     /// The default of `algorithm`: every server supports it, and it is strong enough (RFC 8945 section 6).
-    pub const ALGORITHM: Algorithm = Algorithm::HmacSha256;
+    pub(crate) const ALGORITHM: Algorithm = Algorithm::HmacSha256;
 
     /// The name of the key, in lower case.
     pub fn name(&self) -> &Name {

@@ -41,7 +41,7 @@ impl Limits<Duration> {
     }
 
     /// Reads a duration like `parse`; "0s" disables it.
-    pub fn parse_or_never(&self, text: &str) -> Result<Option<Duration>, Expectation> {
+    pub(crate) fn parse_or_never(&self, text: &str) -> Result<Option<Duration>, Expectation> {
         match duration(text)? {
             Duration::ZERO => Ok(None),
             _ => self.parse(text).map(Some).map_err(|expected| expected.or("\"0s\" for never")),
@@ -49,7 +49,7 @@ impl Limits<Duration> {
     }
 
     /// Reads a duration in whole seconds, such as a TTL.
-    pub fn parse_seconds(&self, text: &str) -> Result<Duration, Expectation> {
+    pub(crate) fn parse_seconds(&self, text: &str) -> Result<Duration, Expectation> {
         let value = duration(text)?;
         if self.holds(&value) && value.subsec_nanos() == 0 {
             return Ok(value);
@@ -64,7 +64,7 @@ impl Limits<Duration> {
 
 impl Limits<usize> {
     /// Reads a size with a unit, within these bounds.
-    pub fn parse_size(&self, text: &str) -> Result<usize, Expectation> {
+    pub(crate) fn parse_size(&self, text: &str) -> Result<usize, Expectation> {
         let value = octets(text)?;
         if self.holds(&value) {
             return Ok(value);
@@ -130,7 +130,7 @@ pub const CACHE_SIZE: Limits<usize> = Limits { min: 1 << 20, max: 64 << 30 };
 pub const MAX_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(7 * 86_400) };
 
 /// Idle time of a connection. RFC 7828 section 3.1 can announce up to 6553.5 s.
-pub const CONNECTION_IDLE: Limits<Duration> = Limits { min: ms(100), max: secs(6553) };
+pub(crate) const CONNECTION_IDLE: Limits<Duration> = Limits { min: ms(100), max: secs(6553) };
 
 /// Lifetime of cached failures. RFC 9520 section 3.2: at least 1 s, at most 5 min.
 pub const FAILURE_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(300) };
@@ -139,10 +139,10 @@ pub const FAILURE_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(300) 
 pub const SHARE: Limits<f64> = Limits { min: 0.0, max: 1.0 };
 
 /// Memory for queued records in bytes. It should hold a few buffers of the longest message.
-pub const TAP_BUFFER: Limits<usize> = Limits { min: 1 << 20, max: 1 << 30 };
+pub(crate) const TAP_BUFFER: Limits<usize> = Limits { min: 1 << 20, max: 1 << 30 };
 
 /// Shortest secret in bytes. RFC 8945 section 10 recommends the hash length, but servers use shorter ones.
-pub const MIN_SECRET: usize = 8;
+pub(crate) const MIN_SECRET: usize = 8;
 
 pub(super) const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)

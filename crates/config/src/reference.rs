@@ -86,7 +86,7 @@ fn is_named(section: &str) -> bool {
 }
 
 /// The path in the description: keys of `[defaults.pool]` are described as keys of a pool.
-pub fn described_at(path: &str) -> String {
+pub(crate) fn described_at(path: &str) -> String {
     match path.strip_prefix("defaults.pool.") {
         Some(key) => format!("pools.{ANY_KEY}.{key}"),
         None => path.to_owned(),

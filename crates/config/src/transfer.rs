@@ -57,7 +57,7 @@ pub struct SecondaryConfig {
 
 impl SecondaryConfig {
     /// The default of `max_size`: some ten million records.
-    pub const MAX_SIZE: usize = 1 << 30;
+    pub(crate) const MAX_SIZE: usize = 1 << 30;
 }
 
 /// `authorities.*.zones`.

@@ -188,7 +188,7 @@ pub fn secret(text: &str) -> Result<Vec<u8>, Expectation> {
 }
 
 /// Reads an access rule of a zone: a prefix or a key.
-pub fn access_rule(text: &str) -> Result<AclRule, Expectation> {
+pub(crate) fn access_rule(text: &str) -> Result<AclRule, Expectation> {
     text.parse::<AclRule>().map_err(|error| {
         Expectation::new(format!("an address, a prefix, key:NAME, or an address or prefix and key:NAME ({error})"))
     })

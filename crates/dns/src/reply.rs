@@ -160,12 +160,12 @@ impl<'a> Reply<'a> {
     }
 
     /// Returns the offset of the authority section.
-    pub fn authority_start(&self) -> usize {
+    pub(crate) fn authority_start(&self) -> usize {
         self.body.authority
     }
 
     /// Returns the offset of the additional section.
-    pub fn additional_start(&self) -> usize {
+    pub(crate) fn additional_start(&self) -> usize {
         self.body.additional
     }
 

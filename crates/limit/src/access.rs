@@ -19,7 +19,7 @@ pub struct AccessRules {
 
 impl AccessRules {
     /// The default of `on_denied`: REFUSED shows a client with the wrong server why nothing works.
-    pub const ON_DENIED: OnDenied = OnDenied::Refused;
+    pub(crate) const ON_DENIED: OnDenied = OnDenied::Refused;
 
     /// Loopback, private use (RFC 1918), link-local (RFC 3927, RFC 4291 section 2.5.6) and unique local
     /// addresses (RFC 4193): the default prevents open resolvers by mistake (RFC 5358).

@@ -105,7 +105,7 @@ pub struct CatalogSnapshot {
 
 impl CatalogSnapshot {
     /// Returns true if the last version is not applied.
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.reason.is_some()
     }
 }

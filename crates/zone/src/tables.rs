@@ -57,7 +57,7 @@ impl Tables {
     }
 
     /// Returns true if a host has this name, which is in lower case, or a name below it.
-    pub fn has_at_or_below(&self, name: &Name) -> bool {
+    pub(crate) fn has_at_or_below(&self, name: &Name) -> bool {
         self.hosts.find(name.as_wire()).is_some()
     }
 

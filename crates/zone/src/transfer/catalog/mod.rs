@@ -18,7 +18,7 @@ use dns::{Name, RecordType, eq_ignore_case, labels, suffixes};
 pub use self::consumer::{
     CatalogAcceptError, CatalogChanges, CatalogCondition, CatalogRules, Consumer, MemberZone, Note, ReservedNames,
 };
-pub use self::producer::{ListedZone, MAX_CATALOG_NAME, label_of, produce};
+pub use self::producer::{ListedZone, MAX_CATALOG_NAME, produce};
 
 /// The content of a version of a catalog zone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

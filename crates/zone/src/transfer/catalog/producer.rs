@@ -17,7 +17,7 @@ pub struct ListedZone {
 }
 
 /// Returns the label of a zone in catalogs: half of a SHA-256 of its name, so it is unique and never changes.
-pub fn label_of(zone: &Name) -> String {
+pub(crate) fn label_of(zone: &Name) -> String {
     let digest = TsigKey::digest(zone.folded().as_wire());
     digest.iter().take(LABEL / 2).map(|octet| format!("{octet:02x}")).collect()
 }
