@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::{FilePlace, Miss, Tables, Zone, ZoneBuilder};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::transfer::Serial;
-
 use super::*;
+use crate::transfer::Serial;
+use crate::transfer::catalog::producer::label_of;
+use crate::{FilePlace, Miss, Tables, Zone, ZoneBuilder};
 
 fn name(text: &str) -> Name {
     text.parse().expect("a name")
