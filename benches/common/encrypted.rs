@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use clap::ValueEnum;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use serde::Serialize;
+use testkit::CertificateAuthority;
 
 use super::process::Server;
 
@@ -77,23 +77,11 @@ pub(crate) const KEY: &str = "key.pem";
 
 /// Makes an authority and issues a certificate by it, with a key of ECDSA P-256: three files in a folder.
 pub(crate) fn certify(folder: &Path) -> io::Result<()> {
-    let (ca, chain, key) = issue().map_err(io::Error::other)?;
-    fs::write(folder.join(CA), &ca)?;
-    fs::write(folder.join(CHAIN), chain + &ca)?;
+    let authority = CertificateAuthority::new();
+    let (chain, key) = authority.issue(NAME);
+    fs::write(folder.join(CA), authority.pem())?;
+    fs::write(folder.join(CHAIN), chain)?;
     fs::write(folder.join(KEY), key)
-}
-
-/// The authority, the leaf and its key in PEM.
-fn issue() -> Result<(String, String, String), rcgen::Error> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "the authority of a bench");
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    let mut params = CertificateParams::new(vec![NAME.to_owned()])?;
-    params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
-    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-    let leaf = params.signed_by(&key, &authority)?;
-    Ok((authority.pem(), leaf.pem(), key.serialize_pem()))
 }
 
 /// The section of a config that names [what was issued](certify).

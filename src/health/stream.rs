@@ -105,6 +105,7 @@ mod tests {
 
     use dns::address::BackendAddress;
     use dns::{Name, RecordType, write_plain_query};
+    use testkit::CertificateAuthority;
     use tokio::net::TcpListener;
     use tokio::sync::Semaphore;
     use tokio_rustls::TlsAcceptor;
@@ -113,7 +114,7 @@ mod tests {
     use crate::net::to_backends::client::tests::TcpPeer;
     use crate::net::to_backends::connection::StreamProtocol;
     use crate::net::to_backends::tls::ClientTls;
-    use crate::net::to_backends::tls::tests::{Authority, rules};
+    use crate::net::to_backends::tls::tests::rules;
 
     /// A server that counts its connections and closes each after this many replies.
     async fn serve(listener: TcpListener, replies: usize, connections: &std::cell::Cell<usize>) {
@@ -177,7 +178,7 @@ mod tests {
     async fn who_takes_no_connection_or_is_somebody_else_says_so_at_once() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = BackendAddress::from(listener.local_addr().expect("an address")).socket;
-        let (ours, others) = (Authority::new(), Authority::new());
+        let (ours, others) = (CertificateAuthority::new(), CertificateAuthority::new());
         let tls = Arc::new(ClientTls::new(&rules(&ours, Some("dns.example"))).expect("rules"));
         let acceptor = TlsAcceptor::from(others.leaf(&["dns.example"]).server());
         let mut kept = KeptConnection::default();

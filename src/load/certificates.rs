@@ -93,18 +93,16 @@ mod tests {
     use std::path::Path;
     use std::time::{Duration, SystemTime};
 
-    use rcgen::{CertificateParams, KeyPair};
+    use testkit::Leaf;
 
     use super::super::checks::expired_certificates;
     use super::*;
 
     /// Writes a certificate for `a.example`, and its key.
     fn write(folder: &Path, name: &str) {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec!["a.example".to_owned()]).expect("a name");
-        let made = params.self_signed(&key).expect("a certificate");
+        let made = Leaf::self_signed(&["a.example"]);
         fs::write(folder.join(format!("{name}.pem")), made.pem()).expect("a file of the test");
-        fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).expect("a file of the test");
+        fs::write(folder.join(format!("{name}.key")), made.key_pem()).expect("a file of the test");
     }
 
     fn config(folder: &Path, names: &[&str]) -> Config {

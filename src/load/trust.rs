@@ -104,6 +104,8 @@ pub(super) fn read(file: &Path) -> Result<TlsRoots, String> {
 
 #[cfg(test)]
 mod tests {
+    use testkit::CertificateAuthority;
+
     use super::*;
 
     #[test]
@@ -138,12 +140,7 @@ mod tests {
     fn what_has_changed_is_read_and_what_is_broken_is_told() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("ca.pem");
-        let authority = || {
-            let key = rcgen::KeyPair::generate().expect("a key");
-            let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
-            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            params.self_signed(&key).expect("a certificate").pem()
-        };
+        let authority = || CertificateAuthority::new().pem();
         std::fs::write(&file, authority()).expect("it is written");
         let text = "[forwarder]\n[pools.ts]\nbackends = [{ address = \"tls://192.0.2.1\", ca = \"ca.pem\" }]\n";
         let config = Config::parse(text, "c.toml", folder.path()).expect("a config");

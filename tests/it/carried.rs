@@ -13,7 +13,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tempfile::TempDir;
-use testkit::certificates::Authorities;
 use testkit::*;
 
 use crate::support::running::Running;
@@ -142,7 +141,7 @@ fn a_successor_behaves_as_the_server_before_it() {
 #[test]
 fn every_counter_goes_on_to_the_unit_over_both_messages() {
     let (backend, folder) = (Backend::new(answer(ADDRESS)), TempDir::new().expect("a temporary folder"));
-    let (chain, key) = Authorities::new().issue("dns.example");
+    let (chain, key) = CertificateAuthority::new().issue("dns.example");
     for (name, text) in [("chain.pem", &*chain), ("key.pem", &*key), ("members.json", "[]")] {
         std::fs::write(folder.path().join(name), text).expect("our own folder");
     }

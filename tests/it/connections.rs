@@ -14,10 +14,10 @@ const OTHER: &str = "192.0.2.2";
 
 /// A server of one worker before these backends.
 fn server(backends: &[&StreamBackend], rules: &str) -> Server {
-    server_that_trusts(&TestAuthority::new(), backends, rules)
+    server_that_trusts(&CertificateAuthority::new(), backends, rules)
 }
 
-fn server_that_trusts(ca: &TestAuthority, backends: &[&StreamBackend], rules: &str) -> Server {
+fn server_that_trusts(ca: &CertificateAuthority, backends: &[&StreamBackend], rules: &str) -> Server {
     Server::start_with_files(&config(backends, rules), &[("ca.pem", &ca.pem())])
 }
 
@@ -47,7 +47,7 @@ fn lost(server: &Server, cause: &str) -> u64 {
 
 #[test]
 fn replies_come_in_any_order_by_tcp_and_by_tls() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for tls in [None, Some(&ca)] {
         let backend = StreamBackend::misbehaving(Manner::Reverses(20), 9, tls, answer(ADDRESS));
         let server = server_that_trusts(&ca, &[&backend], "");
@@ -63,7 +63,7 @@ fn replies_come_in_any_order_by_tcp_and_by_tls() {
 
 #[test]
 fn reset_with_twenty_waiting_loses_none() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for tls in [None, Some(&ca)] {
         let backend = StreamBackend::misbehaving(Manner::ResetsWith(20), 1, tls, answer(ADDRESS));
         let server = server_that_trusts(&ca, &[&backend], "");
@@ -95,7 +95,7 @@ fn half_open_connection_costs_no_query_with_two_backends() {
 
 #[test]
 fn server_that_closes_costs_no_query() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for (tls, count) in [(None, 1), (Some(&ca), 1), (None, 3)] {
         let backend = StreamBackend::misbehaving(Manner::ClosesAfter(count), usize::MAX, tls, answer(ADDRESS));
         let server = server_that_trusts(&ca, &[&backend], "");
@@ -109,7 +109,7 @@ fn server_that_closes_costs_no_query() {
 
 #[test]
 fn handshake_that_hangs_or_shows_a_wrong_certificate_moves_on() {
-    let (ca, wrong) = (TestAuthority::new(), TestAuthority::new());
+    let (ca, wrong) = (CertificateAuthority::new(), CertificateAuthority::new());
     let hangs = StreamBackend::misbehaving(Manner::Hangs, 9, Some(&ca), answer(ADDRESS));
     let foreign = StreamBackend::new(Some(&wrong), answer(ADDRESS));
     let good = StreamBackend::new(Some(&ca), answer(OTHER));
@@ -123,7 +123,7 @@ fn handshake_that_hangs_or_shows_a_wrong_certificate_moves_on() {
 
 #[test]
 fn backend_with_a_wrong_certificate_is_asked_nothing() {
-    let (ca, wrong) = (TestAuthority::new(), TestAuthority::new());
+    let (ca, wrong) = (CertificateAuthority::new(), CertificateAuthority::new());
     let foreign = StreamBackend::new(Some(&wrong), answer(ADDRESS));
     let server = server_that_trusts(&ca, &[&foreign], "");
     assert!(server.client().ask(&query("www.example", A)).answers().is_empty());
@@ -198,7 +198,7 @@ fn slow_backend_that_gives_a_sign_of_life_keeps_its_connection() {
 
 #[test]
 fn replies_come_in_order_and_together() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for tls in [None, Some(&ca)] {
         let backend = StreamBackend::misbehaving(Manner::Collects(20), 9, tls, answer(ADDRESS));
         let server = server_that_trusts(&ca, &[&backend], "");
@@ -217,7 +217,7 @@ fn check_reloaded(server: &Server) {
 
 #[test]
 fn who_vouches_for_a_backend_may_change() {
-    let (ca, other) = (TestAuthority::new(), TestAuthority::new());
+    let (ca, other) = (CertificateAuthority::new(), CertificateAuthority::new());
     let backend = StreamBackend::new(Some(&ca), answer(ADDRESS));
     let server = server_that_trusts(&other, &[&backend], "");
     assert!(server.client().ask(&query("www.example", A)).answers().is_empty());
@@ -229,7 +229,7 @@ fn who_vouches_for_a_backend_may_change() {
 
 #[test]
 fn backend_that_wants_to_know_who_asks_is_shown_a_certificate() {
-    let (ca, clients) = (TestAuthority::new(), TestAuthority::new());
+    let (ca, clients) = (CertificateAuthority::new(), CertificateAuthority::new());
     let backend = StreamBackend::asking_who(&ca, &clients, answer(ADDRESS));
     let config = |entry: &str| {
         let sections = "[certificates.us]\nchain = 'us.pem'\nkey = 'us.key'\n";
@@ -237,7 +237,7 @@ fn backend_that_wants_to_know_who_asks_is_shown_a_certificate() {
     };
     let bare = config(&backend.entry());
     let shown = config(&backend.entry().replace(" }", ", certificate = 'us' }"));
-    let (chain, key) = TestAuthority::new().client();
+    let (chain, key) = CertificateAuthority::new().issue("client.example");
     let files = [("ca.pem", &*ca.pem()), ("us.pem", &*chain), ("us.key", &*key)];
     for config in [&bare, &shown] {
         let server = Server::start_with_files(config, &files);
@@ -245,7 +245,7 @@ fn backend_that_wants_to_know_who_asks_is_shown_a_certificate() {
         assert_eq!(backend.queries(), 0);
     }
     let server = Server::start_with_files(&shown, &files);
-    let (chain, key) = clients.client();
+    let (chain, key) = clients.issue("client.example");
     server.rewrite("us.pem", &chain);
     server.rewrite("us.key", &key);
     check_reloaded(&server);

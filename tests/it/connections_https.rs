@@ -3,7 +3,6 @@
 use std::process::Command;
 
 use tempfile::TempDir;
-use testkit::certificates::Authorities;
 use testkit::encrypted_pool::{ADDRESS, OTHER, ask, ask_in_turn, lost, server, sum};
 use testkit::peers::{Peer, ZONE};
 use testkit::*;
@@ -12,7 +11,7 @@ use crate::connections::make_by_rsa;
 
 #[test]
 fn replies_come_in_any_order_and_queries_are_padded() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let backend = HttpsBackend::misbehaving(HttpManner::Reverses(20), 9, &ca, answer(ADDRESS));
     let server = server(&ca, &[&backend], "");
     assert_eq!(ask(&server, 20, ADDRESS), 20);
@@ -29,7 +28,7 @@ fn replies_come_in_any_order_and_queries_are_padded() {
 
 #[test]
 fn reset_or_failure_with_twenty_waiting_loses_none() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for (manner, causes) in
         [(HttpManner::ResetsWith(20), &["reset", "closed"][..]), (HttpManner::FailsWith(20), &["goaway", "closed"])]
     {
@@ -44,7 +43,7 @@ fn reset_or_failure_with_twenty_waiting_loses_none() {
 
 #[test]
 fn half_open_connection_costs_no_query() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let backend = HttpsBackend::misbehaving(HttpManner::IsSilent, 1, &ca, answer(ADDRESS));
     let server = server(&ca, &[&backend], "[pools.all.health]\ntimeout = '300ms'\n");
     assert_eq!(ask(&server, 10, ADDRESS), 10);
@@ -56,7 +55,7 @@ fn half_open_connection_costs_no_query() {
 
 #[test]
 fn slow_backend_that_answers_a_ping_keeps_its_connection() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let backend = HttpsBackend::misbehaving(HttpManner::AnswersAfter(ms(900)), 9, &ca, answer(ADDRESS));
     let rules = "[pools.all.hedge]\nbudget = 0.0\n[pools.all.health]\ntimeout = '300ms'\n";
     let server = server(&ca, &[&backend], rules);
@@ -67,7 +66,7 @@ fn slow_backend_that_answers_a_ping_keeps_its_connection() {
 
 #[test]
 fn goaway_costs_no_query() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for count in [1, 3] {
         let backend = HttpsBackend::misbehaving(HttpManner::GoesAwayAfter(count), usize::MAX, &ca, answer(ADDRESS));
         let server = server(&ca, &[&backend], "");
@@ -79,7 +78,7 @@ fn goaway_costs_no_query() {
 
 #[test]
 fn responses_that_are_no_replies_fail_their_query_alone() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let manners = [
         HttpManner::Says(500, ""),
         HttpManner::Says(404, ""),
@@ -102,7 +101,7 @@ fn responses_that_are_no_replies_fail_their_query_alone() {
 
 #[test]
 fn the_only_backend_that_answers_by_an_error_is_told_as_servfail_at_once() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let bad = HttpsBackend::misbehaving(HttpManner::Says(500, ""), usize::MAX, &ca, answer(ADDRESS));
     let server = server(&ca, &[&bad], "");
     let response = server.client().ask(&query("www.example", A));
@@ -111,7 +110,7 @@ fn the_only_backend_that_answers_by_an_error_is_told_as_servfail_at_once() {
 
 #[test]
 fn backend_that_wants_no_queries_for_a_while_gets_none() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for status in [429, 503] {
         let busy = HttpsBackend::misbehaving(HttpManner::Says(status, "3600"), usize::MAX, &ca, answer(ADDRESS));
         let good = HttpsBackend::new(&ca, answer(OTHER));
@@ -137,7 +136,7 @@ fn backend_that_wants_no_queries_for_a_while_gets_none() {
 
 #[test]
 fn handshake_that_hangs_or_agrees_on_nothing_moves_on() {
-    let (ca, wrong) = (TestAuthority::new(), TestAuthority::new());
+    let (ca, wrong) = (CertificateAuthority::new(), CertificateAuthority::new());
     let hangs = HttpsBackend::misbehaving(HttpManner::Hangs, 9, &ca, answer(ADDRESS));
     let foreign = HttpsBackend::new(&wrong, answer(ADDRESS));
     let other_protocol = HttpsBackend::misbehaving(HttpManner::MistakesProtocol, 9, &ca, answer(ADDRESS));
@@ -152,7 +151,7 @@ fn handshake_that_hangs_or_agrees_on_nothing_moves_on() {
 
 #[test]
 fn backend_that_does_not_speak_http2_is_down_at_once_and_says_why() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let bad = HttpsBackend::misbehaving(HttpManner::MistakesProtocol, 9, &ca, answer(ADDRESS));
     let server = server(&ca, &[&bad], "[pools.all.health]\nfall = 9\ninterval = '1m'\n");
     let shown = || {
@@ -166,7 +165,7 @@ fn backend_that_does_not_speak_http2_is_down_at_once_and_says_why() {
 
 #[test]
 fn backend_that_allows_few_streams_answers_all() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for streams in [1, 3] {
         let backend = HttpsBackend::allowing(streams, HttpManner::Answers, 0, &ca, answer(ADDRESS));
         let server = server(&ca, &[&backend], "");
@@ -186,7 +185,7 @@ fn backend_that_allows_few_streams_answers_all() {
 #[test]
 fn queries_do_not_pile_up_for_an_overloaded_backend() {
     // As in dnsdist before CVE-2026-33594 was mended.
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let backend = HttpsBackend::misbehaving(HttpManner::AnswersAfter(ms(60_000)), usize::MAX, &ca, answer(ADDRESS));
     let rules = "[pools.all.connections]\nmax = 1\npipeline = 10\n[pools.all.hedge]\nbudget = 0.0\n";
     let server = server(&ca, &[&backend], rules);
@@ -210,7 +209,7 @@ fn queries_do_not_pile_up_for_an_overloaded_backend() {
 
 #[test]
 fn lookup_asks_by_https() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let backend = HttpsBackend::misbehaving(HttpManner::Reverses(3), 1, &ca, answer(ADDRESS));
     let folder = TempDir::new().expect("a temporary folder");
     let file = folder.path().join("ca.pem");
@@ -262,7 +261,7 @@ fn bind_is_asked_by_https() {
 fn our_own_authority_is_asked_by_https() {
     let zone =
         "$ORIGIN example.net.\n$TTL 300\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 192.0.2.53\n*.many A 192.0.2.1\n";
-    let (address, authorities) = (free_address(), Authorities::new());
+    let (address, authorities) = (free_address(), CertificateAuthority::new());
     let (chain, key) = authorities.issue("ns.example");
     let config = format!(
         "workers = 1\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\

@@ -19,7 +19,7 @@ fn ask_until_asked(server: &Server, backend: &QuicBackend) {
 
 #[test]
 fn replies_come_in_any_order_and_queries_are_padded() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let backend = QuicBackend::misbehaving(QuicManner::Reverses(20), 9, &ca, answer(ADDRESS));
     let server = server(&ca, &[&backend], "");
     assert_eq!(ask(&server, 20, ADDRESS), 20);
@@ -35,7 +35,7 @@ fn replies_come_in_any_order_and_queries_are_padded() {
 
 #[test]
 fn close_with_twenty_waiting_loses_none() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for (code, cause) in [(0, "closed"), (2, "protocol"), (5, "closed")] {
         let backend = QuicBackend::misbehaving(QuicManner::ClosesWith(20, code), 1, &ca, answer(ADDRESS));
         let server = server(&ca, &[&backend], "");
@@ -48,7 +48,7 @@ fn close_with_twenty_waiting_loses_none() {
 
 #[test]
 fn half_open_connection_costs_no_query() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let backend = QuicBackend::misbehaving(QuicManner::DiesWith(10), 1, &ca, answer(ADDRESS));
     let server = server(&ca, &[&backend], "");
     assert_eq!(ask(&server, 10, ADDRESS), 10);
@@ -60,7 +60,7 @@ fn half_open_connection_costs_no_query() {
 
 #[test]
 fn slow_backend_that_acknowledges_keeps_its_connection() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let backend = QuicBackend::misbehaving(QuicManner::AnswersAfter(ms(900)), 9, &ca, answer(ADDRESS));
     let rules = "[pools.all.hedge]\nbudget = 0.0\n[pools.all.health]\ntimeout = '300ms'\n";
     let server = server(&ca, &[&backend], rules);
@@ -71,7 +71,7 @@ fn slow_backend_that_acknowledges_keeps_its_connection() {
 
 #[test]
 fn streams_that_are_reset_fail_their_query_alone() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let bad = QuicBackend::misbehaving(QuicManner::ResetsStreams(1), usize::MAX, &ca, answer(ADDRESS));
     let good = QuicBackend::new(&ca, answer(OTHER));
     let both = server(&ca, &[&bad, &good], "balance = 'ordered'\n");
@@ -87,7 +87,7 @@ fn streams_that_are_reset_fail_their_query_alone() {
 
 #[test]
 fn wrong_questions_fail_their_query_and_wrong_ids_their_connection() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for (manner, cause) in [(QuicManner::MistakesIds, Some("protocol")), (QuicManner::MistakesQuestions, None)] {
         let bad = QuicBackend::misbehaving(manner, usize::MAX, &ca, answer(ADDRESS));
         let good = QuicBackend::new(&ca, answer(OTHER));
@@ -107,7 +107,7 @@ fn wrong_questions_fail_their_query_and_wrong_ids_their_connection() {
 
 #[test]
 fn backend_that_is_asked_too_much_gets_no_query_for_a_while() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for manner in [QuicManner::ResetsStreams(4), QuicManner::ClosesWith(1, 4)] {
         let busy = QuicBackend::misbehaving(manner, usize::MAX, &ca, answer(ADDRESS));
         let good = QuicBackend::new(&ca, answer(OTHER));
@@ -126,7 +126,7 @@ fn backend_that_is_asked_too_much_gets_no_query_for_a_while() {
 
 #[test]
 fn connection_that_is_closed_again_and_again_costs_no_query() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for count in [1, 3] {
         let backend = QuicBackend::misbehaving(QuicManner::ClosesAfter(count), usize::MAX, &ca, answer(ADDRESS));
         let server = server(&ca, &[&backend], "");
@@ -137,7 +137,7 @@ fn connection_that_is_closed_again_and_again_costs_no_query() {
 
 #[test]
 fn handshake_that_hangs_or_agrees_on_nothing_moves_on() {
-    let (ca, wrong) = (TestAuthority::new(), TestAuthority::new());
+    let (ca, wrong) = (CertificateAuthority::new(), CertificateAuthority::new());
     let hangs = QuicBackend::misbehaving(QuicManner::Hangs, 9, &ca, answer(ADDRESS));
     let foreign = QuicBackend::new(&wrong, answer(ADDRESS));
     let other_protocol = QuicBackend::misbehaving(QuicManner::MistakesProtocol, 9, &ca, answer(ADDRESS));
@@ -152,7 +152,7 @@ fn handshake_that_hangs_or_agrees_on_nothing_moves_on() {
 
 #[test]
 fn backend_that_is_not_there_or_is_another_is_down_at_once_and_says_why() {
-    let (ca, wrong) = (TestAuthority::new(), TestAuthority::new());
+    let (ca, wrong) = (CertificateAuthority::new(), CertificateAuthority::new());
     let foreign = QuicBackend::new(&wrong, answer(ADDRESS));
     let other_protocol = QuicBackend::misbehaving(QuicManner::MistakesProtocol, 9, &ca, answer(ADDRESS));
     let closed = UdpSocket::bind("127.0.0.1:0").expect("a port").local_addr().expect("it is bound");
@@ -179,7 +179,7 @@ fn backend_that_is_not_there_or_is_another_is_down_at_once_and_says_why() {
 
 #[test]
 fn backend_that_allows_few_streams_answers_all() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     for streams in [1, 3] {
         let backend = QuicBackend::allowing(streams, QuicManner::Answers, 0, &ca, answer(ADDRESS));
         let server = server(&ca, &[&backend], "");
@@ -191,7 +191,7 @@ fn backend_that_allows_few_streams_answers_all() {
 
 #[test]
 fn queries_go_with_the_first_flight_where_that_is_wanted() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let rules = "[pools.all.connections]\nearly_data = true\nwarm = false\nmax = 1\n";
     let kind = |server: &Server, kind| sum(server, "hedgerow_backend_connections_total", &[("kind", kind)]);
     let backend = QuicBackend::misbehaving(QuicManner::ClosesAfter(1), usize::MAX, &ca, answer(ADDRESS));
@@ -213,7 +213,7 @@ fn queries_go_with_the_first_flight_where_that_is_wanted() {
 
 #[test]
 fn lookup_asks_by_quic() {
-    let ca = TestAuthority::new();
+    let ca = CertificateAuthority::new();
     let backend = QuicBackend::misbehaving(QuicManner::Reverses(3), 1, &ca, answer(ADDRESS));
     let folder = TempDir::new().expect("a temporary folder");
     let file = folder.path().join("ca.pem");

@@ -6,13 +6,12 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use testkit::certificates::Authorities;
 use testkit::peers::encrypted::*;
 use testkit::*;
 
 /// A server by plain DNS, TLS and HTTPS, in this order, with a certificate for `dns.example` of the authority
 /// in `ca.pem`. Each listener has these keys, and connections have others.
-fn start(backend: &Backend, authorities: &Authorities, keys: &str, connections: &str) -> Server {
+fn start(backend: &Backend, authorities: &CertificateAuthority, keys: &str, connections: &str) -> Server {
     let listeners = ["", "tls://", "https://"].map(|scheme| format!("{{ address = '{scheme}127.0.0.1:0'{keys} }}"));
     let config = Forwarder::to(&[backend], "[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n")
         .listen(&format!("[{}]", listeners.join(", ")))
@@ -30,7 +29,7 @@ fn port(server: &Server, place: usize) -> u16 {
 
 /// Has a server of others as backend, by TLS and by HTTPS.
 fn check_backend(kind: Kind) {
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let Some((_peer, tls, https)) = EncryptedPeer::server(kind, &authorities) else { return };
     let health = "probe = { name = 'probe.example', type = 'A' }\ninterval = '100ms'";
     let pool = |name: &str, address: &str| {
@@ -85,7 +84,7 @@ fn check_proxy(server: &Server, at: SocketAddr, words: &str) {
 
 #[test]
 fn haproxy_tells_who_connects() {
-    let (backend, authorities) = (Backend::new(answer(ANSWER)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ANSWER)), CertificateAuthority::new());
     let server = start(&backend, &authorities, &format!(", proxy_from = ['{PROXY}']"), "");
     let Some((_haproxy, at)) = EncryptedPeer::haproxy_before(server.listeners("forwarder")) else { return };
     // HAProxy passes TLS through: the certificate is ours.
@@ -97,7 +96,7 @@ fn haproxy_tells_who_connects() {
 
 #[test]
 fn dnsdist_tells_who_asks() {
-    let (backend, authorities) = (Backend::new(answer(ANSWER)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ANSWER)), CertificateAuthority::new());
     let server = start(&backend, &authorities, &format!(", proxy_from = ['{PROXY}']"), "");
     let Some((_dnsdist, at)) = EncryptedPeer::dnsdist_before(server.address()) else { return };
     check_proxy(&server, at, "+notcp");
@@ -126,7 +125,7 @@ fn dnsdist_is_told_who_asks() {
 
 #[test]
 fn kdig_and_dig_ask_by_tls() {
-    let (backend, authorities) = (Backend::new(answer(ANSWER)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ANSWER)), CertificateAuthority::new());
     let server = start(&backend, &authorities, "", "");
     for (program, words) in
         [("kdig", "+tls +tls-sni=dns.example"), ("kdig", "+tls +padding"), ("dig", "+tls"), ("dig", "+tls +keepopen")]
@@ -142,7 +141,7 @@ fn kdig_and_dig_ask_by_tls() {
 
 #[test]
 fn openssl_finds_versions_protocols_and_sessions_as_they_should_be() {
-    let (backend, authorities) = (Backend::new(answer(ANSWER)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ANSWER)), CertificateAuthority::new());
     let server = start(&backend, &authorities, "", "first_query = '1s'");
     let connect = |place: usize, words: &str| {
         let at = port(&server, place);
@@ -183,7 +182,7 @@ fn openssl_finds_versions_protocols_and_sessions_as_they_should_be() {
 
 #[test]
 fn dnsperf_is_answered_all_it_asks_by_tls() {
-    let (backend, authorities) = (Backend::new(answer(ANSWER)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ANSWER)), CertificateAuthority::new());
     let server = start(&backend, &authorities, "", "");
     let names: String = (0..500).map(|number| format!("q{number}.example A\n")).collect();
     fs::write(server.path("names"), names).expect("a file of the test");
@@ -196,7 +195,7 @@ fn dnsperf_is_answered_all_it_asks_by_tls() {
 
 #[test]
 fn h2load_is_answered_all_it_asks() {
-    let (backend, authorities) = (Backend::new(answer(ANSWER)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ANSWER)), CertificateAuthority::new());
     let server = start(&backend, &authorities, "", "");
     fs::write(server.path("query"), query("www.example", A).to_vec()).expect("a file of the test");
     let words = format!(

@@ -9,7 +9,6 @@ use std::thread;
 
 use data_encoding::BASE64URL_NOPAD;
 use rustix::process::Signal;
-use testkit::certificates::{Authorities, TlsClient};
 use testkit::http2::{self, DATA, END_STREAM, GOAWAY, HEADERS, Http2Client};
 use testkit::*;
 
@@ -26,7 +25,7 @@ fn forwarder(backend: &Backend, keys: &str) -> Forwarder {
 
 /// Starts a server with a certificate for `dns.example` of this authority, whose own certificate is in
 /// `ca.pem`.
-fn start(forwarder: &Forwarder, authorities: &Authorities) -> Server {
+fn start(forwarder: &Forwarder, authorities: &CertificateAuthority) -> Server {
     let (chain, key) = authorities.issue("dns.example");
     let files = [("chain.pem", &*chain), ("key.pem", &key), ("ca.pem", &authorities.pem())];
     Server::start_with_files(&forwarder.to_toml(), &files)
@@ -81,7 +80,7 @@ fn get(path: &str, message: &[u8]) -> String {
 
 #[test]
 fn get_and_post_are_answered_by_both_versions_encrypted_or_not() {
-    let (backend, authorities) = (Backend::new(answer_for(300, ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer_for(300, ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let query = query("www.example.org", A);
     fs::write(server.path("query"), query.to_vec()).expect("a file of the test");
@@ -123,7 +122,7 @@ fn get_and_post_are_answered_by_both_versions_encrypted_or_not() {
 
 #[test]
 fn what_is_no_query_has_a_status_of_its_own() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let query = query("www.example.org", A).to_vec();
     for (name, octets) in
@@ -186,7 +185,7 @@ fn what_is_no_query_has_a_status_of_its_own() {
 
 #[test]
 fn a_client_that_sends_too_much_reads_why() {
-    let server = start(&forwarder(&Backend::new(answer(ADDRESS)), ""), &Authorities::new());
+    let server = start(&forwarder(&Backend::new(answer(ADDRESS)), ""), &CertificateAuthority::new());
     let at = server.listeners("forwarder")[2];
     let mut client = TcpStream::connect(at).expect("the server listens");
     client.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
@@ -222,7 +221,8 @@ fn a_client_that_sends_too_much_reads_why() {
 
 #[test]
 fn who_is_to_get_no_response_is_told_so() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS).except("silent", silent())), Authorities::new());
+    let (backend, authorities) =
+        (Backend::new(answer(ADDRESS).except("silent", silent())), CertificateAuthority::new());
     let pool = "timeout = '100ms'\nattempt_timeout = '100ms'\non_timeout = 'drop'\n[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
     let config = Forwarder::to(&[&backend], pool).listen("['127.0.0.1:0', 'https://127.0.0.1:0']");
     let server = start(&config, &authorities);
@@ -239,7 +239,7 @@ fn responses_may_be_kept_as_long_as_their_records_last_and_what_was_made_up_not_
         .except("nodata", nodata_for(30))
         .except("failing", servfail())
         .except("silent", silent());
-    let (backend, authorities) = (Backend::new(script), Authorities::new());
+    let (backend, authorities) = (Backend::new(script), CertificateAuthority::new());
     let pool =
         "timeout = '100ms'\nattempt_timeout = '100ms'\n[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
     let config = Forwarder::to(&[&backend], pool)
@@ -265,7 +265,7 @@ fn responses_may_be_kept_as_long_as_their_records_last_and_what_was_made_up_not_
 
 #[test]
 fn kdig_and_dig_ask_by_https() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let [https, http] = [1, 2].map(|place| server.listeners("forwarder")[place].port().to_string());
     let ca = server.path("ca.pem").display().to_string();
@@ -295,7 +295,7 @@ fn kdig_and_dig_ask_by_https() {
 #[test]
 fn responses_of_a_connection_come_as_they_are_there() {
     let backend = Backend::new(answer(ADDRESS).except("slow", answer(ADDRESS).held()));
-    let server = start(&forwarder(&backend, ""), &Authorities::new());
+    let server = start(&forwarder(&backend, ""), &CertificateAuthority::new());
     let mut client = Http2Client::new(server.listeners("forwarder")[2]);
     let fields = |message: &[u8]| {
         let mut fields = vec![0x82, 0x86];
@@ -326,7 +326,7 @@ fn large_answers_go_through_small_windows() {
     let backend = Backend::new(truncated().by_tcp(reply(|reply| {
         (0..3000).fold(reply, |reply, i| reply.answer(a(&format!("10.0.{}.{}", i / 250, i % 250))))
     })));
-    let server = start(&forwarder(&backend, ""), &Authorities::new());
+    let server = start(&forwarder(&backend, ""), &CertificateAuthority::new());
     let curled = curl(&server, 1, &get("/dns-query", &query("many.example.org", A).to_vec()), &["--http2"]);
     assert_eq!(curled.answers().len(), 3000);
     // The client opens its window by 1000 octets at a time.
@@ -353,7 +353,7 @@ fn large_answers_go_through_small_windows() {
 
 #[test]
 fn padding_is_for_what_is_encrypted() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     // Padding, and the keepalive that HTTP has no use for.
     let query = query("www.example.org", A).edns(1232).option(12, b"").option(11, b"").to_vec();
@@ -366,7 +366,7 @@ fn padding_is_for_what_is_encrypted() {
 }
 
 /// A connection by TLS that speaks HTTP/1.1 without having said so.
-fn ask_by_http1(at: SocketAddr, authorities: &Authorities, message: &[u8]) -> String {
+fn ask_by_http1(at: SocketAddr, authorities: &CertificateAuthority, message: &[u8]) -> String {
     let mut client = TlsClient::of(at, &authorities.trusted(&[]), "dns.example");
     client.send_bytes(
         format!("GET {} HTTP/1.1\r\nhost: dns.example\r\nconnection: close\r\n\r\n", get("/dns-query", message))
@@ -377,7 +377,7 @@ fn ask_by_http1(at: SocketAddr, authorities: &Authorities, message: &[u8]) -> St
 
 #[test]
 fn a_port_is_shared_with_tls_and_a_reload_binds_nothing_anew() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let shared = free_address();
     let config = |listen: &str| {
         let certificate = "[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
@@ -446,7 +446,7 @@ fn a_port_is_shared_with_tls_and_a_reload_binds_nothing_anew() {
 
 #[test]
 fn a_drain_answers_what_is_in_flight_and_says_goodbye() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS).held()), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS).held()), CertificateAuthority::new());
     let mut server = start(&forwarder(&backend, ""), &authorities);
     let at = server.listeners("forwarder")[2];
     let message = query("www.example.org", A).to_vec();
@@ -493,7 +493,7 @@ fn who_is_idle_hears_that_it_ends() {
     let backend = Backend::new(answer(ADDRESS));
     let server = start(
         &forwarder(&backend, "[forwarder.connections]\nidle = '200ms'\nfirst_query = '200ms'"),
-        &Authorities::new(),
+        &CertificateAuthority::new(),
     );
     let at = server.listeners("forwarder")[2];
     let mut client = Http2Client::new(at);
@@ -516,7 +516,7 @@ fn who_is_idle_hears_that_it_ends() {
 
 #[test]
 fn authorities_answer_by_https_and_transfer_nothing_by_it() {
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let (chain, key) = authorities.issue("ns.example");
     let config = "workers = 1\n[admin]\nlisten = '127.0.0.1:0'\n[authorities.ts]\nlisten = ['127.0.0.1:0', 'https://127.0.0.1:0', 'http://127.0.0.1:0']\n\
                   zones = [{ file = 'example.net.zone', origin = 'example.net', transfer_to = ['127.0.0.1'] }]\n[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";

@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use proxy_header::{ProxiedAddress, ProxyHeader};
-use testkit::certificates::{Authorities, TlsClient};
 use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
@@ -41,7 +40,7 @@ fn config(backend: &Backend, scheme: &str) -> String {
         .to_toml()
 }
 
-fn start(backend: &Backend, scheme: &str, authorities: &Authorities) -> Server {
+fn start(backend: &Backend, scheme: &str, authorities: &CertificateAuthority) -> Server {
     let (chain, key) = authorities.issue("dns.example");
     Server::start_with_files(&config(backend, scheme), &[("chain.pem", &chain), ("key.pem", &key)])
 }
@@ -66,7 +65,7 @@ fn proxy_socket() -> UdpSocket {
 
 #[test]
 fn datagrams_of_a_proxy_are_those_of_its_clients() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&backend, "", &authorities);
     let (proxy, at) = (proxy_socket(), server.address());
     let query = |id: u16| query("www.example.org", A).id(id).to_vec();
@@ -121,7 +120,7 @@ fn next_message(stream: &mut TcpStream) -> Option<Response> {
 
 #[test]
 fn connections_of_a_proxy_are_those_of_its_clients() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&backend, "tcp://", &authorities);
     let framed = framed(&support_query(1).to_vec());
     for (client, expected) in [(Some(WELCOME), Some(0)), (None, Some(0)), (Some(STRANGER), Some(5))] {
@@ -143,7 +142,7 @@ fn connections_of_a_proxy_are_those_of_its_clients() {
 
 #[test]
 fn the_header_stands_before_tls() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&backend, "tls://", &authorities);
     let config = authorities.trusted(&["dot"]);
     for (client, rcode) in [(WELCOME, 0), (STRANGER, 5)] {
@@ -157,7 +156,7 @@ fn the_header_stands_before_tls() {
 
 #[test]
 fn limits_go_by_the_client_and_not_by_the_proxy() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let config = config(&backend, "tcp://")
         .replace("[forwarder.routes]", "[forwarder.connections]\nper_client = 1\n[forwarder.routes]");
     let (chain, key) = authorities.issue("dns.example");

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use quinn_proto::{ConnectionError, Dir};
 use rustix::process::Signal;
-use testkit::certificates::{Authorities, TlsClient};
 use testkit::quic_client::{QuicClient, quic_config};
 use testkit::*;
 
@@ -30,7 +29,7 @@ pub(crate) fn forwarder(backend: &Backend, keys: &str) -> Forwarder {
 }
 
 /// Starts it with a certificate of this authority.
-pub(crate) fn start(forwarder: &Forwarder, authorities: &Authorities) -> Server {
+pub(crate) fn start(forwarder: &Forwarder, authorities: &CertificateAuthority) -> Server {
     let (chain, key) = authorities.issue("dns.example");
     Server::start_with_files(&forwarder.to_toml(), &[("chain.pem", &chain), ("key.pem", &key)])
 }
@@ -41,7 +40,7 @@ pub(crate) fn quic_of(server: &Server) -> SocketAddr {
 }
 
 /// A client of it.
-pub(crate) fn client_of(server: &Server, authorities: &Authorities) -> QuicClient {
+pub(crate) fn client_of(server: &Server, authorities: &CertificateAuthority) -> QuicClient {
     QuicClient::of(quic_of(server), &quic_config(authorities, &["doq"]), "dns.example")
 }
 
@@ -67,7 +66,7 @@ pub(crate) fn wait_for_none(server: &Server) {
 
 #[test]
 fn queries_are_answered_each_on_its_stream() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let mut client = client_of(&server, &authorities);
     assert_eq!(client.alpn().as_deref(), Some(&b"doq"[..]));
@@ -88,7 +87,7 @@ fn queries_are_answered_each_on_its_stream() {
 
 #[test]
 fn who_does_not_offer_the_protocol_hears_so() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     for alpn in [&["dot"][..], &["h3"], &[]] {
         let mut client = QuicClient::begun(quic_of(&server), &quic_config(&authorities, alpn), "dns.example");
@@ -105,7 +104,7 @@ fn who_does_not_offer_the_protocol_hears_so() {
 #[test]
 fn responses_leave_as_answers_come_each_to_its_query() {
     let backend = Backend::new(answer(ADDRESS).except("slow", answer(ADDRESS).held()));
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let server = start(&forwarder(&backend, "[forwarder.connections]\nin_flight = 64"), &authorities);
     let mut client = client_of(&server, &authorities);
     let slow = client.begin(&asked("slow.example.org"));
@@ -127,7 +126,7 @@ fn responses_leave_as_answers_come_each_to_its_query() {
 
 #[test]
 fn octets_of_a_query_may_come_one_by_one() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let mut client = client_of(&server, &authorities);
     let stream = client.open();
@@ -144,7 +143,7 @@ fn large_answers_come_whole() {
     let backend = Backend::new(truncated().by_tcp(reply(move |reply| {
         (0..records).fold(reply, |reply, i| reply.answer(a(&format!("10.0.{}.{}", i / 250, i % 250))))
     })));
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let server = start(&forwarder(&backend, ""), &authorities);
     let mut client = client_of(&server, &authorities);
     let streams: Vec<_> = (0..12).map(|_| client.begin(&asked("many.example.org"))).collect();
@@ -155,7 +154,7 @@ fn large_answers_come_whole() {
 
 #[test]
 fn what_doq_forbids_ends_the_connection() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let good = frame(&asked("www.example.org"));
     let mut response = good.clone();
@@ -193,7 +192,7 @@ fn what_doq_forbids_ends_the_connection() {
 #[test]
 fn who_gets_no_response_hears_so() {
     let backend = Backend::new(silent());
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let certificate = "[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
     let config = Forwarder::to(&[&backend], &format!("timeout = '200ms'\non_timeout = 'drop'\n{certificate}"))
         .listen("['127.0.0.1:0', 'quic://127.0.0.1:0']");
@@ -208,7 +207,7 @@ fn who_gets_no_response_hears_so() {
 #[test]
 fn clients_change_their_address_and_go_on_whichever_worker_hears_them() {
     let backend = Backend::new(answer(ADDRESS).except("slow", answer(ADDRESS).held()));
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let server = start(&forwarder(&backend, "").workers(3), &authorities);
     let mut client = client_of(&server, &authorities);
     let slow = client.begin(&asked("slow.example.org"));
@@ -227,7 +226,7 @@ fn clients_change_their_address_and_go_on_whichever_worker_hears_them() {
 
 #[test]
 fn sessions_are_resumed_by_every_worker_and_across_a_reload() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "").workers(2), &authorities);
     let config = quic_config(&authorities, &["doq"]);
     let visit = || {
@@ -247,7 +246,7 @@ fn sessions_are_resumed_by_every_worker_and_across_a_reload() {
 
 #[test]
 fn early_queries_are_answered_at_once_and_changes_wait_for_the_handshake() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "[forwarder.connections]\nearly_data = true").workers(1), &authorities);
     let config = quic_config(&authorities, &["doq"]);
     let mut first = QuicClient::of(quic_of(&server), &config, "dns.example");
@@ -271,7 +270,7 @@ fn early_queries_are_answered_at_once_and_changes_wait_for_the_handshake() {
 
 #[test]
 fn early_data_that_is_not_wanted_is_refused_and_not_the_connection() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let with = forwarder(&backend, "[forwarder.connections]\nearly_data = true");
     let server = start(&with, &authorities);
     let config = quic_config(&authorities, &["doq"]);
@@ -294,7 +293,7 @@ fn early_data_that_is_not_wanted_is_refused_and_not_the_connection() {
 
 #[test]
 fn limits_hold_for_all_transports_together() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "[forwarder.connections]\nper_client = 2"), &authorities);
     let mut plain = server.tcp_client();
     plain.ask(&query("www.example.org", A));
@@ -318,7 +317,7 @@ fn limits_hold_for_all_transports_together() {
 
 #[test]
 fn idle_connections_end_in_good_order() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "[forwarder.connections]\nidle = '500ms'"), &authorities);
     let mut client = client_of(&server, &authorities);
     client.ask(&asked("www.example.org"));
@@ -329,7 +328,7 @@ fn idle_connections_end_in_good_order() {
 #[test]
 fn padding_is_answered_with_padding() {
     const PADDING: u16 = 12;
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let mut client = client_of(&server, &authorities);
     let padded = client.ask(&asked("www.example.org").edns(1232).option(PADDING, &[0; 20]));
@@ -340,7 +339,7 @@ fn padding_is_answered_with_padding() {
 #[test]
 fn a_drain_answers_what_is_in_flight_and_says_the_end() {
     let backend = Backend::new(answer(ADDRESS).except("slow", answer(ADDRESS).held()));
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let mut server = start(&forwarder(&backend, "").workers(2), &authorities);
     let mut waiting = client_of(&server, &authorities);
     let mut idle = client_of(&server, &authorities);
@@ -360,7 +359,7 @@ fn a_drain_answers_what_is_in_flight_and_says_the_end() {
 
 #[test]
 fn listeners_come_and_go_by_reload_and_share_a_port_with_tls() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let [stays, comes] = [(); 2].map(|()| free_address());
     let config = |listen: &str| forwarder(&backend, "").workers(2).listen(listen).to_toml();
     let (chain, key) = authorities.issue("dns.example");
@@ -392,7 +391,7 @@ fn listeners_come_and_go_by_reload_and_share_a_port_with_tls() {
 
 #[test]
 fn another_certificate_is_for_the_next_connection() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let mut open = client_of(&server, &authorities);
     let (first, (chain, key)) = (open.shown(), authorities.issue("dns.example"));
@@ -405,7 +404,7 @@ fn another_certificate_is_for_the_next_connection() {
 
 #[test]
 fn a_restart_tells_clients_the_end_and_serves_who_comes_back() {
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let (chain, key) = authorities.issue("ns.example");
     let listen = "listen = ['127.0.0.1:0', 'quic://127.0.0.1:0']";
     let config = tree::config("").replace("listen = ['127.0.0.1:0']", listen)
@@ -432,7 +431,7 @@ fn an_authority_is_asked_and_sends_its_zone() {
     let config = "[authorities.ts1]\nlisten = ['127.0.0.1:0', 'quic://127.0.0.1:0']\n\
                   zones = [{ file = 'example.net.zone', origin = 'example.net', transfer_to = ['127.0.0.1'] }]\n\
                   [certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let (chain, key) = authorities.issue("ns.example");
     let files = [("example.net.zone", &*format!("{zone}{many}")), ("chain.pem", &*chain), ("key.pem", &*key)];
     let server = Server::start_with_files(config, &files);
@@ -456,7 +455,7 @@ fn an_authority_is_asked_and_sends_its_zone() {
 
 #[test]
 fn kdig_is_answered() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let port = quic_of(&server).port().to_string();
     // That of Debian 12 crashes when it is to verify by QUIC, so it takes any certificate here.
@@ -470,7 +469,7 @@ fn kdig_is_answered() {
 #[test]
 fn handshakes_do_not_keep_datagrams_waiting() {
     const COUNT: usize = 200;
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let keys = "[forwarder.connections]\nper_client = 0\nmax = 2000\nfirst_query = '20s'";
     let server = start(&forwarder(&backend, keys).workers(1).cache(""), &authorities);
     let client = server.client();
@@ -508,7 +507,7 @@ fn handshakes_do_not_keep_datagrams_waiting() {
 #[test]
 fn an_idle_connection_takes_little_memory() {
     const COUNT: usize = 300;
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let keys = "[forwarder.connections]\nper_client = 0\nmax = 2000\nidle = '5m'\nfirst_query = '1m'";
     let server = start(&forwarder(&backend, keys).workers(1), &authorities);
     let config = quic_config(&authorities, &["doq"]);

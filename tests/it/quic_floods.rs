@@ -5,7 +5,6 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use quinn_proto::Dir;
-use testkit::certificates::Authorities;
 use testkit::quic_client::{QuicClient, quic_config};
 use testkit::*;
 
@@ -13,7 +12,7 @@ use crate::quic::*;
 
 #[test]
 fn streams_that_begin_and_stall_end_with_the_time_of_the_first_query() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let keys = "[forwarder.connections]\nfirst_query = '300ms'\nidle = '20s'";
     let server = start(&forwarder(&backend, keys), &authorities);
     // One octet on every stream that there may be, of a client that has asked before and of one that has not.
@@ -42,7 +41,7 @@ fn streams_that_begin_and_stall_end_with_the_time_of_the_first_query() {
 
 #[test]
 fn queries_in_parts_hold_little_memory() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let mut client = client_of(&server, &authorities);
     client.ask(&asked("www.example.org"));
@@ -67,7 +66,7 @@ fn queries_in_parts_hold_little_memory() {
 #[test]
 fn streams_that_are_given_up_leave_nothing_behind() {
     let backend = Backend::new(answer(ADDRESS).except("slow", answer(ADDRESS).held()));
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let server = start(&forwarder(&backend, "[forwarder.connections]\nin_flight = 8"), &authorities);
     let mut client = client_of(&server, &authorities);
     // More than may be in flight, each reset after one octet: a query between them shows that the client
@@ -100,7 +99,7 @@ fn streams_that_are_given_up_leave_nothing_behind() {
 
 #[test]
 fn who_only_resets_streams_is_left() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let mut client = client_of(&server, &authorities);
     client.ask(&asked("www.example.org"));
@@ -119,7 +118,7 @@ fn who_only_resets_streams_is_left() {
 
 #[test]
 fn signs_of_life_are_no_queries() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let keys = "[forwarder.connections]\nfirst_query = '300ms'\nidle = '300ms'";
     let server = start(&forwarder(&backend, keys), &authorities);
     for has_asked in [true, false] {
@@ -144,7 +143,7 @@ fn who_takes_nothing_is_left_with_all_that_waited_for_it() {
     let backend = Backend::new(truncated().by_tcp(reply(move |reply| {
         (0..records).fold(reply, |reply, i| reply.answer(a(&format!("10.0.{}.{}", i / 250, i % 250))))
     })));
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let server = start(&forwarder(&backend, "[forwarder.connections]\nidle = '500ms'"), &authorities);
     let mut client = client_of(&server, &authorities);
     // Two megabytes and a half, of which the client acknowledges nothing.
@@ -158,7 +157,7 @@ fn who_takes_nothing_is_left_with_all_that_waited_for_it() {
 
 #[test]
 fn noise_is_answered_to_nobody() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "").workers(2), &authorities);
     let mut client = client_of(&server, &authorities);
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
@@ -187,7 +186,7 @@ fn noise_is_answered_to_nobody() {
 #[test]
 fn a_flood_of_first_packets_asks_for_addresses_and_then_refuses() {
     const COUNT: usize = 600;
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let keys = "[forwarder.connections]\nper_client = 0\nmax = 2000\nfirst_query = '30s'";
     let server = start(&forwarder(&backend, keys).workers(1), &authorities);
     let config = quic_config(&authorities, &["doq"]);
@@ -207,7 +206,7 @@ fn a_flood_of_first_packets_asks_for_addresses_and_then_refuses() {
 
 #[test]
 fn a_full_table_shrinks_the_idle_time_of_open_connections() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let keys = "[forwarder.connections]\nmax = 4\nidle = '1h'\nfirst_query = '1m'";
     let server = start(&forwarder(&backend, keys).workers(1), &authorities);
     let mut clients: Vec<_> = (0..4).map(|_| client_of(&server, &authorities)).collect();
@@ -218,7 +217,7 @@ fn a_full_table_shrinks_the_idle_time_of_open_connections() {
 
 #[test]
 fn many_connections_are_bounded_and_freed() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     // Few, because a full table closes connections that have been idle for half a second, and many handshakes
     // may take longer.
     let keys = "[forwarder.connections]\nper_client = 0\nmax = 3";

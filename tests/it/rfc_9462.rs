@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use testkit::certificates::{Authorities, TlsClient};
 use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
@@ -20,7 +19,7 @@ fn forwarder(backend: &Backend, listen: &str, keys: &str) -> Forwarder {
 }
 
 /// Starts it with a certificate for `dns.example` and 127.0.0.1.
-fn start(forwarder: &Forwarder, authorities: &Authorities) -> Server {
+fn start(forwarder: &Forwarder, authorities: &CertificateAuthority) -> Server {
     let (chain, key) = authorities.issue("dns.example");
     Server::start_with_files(&forwarder.to_toml(), &[("chain.pem", &chain), ("key.pem", &key)])
 }
@@ -55,7 +54,7 @@ fn check_nodata(response: &Response) {
 
 #[test]
 fn section_4_the_encrypted_listeners_are_told_of_by_every_transport() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let listen = "['127.0.0.1:0', 'tls://127.0.0.1:0', 'tcp://127.0.0.1:0', 'tls://0.0.0.0:0', 'tls://[::1]:0', \
                   'quic://127.0.0.1:0']";
     let server = start(&forwarder(&backend, listen, KEY).workers(2), &authorities);
@@ -81,7 +80,7 @@ fn section_4_the_encrypted_listeners_are_told_of_by_every_transport() {
 
 #[test]
 fn section_4_names_are_asked_for_in_any_case_and_with_edns() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "['127.0.0.1:0', 'tls://127.0.0.1:0']", KEY), &authorities);
     let response = server.client().ask(&query("_DNS.Resolver.aRPA", SVCB).edns(1232).option(COOKIE, b"clientsc"));
     assert_eq!(records(&response), [reported(1, server.listeners("forwarder")[1])]);
@@ -92,7 +91,7 @@ fn section_4_names_are_asked_for_in_any_case_and_with_edns() {
 
 #[test]
 fn section_4_what_does_not_fit_into_a_datagram_is_had_by_tcp() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let listen = format!("['127.0.0.1:0'{}]", ", 'tls://127.0.0.1:0'".repeat(12));
     let server = start(&forwarder(&backend, &listen, KEY), &authorities);
     let cut = server.client().ask(&query(NAME, SVCB));
@@ -102,7 +101,7 @@ fn section_4_what_does_not_fit_into_a_datagram_is_had_by_tcp() {
 
 #[test]
 fn section_4_what_there_is_nothing_of_is_nodata() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let listen = "['127.0.0.1:0', 'tls://127.0.0.1:0']";
     let server = start(&forwarder(&backend, listen, KEY), &authorities);
     for (name, rtype) in [
@@ -128,7 +127,7 @@ fn section_4_what_there_is_nothing_of_is_nodata() {
 
 #[test]
 fn section_6_1_and_6_4_nothing_of_it_is_forwarded_and_names_beside_it_are() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "['127.0.0.1:0', 'tls://127.0.0.1:0']", KEY), &authorities);
     for name in [NAME, "resolver.arpa", "a.b.resolver.arpa"] {
         for rtype in [A, SVCB, TXT, ANY, AXFR] {
@@ -160,7 +159,7 @@ fn section_6_4_a_route_that_names_it_is_obeyed() {
 
 #[test]
 fn section_4_a_reload_changes_what_is_told() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let [plain, first, second] = [(); 3].map(|()| free_address());
     let config = |listen: &str, keys: &str| forwarder(&backend, listen, keys).to_toml();
     let (chain, key) = authorities.issue("dns.example");
@@ -185,7 +184,7 @@ fn section_4_a_reload_changes_what_is_told() {
 
 #[test]
 fn section_4_2_check_and_serve_tell_what_clients_will_not_verify() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let listen = "['127.0.0.1:0', 'tls://127.0.0.1:0']";
     let check = |server: &Server| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
@@ -208,7 +207,7 @@ fn section_4_dig_reads_what_is_told() {
     if Command::new("dig").arg("-v").output().is_err() {
         return leave_out(test, "dig is not installed");
     }
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "['127.0.0.1:0', 'tls://127.0.0.1:0']", KEY), &authorities);
     let port = server.address().port().to_string();
     let output =
@@ -221,7 +220,7 @@ fn section_4_dig_reads_what_is_told() {
 
 #[test]
 fn an_operator_who_has_it_explained_is_told_who_answers() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "['127.0.0.1:0', 'tls://127.0.0.1:0']", KEY), &authorities);
     let output = server.process.ctl(&[
         "--admin",

@@ -9,7 +9,6 @@ use std::thread;
 use std::time::Instant;
 
 use rustix::process::Signal;
-use testkit::certificates::{Authorities, TlsClient};
 use testkit::*;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
@@ -26,7 +25,7 @@ fn forwarder(backend: &Backend, keys: &str) -> Forwarder {
 }
 
 /// Starts it with a certificate of this authority.
-fn start(forwarder: &Forwarder, authorities: &Authorities) -> Server {
+fn start(forwarder: &Forwarder, authorities: &CertificateAuthority) -> Server {
     let (chain, key) = authorities.issue("dns.example");
     Server::start_with_files(&forwarder.to_toml(), &[("chain.pem", &chain), ("key.pem", &key)])
 }
@@ -38,7 +37,7 @@ fn tls_of(server: &Server) -> std::net::SocketAddr {
 
 #[test]
 fn both_versions_are_spoken_with_and_without_a_protocol_name() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     for (versions, alpn) in [(&[&TLS13][..], &["dot"][..]), (&[&TLS13], &[]), (&[&TLS12], &["dot"]), (&[&TLS12], &[])] {
         let config = authorities.trusted_by(alpn, versions);
@@ -93,7 +92,7 @@ fn certificate_that_the_book_makes_is_believed_by_lookup() {
 
 #[test]
 fn who_offers_another_protocol_hears_so() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let refused = TlsClient::try_of(tls_of(&server), &authorities.trusted(&["h2"]), "dns.example");
     let error = refused.map(drop).expect_err("no HTTP is spoken here").to_string();
@@ -103,7 +102,7 @@ fn who_offers_another_protocol_hears_so() {
 #[test]
 fn many_queries_of_one_record_are_answered_as_answers_come() {
     let backend = Backend::new(answer(ADDRESS).except("slow", answer(ADDRESS).held()));
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let server = start(&forwarder(&backend, ""), &authorities);
     let mut client = TlsClient::of(tls_of(&server), &authorities.trusted(&["dot"]), "dns.example");
     let slow = query("slow.example.org", A);
@@ -121,7 +120,7 @@ fn many_queries_of_one_record_are_answered_as_answers_come() {
 
 #[test]
 fn octets_of_a_query_may_come_in_records_of_their_own() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let mut client = TlsClient::of(tls_of(&server), &authorities.trusted(&["dot"]), "dns.example");
     let query = query("www.example.org", A);
@@ -142,7 +141,7 @@ fn large_answers_come_whole() {
     let backend = Backend::new(truncated().by_tcp(reply(move |reply| {
         (0..records).fold(reply, |reply, i| reply.answer(a(&format!("10.0.{}.{}", i / 250, i % 250))))
     })));
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let server = start(&forwarder(&backend, ""), &authorities);
     let mut client = TlsClient::of(tls_of(&server), &authorities.trusted(&["dot"]), "dns.example");
     for _ in 0..3 {
@@ -152,7 +151,7 @@ fn large_answers_come_whole() {
 
 #[test]
 fn the_server_name_chooses_the_certificate() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let sections =
         ["first", "second"].map(|name| format!("[certificates.{name}]\nchain = '{name}.pem'\nkey = '{name}.key'\n"));
     let config = Forwarder::to(&[&backend], &sections.concat())
@@ -174,7 +173,7 @@ fn the_server_name_chooses_the_certificate() {
 
 #[test]
 fn another_certificate_is_for_the_next_connection_and_a_broken_one_for_nobody() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let trusted = authorities.trusted(&["dot"]);
     let mut open = TlsClient::of(tls_of(&server), &trusted, "dns.example");
@@ -211,7 +210,7 @@ fn another_certificate_is_for_the_next_connection_and_a_broken_one_for_nobody() 
 
 #[test]
 fn tickets_live_across_a_reload_and_are_good_for_every_worker() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "").workers(2), &authorities);
     let trusted = authorities.trusted(&["dot"]);
     let visit = || {
@@ -228,7 +227,7 @@ fn tickets_live_across_a_reload_and_are_good_for_every_worker() {
 
 #[test]
 fn noise_gets_an_alert_and_is_counted() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let plain = framed(&query("www.example.org", A).to_vec());
     let noise: [&[u8]; 4] =
@@ -252,7 +251,7 @@ fn noise_gets_an_alert_and_is_counted() {
 
 #[test]
 fn a_handshake_that_hangs_ends_with_the_time_of_the_first_query() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "[forwarder.connections]\nfirst_query = '300ms'"), &authorities);
     // One says nothing at all, one stops in the middle, one shakes hands and asks nothing.
     let silent = TcpStream::connect(tls_of(&server)).expect("the server listens");
@@ -271,7 +270,7 @@ fn a_handshake_that_hangs_ends_with_the_time_of_the_first_query() {
 
 #[test]
 fn one_client_has_so_many_connections_of_all_transports() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "[forwarder.connections]\nper_client = 2"), &authorities);
     let trusted = authorities.trusted(&[]);
     let mut plain = server.tcp_client();
@@ -285,7 +284,7 @@ fn one_client_has_so_many_connections_of_all_transports() {
 
 #[test]
 fn a_drain_answers_what_is_in_flight_and_says_the_end_by_tls() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS).held()), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS).held()), CertificateAuthority::new());
     let mut server = start(&forwarder(&backend, ""), &authorities);
     let trusted = authorities.trusted(&["dot"]);
     let mut waiting = TlsClient::of(tls_of(&server), &trusted, "dns.example");
@@ -302,7 +301,7 @@ fn a_drain_answers_what_is_in_flight_and_says_the_end_by_tls() {
 
 #[test]
 fn listeners_come_and_go_by_reload_and_others_are_not_bound_anew() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let [stays, comes] = [(); 2].map(|()| free_address());
     let config = |listen: &str| forwarder(&backend, "").listen(listen).to_toml();
     let (chain, key) = authorities.issue("dns.example");
@@ -338,7 +337,7 @@ fn listeners_come_and_go_by_reload_and_others_are_not_bound_anew() {
 fn padding_and_keepalive_are_answered_where_they_may_be() {
     const KEEPALIVE: u16 = 11;
     const PADDING: u16 = 12;
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, "[forwarder.connections]\nidle = '12s'"), &authorities);
     let mut tls = TlsClient::of(tls_of(&server), &authorities.trusted(&["dot"]), "dns.example");
     let mut tcp = server.tcp_client();
@@ -364,7 +363,7 @@ fn an_authority_is_asked_and_sends_its_zone() {
     let config = "[authorities.ts1]\nlisten = ['127.0.0.1:0', 'tls://127.0.0.1:0']\n\
                   zones = [{ file = 'example.net.zone', origin = 'example.net', transfer_to = ['127.0.0.1'] }]\n\
                   [certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let (chain, key) = authorities.issue("ns.example");
     let files = [("example.net.zone", zone), ("chain.pem", &*chain), ("key.pem", &*key)];
     let server = Server::start_with_files(config, &files);
@@ -403,7 +402,7 @@ fn installed(program: &str) -> Option<std::path::PathBuf> {
 
 #[test]
 fn commands_without_a_config_take_a_certificate() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let folder = tempfile::tempdir().expect("a folder for the test");
     let (chain, key) = authorities.issue("dns.example");
     let at = |name: &str| folder.path().join(name).display().to_string();
@@ -431,7 +430,7 @@ fn commands_without_a_config_take_a_certificate() {
 
 #[test]
 fn an_expired_certificate_is_told_by_check_and_served() {
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let (chain, key) = authorities.issue_by("dns.example", &rcgen::PKCS_ECDSA_P384_SHA384, 2001);
     let backend = Backend::new(answer(ADDRESS));
     let server =
@@ -448,7 +447,7 @@ fn an_expired_certificate_is_told_by_check_and_served() {
 
 #[test]
 fn an_idle_connection_ends_with_close_notify() {
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let keys = "[forwarder.connections]\nidle = '300ms'\nfirst_query = '1s'";
     let server = start(&forwarder(&backend, keys), &authorities);
     let trusted = authorities.trusted(&["dot"]);
@@ -462,7 +461,7 @@ fn an_idle_connection_ends_with_close_notify() {
 #[test]
 fn an_idle_connection_takes_little_memory() {
     const COUNT: usize = 400;
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let keys = "[forwarder.connections]\nper_client = 0\nmax = 2000\nidle = '5m'\nfirst_query = '1m'";
     let server = start(&forwarder(&backend, keys), &authorities);
     let trusted = authorities.trusted(&["dot"]);
@@ -486,7 +485,7 @@ fn an_idle_connection_takes_little_memory() {
 #[test]
 fn handshakes_do_not_keep_datagrams_waiting() {
     const COUNT: usize = 200;
-    let (backend, authorities) = (Backend::new(answer(ADDRESS)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let keys = "[forwarder.connections]\nper_client = 0\nmax = 2000";
     let server = start(&forwarder(&backend, keys).cache(""), &authorities);
     let client = server.client();

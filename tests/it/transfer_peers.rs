@@ -5,7 +5,6 @@ use std::fs;
 use std::net::SocketAddr;
 
 use tempfile::TempDir;
-use testkit::certificates::Authorities;
 use testkit::peers::*;
 use testkit::*;
 
@@ -120,7 +119,8 @@ fn zones_go_to_bind() {
 
 #[test]
 fn zones_come_from_bind_by_tls() {
-    let (authorities, folder, address) = (Authorities::new(), TempDir::new().expect("a folder"), free_address());
+    let (authorities, folder, address) =
+        (CertificateAuthority::new(), TempDir::new().expect("a folder"), free_address());
     let (chain, key) = authorities.issue("ns1.example");
     for (name, text) in [("chain.pem", &chain), ("key.pem", &key)] {
         fs::write(folder.path().join(name), text).expect("our own folder");
@@ -143,7 +143,8 @@ fn zones_come_from_bind_by_tls() {
 
 #[test]
 fn zones_come_from_nsd_by_tls() {
-    let (authorities, folder, address) = (Authorities::new(), TempDir::new().expect("a folder"), free_address());
+    let (authorities, folder, address) =
+        (CertificateAuthority::new(), TempDir::new().expect("a folder"), free_address());
     let (chain, key) = authorities.issue("ns1.example");
     for (name, text) in [("rsa.pem", &chain), ("rsa.key", &key)] {
         fs::write(folder.path().join(name), text).expect("our own folder");
@@ -161,7 +162,8 @@ fn zones_come_from_nsd_by_tls() {
 
 /// Has a server of others as secondary by TLS.
 fn check_secondary_by_tls(kind: Kind) {
-    let (authorities, folder, address) = (Authorities::new(), TempDir::new().expect("a folder"), free_address());
+    let (authorities, folder, address) =
+        (CertificateAuthority::new(), TempDir::new().expect("a folder"), free_address());
     fs::write(folder.path().join("ca.pem"), authorities.pem()).expect("our own folder");
     let (chain, key) = authorities.issue("ns1.example");
     let config = format!(

@@ -2,7 +2,6 @@
 //! is reported when they cannot. With servers of others: `transfer_peers.rs`.
 
 use tempfile::TempDir;
-use testkit::certificates::Authorities;
 use testkit::*;
 
 /// RFC 2136 section 2.2: not authoritative.
@@ -272,7 +271,7 @@ fn responses_above_the_rate_are_cut_or_left_out_by_udp_alone() {
 }
 
 /// A primary that gives the zone by TLS alone, with a certificate of this authority for `ns1.example`.
-fn primary_by_tls(authorities: &Authorities, keys: &str) -> Server {
+fn primary_by_tls(authorities: &CertificateAuthority, keys: &str) -> Server {
     let config = format!(
         "[authorities.ts]\nlisten = ['tls://127.0.0.1:0']\nzones = [{{ file = 'z.zone', origin = 'example.org', \
          transfer_to = ['127.0.0.1'] }}]\n[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n{keys}"
@@ -282,7 +281,7 @@ fn primary_by_tls(authorities: &Authorities, keys: &str) -> Server {
 }
 
 /// A secondary of a primary by TLS, which believes this authority.
-fn secondary_by_tls(primary: &str, authorities: &Authorities) -> Server {
+fn secondary_by_tls(primary: &str, authorities: &CertificateAuthority) -> Server {
     let config = format!(
         "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [{{ zone = 'example.org', \
          primaries = [{{ address = '{primary}', ca = 'ca.pem' }}] }}]\n"
@@ -292,7 +291,7 @@ fn secondary_by_tls(primary: &str, authorities: &Authorities) -> Server {
 
 #[test]
 fn a_zone_comes_by_tls_alone() {
-    let authorities = Authorities::new();
+    let authorities = CertificateAuthority::new();
     let primary = primary_by_tls(&authorities, "[admin]\nlisten = '127.0.0.1:0'\n");
     let at = primary.listener("ts");
     let secondary = secondary_by_tls(&format!("tls://{at}#ns1.example"), &authorities);
@@ -312,7 +311,7 @@ fn a_zone_comes_by_tls_alone() {
 
 #[test]
 fn a_primary_that_is_somebody_else_gives_nothing() {
-    let (authorities, strangers) = (Authorities::new(), Authorities::new());
+    let (authorities, strangers) = (CertificateAuthority::new(), CertificateAuthority::new());
     let primary = primary_by_tls(&authorities, "");
     let at = primary.listener("ts");
     for (address, roots, reported) in [

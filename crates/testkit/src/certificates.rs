@@ -1,218 +1,171 @@
-//! A certificate authority that is made when a test runs, and clients by TLS that trust it.
+//! Certificate authorities that are made when a test runs, the certificates that they issue, and the configs
+//! of both sides of TLS.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, SignatureAlgorithm,
-    date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SignatureAlgorithm, date_time_ymd,
 };
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, SupportedProtocolVersion};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{
+    ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion, WantsVerifier,
+};
 
-use crate::message::{Query, Response};
-use crate::{PATIENCE, framed};
+/// A certificate authority that nothing else trusts.
+pub struct CertificateAuthority(CertifiedIssuer<'static, KeyPair>);
 
-/// A certificate authority of a test.
-pub struct Authorities {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authorities {
-    /// Creates an authority that nothing else trusts.
+impl CertificateAuthority {
+    /// Creates an authority with a new key.
     pub fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        let mut params = params(&[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Of another name than what it issues, which OpenSSL would take for certificates that vouch for
-        // themselves.
-        params.distinguished_name.push(DnType::CommonName, "the authority of a test");
-        let key = KeyPair::generate().expect("a key");
-        Self { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") }
+        let key = new_key(&PKCS_ECDSA_P256_SHA256);
+        // Each authority has a unique name, because it is looked up by name.
+        let name = HEXLOWER.encode(&key.public_key_raw()[..16]);
+        params.distinguished_name.push(DnType::CommonName, name);
+        Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
     }
 
-    /// Returns the authority's certificate, in PEM.
+    /// Returns the certificate of the authority in PEM, for `ca`.
     pub fn pem(&self) -> String {
-        self.issuer.pem()
+        self.0.pem()
     }
 
-    /// A chain for this name and for 127.0.0.1, and its key, both in PEM.
+    /// Issues a certificate for these names and addresses.
+    pub fn leaf(&self, names: &[&str]) -> Leaf {
+        self.leaf_with(names, |_| ())
+    }
+
+    /// Issues a certificate after `change` has changed its contents.
+    pub fn leaf_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+        self.sign(names, &PKCS_ECDSA_P256_SHA256, change)
+    }
+
+    /// Returns a chain for this name and for 127.0.0.1, and its key, both in PEM.
     pub fn issue(&self, name: &str) -> (String, String) {
-        self.issue_by(name, &rcgen::PKCS_ECDSA_P256_SHA256, 4000)
+        self.issue_by(name, &PKCS_ECDSA_P256_SHA256, 4000)
     }
 
-    /// Issues a certificate with a key of this kind, good until the beginning of a year.
+    /// Does the same with a key of this kind, for a certificate that expires at the beginning of a year.
     pub fn issue_by(&self, name: &str, kind: &'static SignatureAlgorithm, until: i32) -> (String, String) {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
-        params.not_after = date_time_ymd(until, 1, 1);
-        let key = KeyPair::generate_for(kind).expect("a key");
-        let issued = params.signed_by(&key, &self.issuer).expect("a certificate");
-        (issued.pem() + &self.pem(), key.serialize_pem())
+        let leaf = self.sign(&[name, "127.0.0.1"], kind, |params| params.not_after = date_time_ymd(until, 1, 1));
+        (leaf.pem() + &self.pem(), leaf.key_pem())
+    }
+
+    fn sign(
+        &self,
+        names: &[&str],
+        kind: &'static SignatureAlgorithm,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Leaf {
+        let (mut params, key) = (params(names), new_key(kind));
+        change(&mut params);
+        Leaf { certificate: params.signed_by(&key, &self.0).expect("a certificate"), key }
     }
 
     /// Returns the config of a client that trusts this authority and speaks these protocols above TLS.
     pub fn trusted(&self, alpn: &[&str]) -> Arc<ClientConfig> {
-        self.trusted_by(alpn, &[&tokio_rustls::rustls::version::TLS13, &tokio_rustls::rustls::version::TLS12])
+        self.trusted_by(alpn, &[&TLS13, &TLS12])
     }
 
     /// Returns a client config with these versions of TLS.
     pub fn trusted_by(&self, alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).expect("a certificate");
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_protocol_versions(versions).expect("versions that there are");
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let mut config = builder.with_root_certificates(self.roots()).with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Arc::new(config)
     }
+
+    /// The store of a client or server that trusts this authority alone.
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).expect("a certificate");
+        roots
+    }
 }
 
-/// A client by TLS.
-pub struct TlsClient {
-    session: ClientConnection,
-    socket: TcpStream,
+/// A certificate and its key.
+pub struct Leaf {
+    certificate: Certificate,
+    key: KeyPair,
 }
 
-impl TlsClient {
-    /// Connects to a server whose certificate must carry this name, and completes the handshake.
-    pub fn of(server: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Self {
-        Self::try_of(server, config, name).expect("a server that is who it says")
+impl Leaf {
+    /// Makes a certificate for these names and addresses that is its own authority.
+    pub fn self_signed(names: &[&str]) -> Self {
+        Self::self_signed_with(names, &PKCS_ECDSA_P256_SHA256, |_| ())
     }
 
-    /// Connects to a server that may refuse.
-    pub fn try_of(server: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> io::Result<Self> {
-        Self::try_over(TcpStream::connect(server)?, config, name)
+    /// Makes a certificate with a key of this kind after `change` has changed its contents.
+    pub fn self_signed_with(
+        names: &[&str],
+        kind: &'static SignatureAlgorithm,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
+        let (mut params, key) = (params(names), new_key(kind));
+        change(&mut params);
+        Self { certificate: params.self_signed(&key).expect("a certificate"), key }
     }
 
-    /// Makes a handshake over an existing connection.
-    pub fn over(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Self {
-        Self::try_over(socket, config, name).expect("a server that is who it says")
+    /// Returns the certificate in PEM.
+    pub fn pem(&self) -> String {
+        self.certificate.pem()
     }
 
-    /// Makes a handshake over an existing connection to a server that may refuse.
-    pub fn try_over(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> io::Result<Self> {
-        let mut client = Self::begun(socket, config, name);
-        while client.session.is_handshaking() {
-            client.session.complete_io(&mut client.socket)?;
-        }
-        Ok(client)
+    /// Returns the key in PEM.
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
     }
 
-    /// Says the first word of the handshake, and does not wait.
-    pub fn send_hello(&mut self) {
-        self.send_bytes(b"");
+    /// Returns the certificate.
+    pub fn der(&self) -> &CertificateDer<'static> {
+        self.certificate.der()
     }
 
-    /// Goes through with the handshake.
-    pub fn shake_hands(&mut self) {
-        while self.session.is_handshaking() {
-            self.session.complete_io(&mut self.socket).expect("a server that is who it says");
-        }
+    /// Returns the key.
+    pub fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.key.serialize_der()).into()
     }
 
-    /// Connected, without a word of the handshake.
-    pub fn connected(server: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Self {
-        Self::begun(TcpStream::connect(server).expect("the server listens"), config, name)
+    /// Returns the public key, of which a pin is a digest.
+    pub fn public_key(&self) -> Vec<u8> {
+        self.key.subject_public_key_info()
     }
 
-    fn begun(socket: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Self {
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
-        socket.set_write_timeout(Some(PATIENCE)).expect("a timeout above zero");
-        socket.set_nodelay(true).expect("a TCP socket can do so");
-        let name = name.to_owned().try_into().expect("a name");
-        Self { session: ClientConnection::new(Arc::clone(config), name).expect("a good config"), socket }
+    /// Returns the config of a server that shows the certificate.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        self.serve(server_builder().with_no_client_auth())
     }
 
-    /// The certificate that the server has shown.
-    pub fn shown(&self) -> Vec<u8> {
-        self.session.peer_certificates().and_then(|chain| chain.first()).expect("a complete handshake").to_vec()
+    /// Returns the config of a server whose clients must show a certificate of this authority.
+    pub fn server_for(&self, clients: &CertificateAuthority) -> Arc<ServerConfig> {
+        let provider = Arc::new(ring::default_provider());
+        let asks = WebPkiClientVerifier::builder_with_provider(Arc::new(clients.roots()), provider).build();
+        self.serve(server_builder().with_client_cert_verifier(asks.expect("it has a trusted authority")))
     }
 
-    /// Returns true if the handshake was made by a ticket.
-    pub fn is_resumed(&self) -> bool {
-        self.session.handshake_kind() == Some(HandshakeKind::Resumed)
+    fn serve(&self, builder: ConfigBuilder<ServerConfig, WantsServerCert>) -> Arc<ServerConfig> {
+        let config = builder.with_single_cert(vec![self.der().clone()], self.private_key());
+        Arc::new(config.expect("they belong together"))
     }
+}
 
-    /// The protocol that was agreed on.
-    pub fn alpn(&self) -> Option<&[u8]> {
-        self.session.alpn_protocol()
-    }
+fn params(names: &[&str]) -> CertificateParams {
+    CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).expect("names")
+}
 
-    /// Sends queries, all by one record.
-    pub fn send(&mut self, queries: &[Query]) {
-        let octets: Vec<u8> = queries.iter().flat_map(|query| framed(&query.to_vec())).collect();
-        self.send_bytes(&octets);
-    }
+fn new_key(kind: &'static SignatureAlgorithm) -> KeyPair {
+    KeyPair::generate_for(kind).expect("a key")
+}
 
-    /// Sends bytes as they are.
-    pub fn send_bytes(&mut self, octets: &[u8]) {
-        self.session.writer().write_all(octets).expect("there is room");
-        while self.session.wants_write() {
-            self.session.write_tls(&mut self.socket).expect("the server takes it");
-        }
-    }
-
-    /// Says that nothing more comes.
-    pub fn close_sending(&mut self) {
-        self.session.send_close_notify();
-        self.send_bytes(b"");
-    }
-
-    /// Waits for the next response.
-    pub fn receive(&mut self) -> Response {
-        let mut length = [0; 2];
-        self.read_exact(&mut length);
-        let mut bytes = vec![0; u16::from_be_bytes(length).into()];
-        self.read_exact(&mut bytes);
-        Response { bytes }
-    }
-
-    /// Sends and waits for the response, which must carry the query's ID.
-    pub fn ask(&mut self, query: &Query) -> Response {
-        self.send(std::slice::from_ref(query));
-        let response = self.receive();
-        assert_eq!(response.id(), query.id);
-        response
-    }
-
-    /// Waits for the end of the connection: whether the server has said so by TLS, as it ought to.
-    pub fn wait_for_end(&mut self) -> bool {
-        loop {
-            match self.read(&mut [0; 512]) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("the server does not end"),
-                Err(_) => return false,
-            }
-        }
-    }
-
-    /// All that comes until the end, as text.
-    pub fn rest(&mut self) -> String {
-        let (mut octets, mut part) = (Vec::new(), [0; 512]);
-        while let Ok(length @ 1..) = self.read(&mut part) {
-            octets.extend_from_slice(&part[..length]);
-        }
-        String::from_utf8_lossy(&octets).into_owned()
-    }
-
-    fn read_exact(&mut self, mut buffer: &mut [u8]) {
-        while !buffer.is_empty() {
-            let length = self.read(buffer).expect("a response in time");
-            assert!(length > 0, "the server has ended");
-            buffer = &mut buffer[length..];
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.session.reader().read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                result => return result,
-            }
-            self.session.read_tls(&mut self.socket)?;
-            self.session.process_new_packets().map_err(io::Error::other)?;
-        }
-    }
+/// A server that speaks all versions of TLS that ring has.
+pub(crate) fn server_builder() -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    builder.with_safe_default_protocol_versions().expect("ring has both")
 }

@@ -11,7 +11,7 @@
 #![allow(clippy::new_without_default, reason = "a port or a key is taken: that is no default")]
 
 mod backends;
-pub mod certificates;
+mod certificates;
 mod clients;
 mod machines;
 mod message;
@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 pub use backends::*;
+pub use certificates::{CertificateAuthority, Leaf};
 pub use clients::*;
 pub use machines::*;
 pub use message::*;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, KeyPair};
+use testkit::Leaf;
 
 use super::*;
 use crate::net::from_clients::tls::Certificate;
@@ -89,10 +89,8 @@ fn addresses_of_hosts_networks_and_links_are_not_public() {
 }
 
 fn certificate(section: &str, bears: &[&str]) -> NamedCertificate {
-    let key = KeyPair::generate().expect("a key");
-    let bears: Vec<_> = bears.iter().map(|&name| name.to_owned()).collect();
-    let made = CertificateParams::new(bears).and_then(|params| params.self_signed(&key)).expect("a certificate");
-    let certificate = Certificate::read(made.pem().as_bytes(), key.serialize_pem().as_bytes(), &[]);
+    let made = Leaf::self_signed(bears);
+    let certificate = Certificate::read(made.pem().as_bytes(), made.key_pem().as_bytes(), &[]);
     NamedCertificate {
         name: section.to_owned(),
         chain_file: PathBuf::new(),

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use testkit::certificates::Authorities;
 use testkit::*;
 
 use super::markdown::Document;
@@ -72,7 +71,7 @@ fn shown() -> BTreeMap<String, Family> {
         backend.address(),
         free_address()
     );
-    let (chain, key) = Authorities::new().issue("dns.example");
+    let (chain, key) = CertificateAuthority::new().issue("dns.example");
     let files = [("members.json", "[]"), ("chain.pem", &*chain), ("key.pem", &*key)];
     let server = Server::start_with_files(&config, &files);
     assert_eq!(server.client().ask(&query("www.example", A)).rcode(), NOERROR);

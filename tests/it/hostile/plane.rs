@@ -159,8 +159,6 @@ mod faults {
     use std::process::Output;
     use std::thread;
 
-    use testkit::certificates::{Authorities, TlsClient};
-
     use super::*;
 
     /// Has a file be on a disk that is stalled, until it is dropped.
@@ -368,7 +366,8 @@ mod faults {
 
     #[test]
     fn a_reload_without_a_thread_for_its_taps_leaves_the_certificates_as_they_were() {
-        let (backend, one, two) = (Backend::new(answer("192.0.2.7")), Authorities::new(), Authorities::new());
+        let (backend, one, two) =
+            (Backend::new(answer("192.0.2.7")), CertificateAuthority::new(), CertificateAuthority::new());
         let ((chain, key), (other_chain, other_key)) = (one.issue("dns.example"), two.issue("other.example"));
         let files = [("chain.pem", &*chain), ("key.pem", &*key), ("2.pem", &*other_chain), ("2.key", &*other_key)];
         // Without an admin server, whose slow races want the thread from the start.
@@ -378,8 +377,9 @@ mod faults {
             command.env("HEDGEROW_REFUSED_THREAD", "taps");
         });
         let address = server.listeners("forwarder")[1];
-        let shows =
-            |authorities: &Authorities, name| TlsClient::try_of(address, &authorities.trusted(&["dot"]), name).is_ok();
+        let shows = |authorities: &CertificateAuthority, name| {
+            TlsClient::try_of(address, &authorities.trusted(&["dot"]), name).is_ok()
+        };
         let more = "[certificates.other]\nchain = '2.pem'\nkey = '2.key'\n[query_log]\n";
         server.rewrite("config.toml", &(config + more));
         server.process.signal(Signal::HUP);

@@ -11,7 +11,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use testkit::certificates::{Authorities, TlsClient};
 use testkit::*;
 
 const ONE: &str = "192.0.2.1";
@@ -286,7 +285,7 @@ fn every_message_is_told_once_and_attempts_with_their_kind() {
 
 #[test]
 fn clients_by_tcp_and_tls_are_told_with_the_address_that_they_have_asked() {
-    let (backend, authorities) = (Backend::new(answer(ONE)), Authorities::new());
+    let (backend, authorities) = (Backend::new(answer(ONE)), CertificateAuthority::new());
     let certificate = "[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
     let forwarder = Forwarder::to(&[&backend], certificate).listen("['127.0.0.1:0', 'tls://127.0.0.1:0']").admin();
     let config = format!("{}\n[dnstap]\nto = 'file:tap'\nmessages = ['client']\n", forwarder.to_toml());

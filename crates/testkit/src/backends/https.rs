@@ -18,7 +18,8 @@ use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::{Script, Seen, TestAuthority};
+use super::NAME;
+use crate::{CertificateAuthority, Script, Seen};
 
 /// The reaction of a connection to queries other than probes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,18 +76,24 @@ struct Shared {
 
 impl HttpsBackend {
     /// One whose connections all answer as this script does.
-    pub fn new(ca: &TestAuthority, script: Script) -> Self {
+    pub fn new(ca: &CertificateAuthority, script: Script) -> Self {
         Self::misbehaving(HttpManner::Answers, 0, ca, script)
     }
 
     /// One of whose connections the first so many misbehave.
-    pub fn misbehaving(manner: HttpManner, faulty: usize, ca: &TestAuthority, script: Script) -> Self {
+    pub fn misbehaving(manner: HttpManner, faulty: usize, ca: &CertificateAuthority, script: Script) -> Self {
         Self::allowing(100, manner, faulty, ca, script)
     }
 
     /// One that allows so many streams on a connection.
-    pub fn allowing(streams: u32, manner: HttpManner, faulty: usize, ca: &TestAuthority, script: Script) -> Self {
-        let mut tls = (*ca.server(None)).clone();
+    pub fn allowing(
+        streams: u32,
+        manner: HttpManner,
+        faulty: usize,
+        ca: &CertificateAuthority,
+        script: Script,
+    ) -> Self {
+        let mut tls = (*ca.leaf(&[NAME]).server()).clone();
         let protocol: &[u8] = if manner == HttpManner::MistakesProtocol { b"http/1.1" } else { b"h2" };
         tls.alpn_protocols = vec![protocol.to_vec()];
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");

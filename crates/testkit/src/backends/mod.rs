@@ -11,4 +11,7 @@ pub use backend::{Backend, Closed, Seen};
 pub use https::{HttpManner, HttpsBackend};
 pub use quic::{QuicBackend, QuicManner};
 pub use script::*;
-pub use stream::{Manner, StreamBackend, TestAuthority};
+pub use stream::{Manner, StreamBackend};
+
+/// The name in the certificates of scripted backends.
+const NAME: &str = "dns.example";

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::NAME;
 use super::quic_server::{TestQuicQuery, TestQuicServer, tls};
-use crate::{Script, Seen, TestAuthority};
+use crate::{CertificateAuthority, Script, Seen};
 
 /// The reaction of a connection to queries other than probes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,17 +82,23 @@ struct Serving {
 
 impl QuicBackend {
     /// One whose connections all answer as this script does.
-    pub fn new(ca: &TestAuthority, script: Script) -> Self {
+    pub fn new(ca: &CertificateAuthority, script: Script) -> Self {
         Self::misbehaving(QuicManner::Answers, 0, ca, script)
     }
 
     /// One of whose connections the first so many misbehave.
-    pub fn misbehaving(manner: QuicManner, faulty: usize, ca: &TestAuthority, script: Script) -> Self {
+    pub fn misbehaving(manner: QuicManner, faulty: usize, ca: &CertificateAuthority, script: Script) -> Self {
         Self::allowing(1_000, manner, faulty, ca, script)
     }
 
     /// Starts a misbehaving backend whose connections each allow so many concurrent streams.
-    pub fn allowing(streams: u32, manner: QuicManner, faulty: usize, ca: &TestAuthority, script: Script) -> Self {
+    pub fn allowing(
+        streams: u32,
+        manner: QuicManner,
+        faulty: usize,
+        ca: &CertificateAuthority,
+        script: Script,
+    ) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
         let address = socket.local_addr().expect("it is bound");
         let shared = Arc::new(Shared {
@@ -103,7 +110,7 @@ impl QuicBackend {
             early: AtomicUsize::new(0),
             seen: Mutex::default(),
         });
-        let shows = ca.server(None);
+        let shows = ca.leaf(&[NAME]).server();
         let protocol: &[&[u8]] = if manner == QuicManner::MistakesProtocol { &[b"h3"] } else { &[b"doq"] };
         let fresh = move || {
             TestQuicServer::new(tls(&shows, protocol), |transport| {

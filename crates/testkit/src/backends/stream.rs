@@ -8,14 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{ConfigBuilder, RootCertStore, ServerConfig, ServerConnection, StreamOwned, WantsVerifier};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::{Script, Seen};
+use super::NAME;
+use crate::certificates::server_builder;
+use crate::{CertificateAuthority, Script, Seen};
 
 /// The reaction of a connection to queries other than probes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,18 +63,18 @@ struct Shared {
 
 impl StreamBackend {
     /// One whose connections all answer as this script does.
-    pub fn new(tls: Option<&TestAuthority>, script: Script) -> Self {
+    pub fn new(tls: Option<&CertificateAuthority>, script: Script) -> Self {
         Self::misbehaving(Manner::Answers, 0, tls, script)
     }
 
     /// One of whose connections the first so many misbehave.
-    pub fn misbehaving(manner: Manner, faulty: usize, tls: Option<&TestAuthority>, script: Script) -> Self {
-        Self::with_tls(manner, faulty, tls.map(|ca| ca.server(None)), script)
+    pub fn misbehaving(manner: Manner, faulty: usize, tls: Option<&CertificateAuthority>, script: Script) -> Self {
+        Self::with_tls(manner, faulty, tls.map(|ca| ca.leaf(&[NAME]).server()), script)
     }
 
     /// One by TLS that is shown a certificate of this authority, or says nothing.
-    pub fn asking_who(ca: &TestAuthority, clients: &TestAuthority, script: Script) -> Self {
-        Self::with_tls(Manner::Answers, 0, Some(ca.server(Some(clients))), script)
+    pub fn asking_who(ca: &CertificateAuthority, clients: &CertificateAuthority, script: Script) -> Self {
+        Self::with_tls(Manner::Answers, 0, Some(ca.leaf(&[NAME]).server_for(clients)), script)
     }
 
     /// One by TLS that shows this chain, which has this key, both in PEM.
@@ -232,55 +231,3 @@ impl Shared {
 trait Stream: Read + Write {}
 
 impl<T: Read + Write> Stream for T {}
-
-/// An authority that vouches for `dns.example`.
-pub struct TestAuthority(CertifiedIssuer<'static, KeyPair>);
-
-impl TestAuthority {
-    /// Creates an authority that nothing else trusts.
-    pub fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("there is randomness");
-        // Each authority has a different name, by which it is looked up.
-        params.distinguished_name.push(DnType::CommonName, format!("authority {:x?}", &key.public_key_raw()[..8]));
-        Self(CertifiedIssuer::self_signed(params, key).expect("a sound certificate"))
-    }
-
-    /// Returns the authority's certificate in PEM, for `ca`.
-    pub fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// A chain for a client, and its key, both in PEM.
-    pub fn client(&self) -> (String, String) {
-        let key = KeyPair::generate().expect("there is randomness");
-        let params = CertificateParams::new(vec!["client.example".to_owned()]).expect("a name");
-        (params.signed_by(&key, &self.0).expect("a sound certificate").pem(), key.serialize_pem())
-    }
-
-    /// A server that it vouches for, and that asks its clients for a certificate of the other authority.
-    pub(super) fn server(&self, clients: Option<&Self>) -> Arc<ServerConfig> {
-        let key = KeyPair::generate().expect("there is randomness");
-        let params = CertificateParams::new(vec!["dns.example".to_owned()]).expect("a name");
-        let certificate = params.signed_by(&key, &self.0).expect("a sound certificate");
-        let builder = match clients {
-            Some(clients) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(clients.0.der().clone()).expect("a certificate");
-                let provider = Arc::new(ring::default_provider());
-                let asks = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-                server_builder().with_client_cert_verifier(asks.expect("it has a trusted authority"))
-            }
-            None => server_builder().with_no_client_auth(),
-        };
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-        Arc::new(builder.with_single_cert(vec![certificate.der().clone()], key).expect("they belong together"))
-    }
-}
-
-/// A server that speaks all that there is.
-fn server_builder() -> ConfigBuilder<ServerConfig, WantsVerifier> {
-    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    builder.with_safe_default_protocol_versions().expect("ring has both")
-}

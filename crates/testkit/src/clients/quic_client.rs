@@ -15,7 +15,7 @@ use quinn_proto::{
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{self, ClientConfig as TlsConfig};
 
-use crate::certificates::Authorities;
+use crate::CertificateAuthority;
 use crate::message::{Query, Response};
 use crate::{PATIENCE, framed};
 
@@ -37,7 +37,7 @@ type End = Result<(), u64>;
 
 /// Returns the config of a QUIC client that trusts this authority and speaks these protocols. The client
 /// offers early data where it can.
-pub fn quic_config(authorities: &Authorities, alpn: &[&str]) -> Arc<TlsConfig> {
+pub fn quic_config(authorities: &CertificateAuthority, alpn: &[&str]) -> Arc<TlsConfig> {
     let mut config = TlsConfig::clone(&authorities.trusted_by(alpn, &[&TLS13]));
     config.enable_early_data = true;
     Arc::new(config)

@@ -78,7 +78,6 @@ impl Host {
 
     /// Makes a host that hangs on nothing yet. What is mounted at /sys shows its devices, as that of a
     /// machine does.
-    #[allow(dead_code, reason = "the tests of AF_XDP alone need it")]
     pub fn apart() -> Self {
         let mut command = Command::new("unshare");
         let script = "mount -t sysfs none /sys && ip link set lo up && echo there && exec cat";
@@ -93,7 +92,6 @@ impl Host {
     }
 
     /// The process that holds the namespace.
-    #[allow(dead_code, reason = "the tests of AF_XDP alone need it")]
     pub fn id(&self) -> u32 {
         self.holder.id()
     }

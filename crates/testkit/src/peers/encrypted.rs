@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::certificates::Authorities;
+use crate::CertificateAuthority;
 use crate::hosts::find;
 use crate::{free_address, leave_out, until};
 
@@ -41,7 +41,7 @@ pub struct EncryptedPeer {
 impl EncryptedPeer {
     /// Starts a server with a certificate for `dns.example`; and where it is asked by TLS and by HTTPS.
     /// `None` with a message if it is not installed.
-    pub fn server(kind: Kind, authorities: &Authorities) -> Option<(Self, SocketAddr, SocketAddr)> {
+    pub fn server(kind: Kind, authorities: &CertificateAuthority) -> Option<(Self, SocketAddr, SocketAddr)> {
         let (tls, https, plain) = (free_address(), free_address(), free_address());
         let (chain, key) = authorities.issue("dns.example");
         let folder = TempDir::new().expect("a temporary folder");

@@ -26,7 +26,7 @@ impl Listed for QuicBackend {
 }
 
 /// A server of one worker before these backends.
-pub fn server(ca: &TestAuthority, backends: &[&dyn Listed], rules: &str) -> Server {
+pub fn server(ca: &CertificateAuthority, backends: &[&dyn Listed], rules: &str) -> Server {
     let backends: Vec<_> = backends.iter().map(|backend| backend.entry()).collect();
     let config = format!(
         "workers = 1\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\

@@ -124,14 +124,14 @@ impl CertificateError {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{KeyPair, generate_simple_self_signed};
+    use rcgen::KeyPair;
+    use testkit::Leaf;
 
     use super::*;
 
     fn made(names: &[&str]) -> (String, String) {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let made = generate_simple_self_signed(names).expect("a certificate");
-        (made.cert.pem(), made.signing_key.serialize_pem())
+        let made = Leaf::self_signed(names);
+        (made.pem(), made.key_pem())
     }
 
     #[test]

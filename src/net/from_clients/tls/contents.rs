@@ -167,7 +167,8 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1D, 0x11];
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
+    use rcgen::{PKCS_ECDSA_P256_SHA256, date_time_ymd};
+    use testkit::Leaf;
 
     use super::*;
 
@@ -178,12 +179,11 @@ mod tests {
             ((2000, 2, 29), (2050, 1, 1), (951_782_400, 2_524_608_000)),
             ((1999, 12, 31), (2100, 3, 1), (946_598_400, 4_107_542_400)),
         ] {
-            let mut params =
-                CertificateParams::new(vec!["DNS.example".to_owned(), "*.example".to_owned()]).expect("names");
-            params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
-            params.not_before = date_time_ymd(from.0, from.1, from.2);
-            params.not_after = date_time_ymd(until.0, until.1, until.2);
-            let made = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");
+            let names = ["DNS.example", "*.example", "127.0.0.1"];
+            let made = Leaf::self_signed_with(&names, &PKCS_ECDSA_P256_SHA256, |params| {
+                params.not_before = date_time_ymd(from.0, from.1, from.2);
+                params.not_after = date_time_ymd(until.0, until.1, until.2);
+            });
             let contents = CertificateContents::read(made.der()).expect("a certificate");
             assert_eq!((contents.validity.not_before, contents.validity.not_after), validity);
             assert_eq!(contents.names, ["dns.example", "*.example"]);

@@ -173,16 +173,15 @@ impl CertificateStore {
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+    use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+    use testkit::Leaf;
 
     use super::*;
 
     fn named(section: &str, names: &[&str], is_ecdsa: bool) -> NamedCertificate {
         let kind = if is_ecdsa { &PKCS_ECDSA_P256_SHA256 } else { &PKCS_ED25519 };
-        let key = KeyPair::generate_for(kind).expect("a key");
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let made = CertificateParams::new(names).expect("names").self_signed(&key).expect("a certificate");
-        let certificate = Certificate::read(made.pem().as_bytes(), key.serialize_pem().as_bytes(), &[]);
+        let made = Leaf::self_signed_with(names, kind, |_| ());
+        let certificate = Certificate::read(made.pem().as_bytes(), made.key_pem().as_bytes(), &[]);
         NamedCertificate {
             name: section.to_owned(),
             chain_file: format!("{section}.pem").into(),

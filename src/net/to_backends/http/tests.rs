@@ -7,10 +7,11 @@ use h2::server::{self, SendResponse};
 use http::{Request, Response};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use testkit::CertificateAuthority;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection};
 
 use super::*;
-use crate::net::to_backends::tls::tests::{Authority, rules};
+use crate::net::to_backends::tls::tests::rules;
 use crate::net::to_backends::tls::{ClientTls, TrustRules};
 
 /// Handles a request with this body on the server.
@@ -150,7 +151,7 @@ struct Play {
 
 /// Returns a trusting client and the server's configuration with these protocols.
 pub(crate) fn trust(alpn: &[&[u8]]) -> (ClientTls, Arc<ServerConfig>) {
-    let ca = Authority::new();
+    let ca = CertificateAuthority::new();
     let alpn_of = |alpn: &[&[u8]]| alpn.iter().map(|protocol| protocol.to_vec()).collect::<Vec<_>>();
     let rules = TrustRules { alpn: alpn_of(&[b"h2"]), ..rules(&ca, Some("dns.example")) };
     let mut server = (*ca.leaf(&["dns.example"]).server()).clone();

@@ -6,10 +6,11 @@ use std::cell::RefCell;
 use quinn_proto::TransportErrorCode;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use testkit::CertificateAuthority;
 use testkit::quic_server::{TestQuicQuery, TestQuicServer, tls};
 
 use super::*;
-use crate::net::to_backends::tls::tests::{Authority, rules};
+use crate::net::to_backends::tls::tests::rules;
 
 /// A client, a server, and the datagrams in transit.
 struct World {
@@ -45,20 +46,20 @@ struct Way {
 
 /// A certificate authority, its clients' configuration, and the server's.
 struct Place {
-    ca: Authority,
+    ca: CertificateAuthority,
     server: Arc<tokio_rustls::rustls::ServerConfig>,
     tls: ClientTls,
 }
 
 impl Place {
     fn new() -> Self {
-        let ca = Authority::new();
+        let ca = CertificateAuthority::new();
         let server = Arc::new(tls(&ca.leaf(&["dns.example"]).server(), &[b"doq"]));
         let tls = Self::client(&ca, false);
         Self { ca, server, tls }
     }
 
-    fn client(ca: &Authority, early_data: bool) -> ClientTls {
+    fn client(ca: &CertificateAuthority, early_data: bool) -> ClientTls {
         let mut rules = rules(ca, Some("dns.example"));
         rules.alpn = vec![b"doq".to_vec()];
         rules.early_data = early_data;

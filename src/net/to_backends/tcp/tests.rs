@@ -7,12 +7,13 @@ use std::sync::Arc;
 use dns::{HEADER_LEN, append_frame, first_message};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use testkit::CertificateAuthority;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection};
 
 use super::super::connection::AskedIds;
 use super::*;
 use crate::net::to_backends::tls::ClientTls;
-use crate::net::to_backends::tls::tests::{Authority, rules};
+use crate::net::to_backends::tls::tests::rules;
 
 /// Returns any time: these connections use no clock.
 fn now() -> Instant {
@@ -192,7 +193,7 @@ fn drive(connection: &mut FrameConnection, echo: &mut Echo, rng: &mut StdRng, fo
 
 #[test]
 fn by_tls_everything_comes_back_however_it_is_cut() {
-    let ca = Authority::new();
+    let ca = CertificateAuthority::new();
     let tls = ClientTls::new(&rules(&ca, Some("dns.example"))).unwrap();
     let server = ca.leaf(&["dns.example"]).server();
     for seed in 0..60 {
@@ -238,7 +239,7 @@ fn by_tls_everything_comes_back_however_it_is_cut() {
 
 #[test]
 fn noise_and_wrong_certificates_break_a_handshake() {
-    let (ca, other) = (Authority::new(), Authority::new());
+    let (ca, other) = (CertificateAuthority::new(), CertificateAuthority::new());
     let tls = ClientTls::new(&rules(&ca, Some("dns.example"))).unwrap();
     let begin = || {
         let mut connection = FrameConnection::new(Some(tls.begin().unwrap()));

@@ -125,20 +125,20 @@ const MAX_OF_SERVER: usize = 4;
 #[cfg(test)]
 mod tests {
     use dns::address::HttpPath;
+    use testkit::CertificateAuthority;
 
-    use super::super::tests::Authority;
     use super::*;
 
     #[test]
     fn renewed_trust_applies_to_the_next_connection() {
-        let authority = Authority::new();
+        let authority = CertificateAuthority::new();
         let address = "tls://192.0.2.1".parse().expect("an address");
         let trust =
             ServerTrust { ca: Some("ca.pem".into()), certificate: Some("us".to_owned()), ..ServerTrust::default() };
         let server = StreamServer { address, trust, path: HttpPath::default(), early_data: false };
         let tls = BackendTls::default();
         tls.of(&server).expect_err("no authority has signed it");
-        let roots = TlsRoots::of_pem(&authority.pem()).expect("a certificate");
+        let roots = TlsRoots::of_pem(authority.pem().as_bytes()).expect("a certificate");
         let mut roots = KnownRoots::new([("ca.pem".into(), roots)].into(), None);
         tls.trust(Arc::new(roots.clone()));
         let first = tls.of(&server).expect("an authority has");
@@ -148,7 +148,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &tls.of(&server).expect("it stays")));
         let leaf = authority.leaf(&["us.example"]);
         let key = leaf.private_key();
-        roots.show("us", ClientCertificate { chain: vec![leaf.certificate.der().clone()], key });
+        roots.show("us", ClientCertificate { chain: vec![leaf.der().clone()], key });
         tls.trust(Arc::new(roots));
         let second = tls.of(&server).expect("it stays");
         assert!(second.rules().certificate.is_some());

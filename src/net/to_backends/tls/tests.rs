@@ -5,75 +5,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dns::address::{Pin, ServerIdentity, Verify};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PublicKeyData, date_time_ymd,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, date_time_ymd};
 use ring::digest::{SHA256, digest};
-use tokio_rustls::rustls::crypto::ring as provider;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{
-    ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection,
-};
+use testkit::{CertificateAuthority, Leaf};
+use tokio_rustls::rustls::{ClientConnection, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection};
 
 use super::*;
 
-/// An authority that signs any certificate for a test.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-pub(crate) struct Leaf {
-    pub(crate) certificate: rcgen::Certificate,
-    pub(crate) key: KeyPair,
+fn pin(leaf: &Leaf) -> Pin {
+    Pin(digest(&SHA256, &leaf.public_key()).as_ref().try_into().unwrap())
 }
 
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        // Each authority has a unique name, because it is looked up by name.
-        let name = data_encoding::HEXLOWER.encode(key.public_key_raw());
-        params.distinguished_name.push(DnType::CommonName, name);
-        Self(CertifiedIssuer::self_signed(params, key).unwrap())
-    }
-
-    pub(crate) fn pem(&self) -> Vec<u8> {
-        self.0.pem().into_bytes()
-    }
-
-    pub(crate) fn leaf(&self, names: &[&str]) -> Leaf {
-        self.leaf_with(names, KeyPair::generate().unwrap(), |_| ())
-    }
-
-    fn leaf_with(&self, names: &[&str], key: KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        change(&mut params);
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        Leaf { certificate, key }
-    }
-}
-
-impl Leaf {
-    pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
-        PrivatePkcs8KeyDer::from(self.key.serialize_der()).into()
-    }
-
-    fn pin(&self) -> Pin {
-        Pin(digest(&SHA256, &self.key.subject_public_key_info()).as_ref().try_into().unwrap())
-    }
-
-    pub(crate) fn server(&self) -> Arc<ServerConfig> {
-        let builder = ServerConfig::builder_with_provider(Arc::new(provider::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-        Arc::new(builder.with_single_cert(vec![self.certificate.der().clone()], self.private_key()).unwrap())
-    }
-}
-
-pub(crate) fn rules(ca: &Authority, name: Option<&str>) -> TrustRules {
+pub(crate) fn rules(ca: &CertificateAuthority, name: Option<&str>) -> TrustRules {
     TrustRules {
         identity: ServerIdentity { name: name.map(str::to_owned), ..ServerIdentity::default() },
-        roots: Some(TlsRoots::of_pem(&ca.pem()).unwrap()),
+        roots: Some(TlsRoots::of_pem(ca.pem().as_bytes()).unwrap()),
         address: IpAddr::from([192, 0, 2, 1]),
         alpn: vec![b"dot".to_vec()],
         certificate: None,
@@ -122,7 +68,7 @@ fn check(rules: &TrustRules, leaf: &Leaf, expected: Result<(), &str>) {
 
 #[test]
 fn certificate_must_be_for_the_name_or_else_for_the_address() {
-    let ca = Authority::new();
+    let ca = CertificateAuthority::new();
     let (named, addressed) = (ca.leaf(&["dns.example", "*.other.example"]), ca.leaf(&["192.0.2.1"]));
     check(&rules(&ca, Some("dns.example")), &named, Ok(()));
     check(&rules(&ca, Some("a.other.example")), &named, Ok(()));
@@ -138,8 +84,8 @@ fn certificate_must_be_for_the_name_or_else_for_the_address() {
 #[test]
 fn common_name_counts_nothing() {
     // RFC 8310 section 8.1: only the subjectAltName counts.
-    let ca = Authority::new();
-    let leaf = ca.leaf_with(&[], KeyPair::generate().unwrap(), |params| {
+    let ca = CertificateAuthority::new();
+    let leaf = ca.leaf_with(&[], |params| {
         params.distinguished_name.push(DnType::CommonName, "dns.example");
     });
     let problem = "its certificate is not for dns.example (a common name does not count)";
@@ -148,10 +94,9 @@ fn common_name_counts_nothing() {
 
 #[test]
 fn certificate_of_another_time_or_authority_does_not_hold() {
-    let (ca, other) = (Authority::new(), Authority::new());
+    let (ca, other) = (CertificateAuthority::new(), CertificateAuthority::new());
     let rules = rules(&ca, Some("dns.example"));
-    let leaf =
-        |change: fn(&mut CertificateParams)| ca.leaf_with(&["dns.example"], KeyPair::generate().unwrap(), change);
+    let leaf = |change: fn(&mut CertificateParams)| ca.leaf_with(&["dns.example"], change);
     let expired = leaf(|params| params.not_after = date_time_ymd(2020, 1, 2));
     check(&rules, &expired, Err("its certificate has expired on 2020-01-02T00:00:00Z"));
     let early = leaf(|params| params.not_before = date_time_ymd(3020, 1, 2));
@@ -161,18 +106,18 @@ fn certificate_of_another_time_or_authority_does_not_hold() {
 
 #[test]
 fn pin_is_asked_for_besides_or_alone() {
-    let (ca, other) = (Authority::new(), Authority::new());
+    let (ca, other) = (CertificateAuthority::new(), CertificateAuthority::new());
     let (leaf, foreign) = (ca.leaf(&["dns.example"]), other.leaf(&["dns.example"]));
     let mut rules = rules(&ca, Some("dns.example"));
     let none = Err("its key has none of the pins");
-    rules.identity.pins = vec![Pin([0; 32]), leaf.pin()];
+    rules.identity.pins = vec![Pin([0; 32]), pin(&leaf)];
     check(&rules, &leaf, Ok(()));
     check(&rules, &foreign, Err("the certificate is not signed by a trusted authority"));
     rules.identity.pins = vec![Pin([0; 32])];
     check(&rules, &leaf, none);
     rules.identity.verify = Verify::Pin;
     check(&rules, &leaf, none);
-    rules.identity.pins = vec![foreign.pin()];
+    rules.identity.pins = vec![pin(&foreign)];
     check(&rules, &foreign, Ok(()));
     check(&rules, &leaf, none);
     rules.identity.pins.clear();
@@ -183,7 +128,7 @@ fn pin_is_asked_for_besides_or_alone() {
 
 #[test]
 fn rules_that_cannot_be_are_told() {
-    let ca = Authority::new();
+    let ca = CertificateAuthority::new();
     let problem = |rules: &TrustRules| ClientTls::new(rules).err();
     let wrong = rules(&ca, Some("no name"));
     assert_eq!(problem(&wrong).as_deref(), Some("\"no name\" is not a name that a certificate can contain"));
@@ -196,7 +141,7 @@ fn rules_that_cannot_be_are_told() {
 
 #[test]
 fn session_is_resumed_and_a_ticket_used_once() {
-    let ca = Authority::new();
+    let ca = CertificateAuthority::new();
     let tls = ClientTls::new(&rules(&ca, Some("dns.example"))).unwrap();
     let server = ca.leaf(&["dns.example"]).server();
     let (first, _) = shake_hands(&tls, &server).unwrap();
@@ -216,31 +161,25 @@ fn session_is_resumed_and_a_ticket_used_once() {
 
 #[test]
 fn server_learns_who_asks() {
-    let ca = Authority::new();
+    let ca = CertificateAuthority::new();
     let (leaf, me) = (ca.leaf(&["dns.example"]), ca.leaf(&["client.example"]));
-    let provider = Arc::new(provider::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.0.der().clone()).unwrap();
-    let asks = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let builder = builder.with_client_cert_verifier(asks);
-    let server = Arc::new(builder.with_single_cert(vec![leaf.certificate.der().clone()], leaf.private_key()).unwrap());
+    let server = leaf.server_for(&ca);
     let mut rules = rules(&ca, Some("dns.example"));
     assert!(shake_hands(&ClientTls::new(&rules).unwrap(), &server).is_err());
-    let shown = ClientCertificate { chain: vec![me.certificate.der().clone()], key: me.private_key() };
+    let shown = ClientCertificate { chain: vec![me.der().clone()], key: me.private_key() };
     rules.certificate = Some(Arc::new(shown));
     let (_, server) = shake_hands(&ClientTls::new(&rules).unwrap(), &server).unwrap();
-    assert_eq!(server.peer_certificates().unwrap()[0], *me.certificate.der());
+    assert_eq!(server.peer_certificates().unwrap()[0], *me.der());
     assert_eq!(server.server_name(), Some("dns.example"));
     // A key that does not match is reported when the config is read.
-    let mixed = ClientCertificate { chain: vec![me.certificate.der().clone()], key: leaf.private_key() };
+    let mixed = ClientCertificate { chain: vec![me.der().clone()], key: leaf.private_key() };
     rules.certificate = Some(Arc::new(mixed));
     assert!(ClientTls::new(&rules).err().unwrap().starts_with("its certificate cannot be used: "));
 }
 
 #[test]
 fn protocol_may_be_missing_in_the_answer() {
-    let ca = Authority::new();
+    let ca = CertificateAuthority::new();
     let tls = ClientTls::new(&rules(&ca, Some("dns.example"))).unwrap();
     let leaf = ca.leaf(&["dns.example"]);
     for (spoken, expected) in [(Vec::new(), None), (vec![b"dot".to_vec()], Some(b"dot".as_slice()))] {
@@ -253,7 +192,7 @@ fn protocol_may_be_missing_in_the_answer() {
 
 #[test]
 fn noise_is_no_tls() {
-    let ca = Authority::new();
+    let ca = CertificateAuthority::new();
     let mut client = ClientTls::new(&rules(&ca, Some("dns.example"))).unwrap().begin().unwrap();
     client.read_tls(&mut io::Cursor::new(b"HTTP/1.1 400 Bad Request\r\n\r\n")).unwrap();
     assert_eq!(tls_problem(&client.process_new_packets().unwrap_err()), "it does not speak TLS");
@@ -261,8 +200,8 @@ fn noise_is_no_tls() {
 
 #[test]
 fn certificate_of_an_authority_is_no_server_s() {
-    let ca = Authority::new();
-    let leaf = ca.leaf_with(&["dns.example"], KeyPair::generate().unwrap(), |params| {
+    let ca = CertificateAuthority::new();
+    let leaf = ca.leaf_with(&["dns.example"], |params| {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     });
     let problem = "its certificate is marked as that of a certificate authority: make one with basicConstraints=CA:FALSE, or pin its key";

@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use dns::{FRAME_PREFIX, append_frame, read_query};
 use metrics::ConnectionKind;
+use testkit::CertificateAuthority;
 
 use super::*;
 use crate::engine::query_slots::SlotState;
@@ -18,7 +19,6 @@ use crate::net::Bypass;
 use crate::net::refusal::SendRefusal;
 use crate::net::to_backends::sockets::Event;
 use crate::net::to_backends::sockets::tests::WorkerSockets;
-use crate::net::to_backends::tls::tests::Authority;
 use crate::net::to_backends::tls::tests::rules as trust;
 
 /// A worker's connections to one backend, and the backend's end of them.
@@ -549,7 +549,7 @@ fn nobody_waits_for_a_dial_that_is_far_away() {
 
 #[test]
 fn handshake_that_hangs_is_dialled_beside_and_then_given_up() {
-    let ca = Authority::new();
+    let ca = CertificateAuthority::new();
     let tls = ClientTls::new(&trust(&ca, Some("dns.example"))).unwrap();
     let mut play = Play::with(rules(), Some(tls));
     play.ask(0).unwrap();

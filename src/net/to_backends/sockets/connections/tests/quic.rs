@@ -42,13 +42,13 @@ impl QuicPeer {
 
 /// A certificate authority, and a server certificate that it signed.
 struct Place {
-    ca: Authority,
+    ca: CertificateAuthority,
     server: Arc<ServerConfig>,
 }
 
 impl Place {
     fn new() -> Self {
-        let ca = Authority::new();
+        let ca = CertificateAuthority::new();
         let server = ca.leaf(&["dns.example"]).server();
         Self { ca, server }
     }

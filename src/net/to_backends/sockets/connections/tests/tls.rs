@@ -43,7 +43,7 @@ fn serve_tls(
 
 #[test]
 fn by_tls_all_goes_by_one_connection_and_the_next_session_is_resumed() {
-    let ca = Authority::new();
+    let ca = CertificateAuthority::new();
     let server = ca.leaf(&["dns.example"]).server();
     let mut play = Play::with(rules(), Some(ClientTls::new(&trust(&ca, Some("dns.example"))).unwrap()));
     for (round, kind) in [(0, ConnectionKind::Full), (1, ConnectionKind::Resumed)] {
@@ -59,7 +59,7 @@ fn by_tls_all_goes_by_one_connection_and_the_next_session_is_resumed() {
 
 #[test]
 fn close_notify_ends_a_connection_whose_tcp_stays_open() {
-    let ca = Authority::new();
+    let ca = CertificateAuthority::new();
     let server = ca.leaf(&["dns.example"]).server();
     let mut play = Play::with(rules(), Some(ClientTls::new(&trust(&ca, Some("dns.example"))).unwrap()));
     (0..2).for_each(|number| assert!(play.ask(number).is_ok()));
@@ -86,7 +86,7 @@ fn close_notify_ends_a_connection_whose_tcp_stays_open() {
 
 #[test]
 fn close_notify_of_an_idle_connection_teaches_patience() {
-    let ca = Authority::new();
+    let ca = CertificateAuthority::new();
     let server = ca.leaf(&["dns.example"]).server();
     let mut play = Play::with(rules(), Some(ClientTls::new(&trust(&ca, Some("dns.example"))).unwrap()));
     play.ask(0).unwrap();
@@ -112,7 +112,7 @@ fn close_notify_of_an_idle_connection_teaches_patience() {
 
 #[test]
 fn wrong_certificate_refuses_and_says_why() {
-    let (ca, other) = (Authority::new(), Authority::new());
+    let (ca, other) = (CertificateAuthority::new(), CertificateAuthority::new());
     let server = other.leaf(&["dns.example"]).server();
     let mut play = Play::with(rules(), Some(ClientTls::new(&trust(&ca, Some("dns.example"))).unwrap()));
     let peer = serve_tls(&play.listener, &server, 1);
