@@ -402,8 +402,8 @@ pub fn race(octets: &[u8]) {
         match event.map(|event| event >> 3) {
             Some(0) if is_made => race.on_failure(attempt),
             Some(1) if is_made => race.on_bare_failure(attempt),
-            Some(2) if is_made => _ = race.on_opt_refused(attempt),
-            Some(3) if is_made => race.on_bare_opt_refused(attempt),
+            Some(2) if is_made => _ = race.on_extension_refused(attempt),
+            Some(3) if is_made => race.on_bare_extension_refused(attempt),
             Some(4) => race.on_retransmission(),
             Some(kind @ 5..=9) if is_made => {
                 let rank = [Rank::Failure, Rank::Nodata, Rank::Nxdomain, Rank::NodataAuthoritative, Rank::Positive];
@@ -415,7 +415,7 @@ pub fn race(octets: &[u8]) {
             None => now = race.deadline() + Duration::from_millis(1),
         }
         loop {
-            match race.next_step(&context, now) {
+            match race.poll(&context, now) {
                 RaceStep::Ask { attempt, backend, .. } => {
                     assert!(attempt.0 == made && backend.0 < backends, "attempt {attempt:?} of {made} at {backend:?}");
                     made += 1;
@@ -426,7 +426,7 @@ pub fn race(octets: &[u8]) {
                     break;
                 }
                 RaceStep::Finished(outcome) => {
-                    assert_eq!(race.next_step(&context, now), RaceStep::Finished(outcome), "it says the same again");
+                    assert_eq!(race.poll(&context, now), RaceStep::Finished(outcome), "it says the same again");
                     break;
                 }
             }

@@ -139,7 +139,7 @@ impl Pool {
 fn ask(race: &mut Race<Rank>, context: &RaceContext<'_>, now: Instant) -> (AttemptId, Instant) {
     let mut asked = None;
     loop {
-        match race.next_step(context, now) {
+        match race.poll(context, now) {
             RaceStep::Ask { attempt, .. } => asked = Some(attempt),
             RaceStep::WaitUntil(at) => return (asked.expect("there is a backend to ask"), at),
             RaceStep::Finished(outcome) => panic!("no backend has replied: {outcome:?}"),
@@ -150,7 +150,7 @@ fn ask(race: &mut Race<Rank>, context: &RaceContext<'_>, now: Instant) -> (Attem
 /// The race's end by a good reply.
 fn finish(mut race: Race<Rank>, context: &RaceContext<'_>, attempt: AttemptId, now: Instant) {
     black_box(race.on_reply(attempt, Rank::Positive, now));
-    assert_eq!(race.next_step(context, now), RaceStep::Finished(RaceEnd::Reply(attempt)));
+    assert_eq!(race.poll(context, now), RaceStep::Finished(RaceEnd::Reply(attempt)));
 }
 
 /// A backend with so many attempts out, which has replied before.

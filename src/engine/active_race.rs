@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use config::Rank;
 use dns::Reply;
-use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, OptRefusal, RaceStep, ReplyValue};
+use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, ExtensionRefusal, RaceStep, ReplyValue};
 use hedge::timers::Timers;
 use metrics::Want;
 
@@ -44,9 +44,9 @@ impl<I: Io> ActiveRace<'_, I> {
     pub(super) fn drive(&mut self, at_hand: Option<AtHand<'_>>) {
         while !self.entry.is_fetching {
             let context = self.pool.race_context(self.entry.has_waiters());
-            match self.entry.race.next_step(&context, self.now) {
-                RaceStep::Ask { attempt, backend, kind, edns } => {
-                    if self.ask(attempt, backend, edns) {
+            match self.entry.race.poll(&context, self.now) {
+                RaceStep::Ask { attempt, backend, kind, extended } => {
+                    if self.ask(attempt, backend, extended) {
                         self.pool.counters(backend).attempts[number(kind)].increment();
                     }
                 }
@@ -252,12 +252,13 @@ impl<I: Io> ActiveRace<'_, I> {
         // RFC 8945 section 5.5: a signed reply goes to its client as it came.
         let reply = &if is_for_clients || entry.is_signed() { *reply } else { reply.without_authentic() };
         let has_opt = asked.is_some_and(|asked| has_opt(entry, pool, asked.backend, outstanding.proof()));
-        if has_opt && is_opt_refusal(reply) && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
+        if has_opt && is_opt_refusal(reply) && entry.race.on_extension_refused(attempt) == ExtensionRefusal::AskedAgain
+        {
             return self.drive(None);
         }
         if !is_opt_refusal(reply)
             && let Some(asked) = asked
-            && !asked.edns
+            && !asked.extended
         {
             pool.backend(asked.backend).set_without_opt(self.now);
         }

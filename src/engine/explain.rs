@@ -203,7 +203,9 @@ impl<'a> RaceReport<'a> {
             State::Replied if is_kept => Fate::Kept,
             State::Replied | State::Spoken => Fate::Beaten,
             State::Unreachable => Fate::Unreachable,
-            State::Bare | State::OptRefused | State::Replaced => return (Fate::Failed, None, Some(Rank::Failure)),
+            State::Bare | State::ExtensionRefused | State::Replaced => {
+                return (Fate::Failed, None, Some(Rank::Failure));
+            }
             State::Failed | State::Unsent => Fate::Failed,
             State::Lost => Fate::Lost,
             State::Silent => {
@@ -246,7 +248,7 @@ impl fmt::Display for RaceReport<'_> {
             let backend = &self.pool.backend(attempt.backend).name;
             let kind = attempt.kind.label();
             let at = attempt.asked_at.saturating_duration_since(self.race.started()).as_micros();
-            let opt = if attempt.edns { "" } else { " without OPT" };
+            let opt = if attempt.extended { "" } else { " without OPT" };
             let fate = match (attempt.open, attempt.is_sent) {
                 (true, _) => "silent",
                 (false, true) => "ended",

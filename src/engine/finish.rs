@@ -284,7 +284,7 @@ impl<I: Io> ActiveRace<'_, I> {
         });
         let others = others.map(|other| (other, !pool.backend(other).is_without_opt(now)));
         let backends =
-            std::iter::once((winner.backend, winner.edns && !pool.backend(winner.backend).is_without_opt(now)));
+            std::iter::once((winner.backend, winner.extended && !pool.backend(winner.backend).is_without_opt(now)));
         let address = |(index, with_opt): (BackendIndex, bool)| {
             let backend = shared.backend(index);
             let is_ad_trusted = backend.is_ad_trusted();

@@ -12,7 +12,7 @@
 use config::Rank;
 use dns::{CookiePair, ExtendedError, Rcode, Reply, ReplyDigest};
 use hedge::backend_load::AttemptEnd;
-use hedge::race::{Attempt, BackendIndex, OptRefusal, Retry};
+use hedge::race::{Attempt, BackendIndex, ExtensionRefusal, Retry};
 use metrics::Cause;
 
 use super::active_race::{ActiveRace, has_opt};
@@ -46,7 +46,7 @@ impl<I: Io> ActiveRace<'_, I> {
             let entry = &mut self.entry;
             // It lacks the question and so proves little: the true reply may still come.
             if is_opt_refusal(reply) && has_opt(entry, self.pool, asked.backend, proof) {
-                entry.race.on_bare_opt_refused(attempt);
+                entry.race.on_bare_extension_refused(attempt);
             } else {
                 entry.race.on_bare_failure(attempt);
             }
@@ -96,7 +96,10 @@ impl<I: Io> ActiveRace<'_, I> {
         if reply.is_bare_failure() {
             let has_opt = has_opt(entry, pool, asked.backend, outstanding.proof());
             self.report_reply(&asked, outstanding.proof(), reply);
-            if has_opt && is_opt_refusal(reply) && self.entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
+            if has_opt
+                && is_opt_refusal(reply)
+                && self.entry.race.on_extension_refused(attempt) == ExtensionRefusal::AskedAgain
+            {
                 let handed = handed_at(asked.asked_at, self.io.opened(slot.socket()));
                 self.settle(outstanding, slot, AttemptEnd::Failure(self.now.saturating_duration_since(handed)));
                 return self.drive(None);
@@ -257,7 +260,7 @@ impl<I: Io> ActiveRace<'_, I> {
             self.io.shun(slot.socket());
         }
         let proof = proof.with(ReplyProof::AGAIN);
-        if self.send(attempt, asked.backend, asked.edns, proof).is_err() {
+        if self.send(attempt, asked.backend, asked.extended, proof).is_err() {
             return false;
         }
         if let Some(slot) = slot {
@@ -279,7 +282,7 @@ impl<I: Io> ActiveRace<'_, I> {
         if pool.is_by_stream(asked.backend) {
             return false;
         }
-        let edns = asked.edns && !pool.backend(asked.backend).is_without_opt(*now);
+        let edns = asked.extended && !pool.backend(asked.backend).is_without_opt(*now);
         let mut message = Vec::new();
         let opt_at = entry.write_query(edns, &mut message);
         if entry.needs_authentic() {

@@ -186,7 +186,7 @@ impl Subject {
         let (mut probe, mut kept): (Option<HealthProbe>, _) = (None, KeptConnection::default());
         let mut was_up = health.is_up();
         loop {
-            let step = health.next_step(Instant::now(), &mut rng);
+            let step = health.poll(Instant::now(), &mut rng);
             // A worker has already written its findings to the state, and an old event must not overwrite
             // them.
             if std::mem::replace(&mut was_up, health.is_up()) != was_up {

@@ -40,7 +40,7 @@ impl SimulatedProber {
 
     /// Returns the next task; a wake-up time is the last one.
     pub(super) fn next_task(&mut self, now: Instant, rng: &mut impl Rng) -> ProberTask {
-        match self.health.next_step(now, rng) {
+        match self.health.poll(now, rng) {
             HealthStep::Probe => {
                 self.probe = self.probe.wrapping_add(1);
                 ProberTask::Send(self.probe)

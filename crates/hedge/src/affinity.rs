@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A new entry replaces the oldest one of a full set. Two workers that write to one set at the same time may
-//! lose a name, which costs a query a detour, never its answer.
+//! lose a name, which costs a request a detour, never its answer.
 
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
@@ -51,7 +51,7 @@ impl Affinity {
         }
     }
 
-    /// Returns the backend that answered this name before. `name` is the hash of the folded name.
+    /// Returns the backend that answered this name before. `name` is its hash.
     pub fn get(&self, name: u64) -> Option<u32> {
         let words = self.set(name).iter().map(|word| AffinityWord::read(word.load(Relaxed)));
         let known = words.filter(|word| word.tag == tag(name));

@@ -103,7 +103,7 @@ impl BackendLoad {
     }
 
     /// Returns true if a reply to any attempt came after `asked`, so that the backend is not silent.
-    pub fn was_heard_since(&self, asked: Instant) -> bool {
+    pub(crate) fn was_heard_since(&self, asked: Instant) -> bool {
         self.silent_since.is_some_and(|since| since > asked)
     }
 
@@ -141,7 +141,7 @@ fn slow_start_share(up_for: Duration) -> f64 {
 }
 
 /// The length of the slow start.
-pub const SLOW_START: Duration = Duration::from_secs(10);
+pub(crate) const SLOW_START: Duration = Duration::from_secs(10);
 const FIRST_SHARE: f64 = 0.1;
 
 /// The end of an attempt.

@@ -1,6 +1,6 @@
 //! Load balancing: the order in which a pool's backends are asked.
 //!
-//! A worker builds a new [`Balancer`] when the set of up backends changes; a query then allocates nothing.
+//! A worker builds a new [`Balancer`] when the set of up backends changes; a request then allocates nothing.
 //! Above [`FEW`] backends a [`Crowd`] avoids the scan.
 
 mod alias;
@@ -23,7 +23,7 @@ use super::candidates::{BackendIndex, Candidates};
 /// The balancing policy of a pool. All except `Ordered` use weights. Backends that are down are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Balance {
-    /// The order of the config.
+    /// The given order.
     Ordered,
     /// Round-robin by weight. The other backends follow in the order of their turns.
     RoundRobin,
@@ -40,14 +40,14 @@ pub enum Balance {
     Fastest,
 }
 
-/// The inputs of a policy for one query.
+/// The inputs of a policy for one request.
 #[derive(Clone, Copy, Debug)]
 pub struct BalanceInput<'a> {
     /// The time of the decision.
     pub now: Instant,
-    /// The turn counter of all workers, raised by one for each query that takes a turn.
+    /// The turn counter of all workers, raised by one for each request that takes a turn.
     pub turn: u64,
-    /// The hash of the folded name, equal on all workers.
+    /// The hash of what is requested, such as a name or a path, equal on all workers.
     pub name: u64,
     /// The load of each backend. A missing entry counts as idle.
     pub loads: &'a [BackendLoad],
@@ -103,7 +103,7 @@ impl BalanceMember {
 }
 
 impl Balancer {
-    /// Creates the turns of these backends in the order of the config. Each item holds the index, the weight
+    /// Creates the turns of these backends in the given order. Each item holds the index, the weight
     /// (0 counts as 1), the identity for `hash`, and true if the backend takes turns.
     pub fn new(backends: impl Iterator<Item = (BackendIndex, u16, u64, bool)> + Clone) -> Self {
         let (members, all_down) = BalanceMember::all(backends);
@@ -178,7 +178,7 @@ impl Balancer {
 
     fn by_load(&self, input: &BalanceInput<'_>, rng: &mut impl Rng) -> Candidates {
         let keyed = self.members.iter().map(|member| {
-            // An idle backend in slow start would be the first choice of all queries.
+            // An idle backend in slow start would be the first choice of all requests.
             let strength = f64::from(member.weight) * input.share(member.backend);
             let load = f64::from(input.in_flight(member.backend)) / strength;
             let errors = input.load(member.backend).map_or(0, |load| load.errors().level(input.now));
@@ -232,7 +232,7 @@ fn pass_over_slow_starters(list: &mut Candidates, input: &BalanceInput<'_>, rng:
     }
 }
 
-/// The largest pool that is scanned for each query.
+/// The largest pool that is scanned for each request.
 pub const FEW: usize = 64;
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Budget {
         });
     }
 
-    /// Sets the capacity from the queries of the last minute: 1 % of them, at least ten hedges.
+    /// Sets the capacity from the requests of the last minute: 1 % of them, at least ten hedges.
     pub fn set_recent_queries(&self, queries: u64) {
         let hedges = i64::try_from(queries / 100).unwrap_or(i64::MAX).clamp(MIN_BURST, MAX_BURST);
         let capacity = hedges * TOKEN;

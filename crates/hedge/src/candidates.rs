@@ -1,4 +1,4 @@
-//! Candidates: the backends that one query may use, in order.
+//! Candidates: the backends that one request may use, in order.
 //!
 //! `balance` creates the list, `race` follows it. Hedges have a separate order, because a failover follows
 //! the pool's `balance`, but a hedge should be fast.
@@ -83,7 +83,13 @@ impl Candidates {
     ///
     /// Never inlined, so that its instruction count does not change with the rest of the crate.
     #[inline(never)]
-    pub fn draw_hedges(&mut self, most: usize, end: usize, load: impl Fn(BackendIndex) -> f64, rng: &mut impl Rng) {
+    pub(crate) fn draw_hedges(
+        &mut self,
+        most: usize,
+        end: usize,
+        load: impl Fn(BackendIndex) -> f64,
+        rng: &mut impl Rng,
+    ) {
         let end = end.min(self.len());
         for place in 1..end.saturating_sub(1).min(most.saturating_add(1)) {
             let one = place + below(end - place, rng);

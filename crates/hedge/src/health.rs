@@ -27,7 +27,7 @@ use crate::backoff::Backoff;
 ///         └──────┘                                             └──┬───┘ at last every `interval`
 ///            ▲ ▲                                                  │
 ///            │ └──────────────────────────────────────────────────┘
-///            │   `rise` probes replied to in a row, or any reply to a query
+///            │   `rise` probes replied to in a row, or any reply to a request
 ///         ┌──┴───┐
 ///    ────▶│ new  │ probes as if down, but one that is replied to is enough
 ///         └──────┘
@@ -59,11 +59,11 @@ pub enum ProbeReply {
 /// The state of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HealthState {
-    /// Added at run time and not probed successfully yet. It gets no queries.
+    /// Added at run time and not probed successfully yet. It gets no requests.
     New,
-    /// It gets queries.
+    /// It gets requests.
     Up,
-    /// It gets no queries while another backend is up.
+    /// It gets no requests while another backend is up.
     Down,
 }
 
@@ -112,7 +112,7 @@ impl Health {
     }
 
     /// Returns the next action, which the caller must carry out. It may change the state.
-    pub fn next_step(&mut self, now: Instant, rng: &mut impl Rng) -> HealthStep {
+    pub fn poll(&mut self, now: Instant, rng: &mut impl Rng) -> HealthStep {
         if let Some(probe) = &mut self.probe {
             if now < probe.due {
                 return HealthStep::WaitUntil(probe.due);
@@ -212,12 +212,12 @@ impl Health {
         }
     }
 
-    /// Records an ICMP error for a query, which may be forged: it only triggers a probe.
+    /// Records an ICMP error for a request, which may be forged: it only triggers a probe.
     pub fn on_unreachable(&mut self, now: Instant) {
         self.suspect(REST_AFTER_PROBE, now);
     }
 
-    /// Records a reply of any kind to a query: the backend is up at once.
+    /// Records a reply of any kind to a request: the backend is up at once.
     pub fn on_reply(&mut self, now: Instant) {
         match self.state {
             HealthState::Up => {
@@ -244,7 +244,7 @@ impl Health {
         }
     }
 
-    /// Schedules a probe because the pool has sent `every_queries` queries.
+    /// Schedules a probe because the pool has sent `every_queries` requests.
     pub fn on_queries(&mut self, now: Instant) {
         self.next_probe = self.next_probe.min(now);
     }

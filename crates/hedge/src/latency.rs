@@ -4,7 +4,7 @@
 //! enough samples. If most of the latest replies took an unusual time, both windows restart with those.
 //!
 //! An abandoned attempt counts as later than every reply until its reply arrives, but never lifts a
-//! percentile far (see [`Latency::quantile`]), because a backend that loses half of its queries would never
+//! percentile far (see [`Latency::quantile`]), because a backend that loses half of its requests would never
 //! be hedged.
 
 mod recent;

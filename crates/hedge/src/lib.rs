@@ -8,14 +8,14 @@ pub mod backend_load;
 pub mod backoff;
 pub mod balance;
 pub mod budget;
-pub mod candidates;
+mod candidates;
 pub mod health;
 pub mod latency;
 pub mod log_linear;
 pub mod ordering;
-pub mod peak;
+mod peak;
 pub mod race;
-pub mod rules;
+mod rules;
 pub mod timers;
 
 pub use candidates::{BackendIndex, Candidates};

@@ -190,7 +190,7 @@ mod tests {
         let latency = [Latency::new(now), Latency::new(now), Latency::new(now)];
         let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
         let mut race = Race::start(&context, &found, true, now);
-        let asked: Vec<_> = std::iter::from_fn(|| match race.next_step(&context, now) {
+        let asked: Vec<_> = std::iter::from_fn(|| match race.poll(&context, now) {
             RaceStep::Ask { backend, kind, .. } => Some((backend.0, kind)),
             RaceStep::WaitUntil(_) | RaceStep::Finished(_) => None,
         })

@@ -7,38 +7,37 @@ use std::time::{Duration, Instant};
 
 /// An estimate of a duration by its recent peaks.
 #[derive(Clone, Copy, Debug)]
-pub struct PeakEwma {
+pub(crate) struct PeakEwma {
     seconds: f64,
     updated: Instant,
 }
 
 impl PeakEwma {
     /// Creates an estimate of zero.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { seconds: 0.0, updated: now }
     }
 
     /// Creates an estimate of so many seconds.
-    pub fn known(seconds: f64, now: Instant) -> Self {
+    pub(crate) fn known(seconds: f64, now: Instant) -> Self {
         Self { seconds: seconds.max(0.0), updated: now }
     }
 
-    /// Adds a sample.
-    pub fn observe(&mut self, took: Duration, now: Instant) {
+    pub(crate) fn observe(&mut self, took: Duration, now: Instant) {
         let (took, kept) = (took.as_secs_f64(), kept(self.updated, now));
         self.seconds = if took > self.seconds { took } else { self.seconds * kept + took * (1.0 - kept) };
         self.updated = now;
     }
 
     /// Adds a lower bound of a sample: the estimate may rise, but not fall.
-    pub fn observe_at_least(&mut self, waited: Duration, now: Instant) {
+    pub(crate) fn observe_at_least(&mut self, waited: Duration, now: Instant) {
         if waited.as_secs_f64() > self.cost(now) {
             self.observe(waited, now);
         }
     }
 
     /// Returns the estimate in seconds, faded by the time since its last change.
-    pub fn cost(&self, now: Instant) -> f64 {
+    pub(crate) fn cost(&self, now: Instant) -> f64 {
         self.seconds * kept(self.updated, now)
     }
 }
@@ -52,7 +51,7 @@ pub(super) fn kept(since: Instant, now: Instant) -> f64 {
 const MOMENT: f64 = 1e-3;
 
 /// The time in which the estimate fades to 1/e. A backend that stalled for a second while others reply within
-/// a millisecond is avoided for about a minute, and then tried with one query.
+/// a millisecond is avoided for about a minute, and then tried with one request.
 const FADING: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

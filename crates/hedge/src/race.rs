@@ -1,8 +1,8 @@
-//! One query, several backends, one outcome.
+//! One request, several backends, one outcome.
 //!
 //! A [`Race`] decides which backends to ask, how long to wait and which reply wins. It has no message bytes,
-//! sockets or clock: the caller reports events, then takes steps until one says to wait or that the race is
-//! finished.
+//! sockets or clock: the caller reports events, then calls [`Race::poll`] until it says to wait or that the
+//! race is finished.
 //!
 //! The algorithm:
 //!
@@ -10,8 +10,8 @@
 //!    is up.
 //! 2. An accepted reply wins, and the race is over.
 //! 3. Any other reply is kept if it ranks above the kept one. In both cases, and after a failure, the next
-//!    candidate is asked at once. The same holds for an ICMP error, which may be forged: its attempt stays
-//!    open, and ends only if its backend is found down.
+//!    candidate is asked at once. The same holds for a network error such as ICMP, which may be forged: its
+//!    attempt stays open, and ends only if its backend is found down.
 //! 4. The race keeps its initial number of attempts open that have not been silent for `attempt_timeout`.
 //!    Where one is missing, the next candidate is asked; after all candidates, the silent ones are asked
 //!    again in the same order, each up to `tries` times.
@@ -24,18 +24,17 @@
 //! 7. An attempt that timed out stays in the race. A race makes eight attempts at most.
 //! 8. An attempt that could not be sent because a local resource was missing does not count. Its backend is
 //!    tried once more from another socket, then the next candidate.
-//! 9. A negative reply of an older zone version than another backend has is never accepted. The newer backend
-//!    is asked at once (or waited for), and its reply is final. It need not be a candidate.
+//! 9. A reply from older data than another backend has is never accepted. The newer backend is asked at once
+//!    (or waited for), and its reply is final. It need not be a candidate.
 //! 10. An attempt that was lost with its connection says nothing: the next candidate is asked at once, and
 //!     the backend is queued again for another connection. A stream backend may also be hedged by another
 //!     connection to itself if no candidate is left.
-//! 11. A decision of a backend is always accepted. One that a wrong clock of the backend may have caused is
-//!     kept instead, and only a validated positive reply replaces it.
+//! 11. A provisional reply is kept, and only a validated reply replaces it.
 //! 12. The race ends without an accepted reply when no attempt is waited for and no candidate is left, when
-//!     the grace of a kept negative is over, or at the deadline. Then the best kept reply wins.
+//!     the grace of a kept weak reply is over, or at the deadline. Then the best kept reply wins.
 //!
-//! The race waits for silent attempts, attempts with an ICMP error, and attempts with a bare failure until
-//! their `attempt_timeout`. A negative reply speaks for the backend, so its other attempts are not waited
+//! The race waits for silent attempts, attempts with a network error, and attempts with a bare failure until
+//! their `attempt_timeout`. A weak reply speaks for the backend, so its other attempts are not waited
 //! for; a failure speaks for its own attempt only.
 //!
 //! If some backend could not be asked, silence of the others proves nothing: the race ends as
@@ -52,35 +51,35 @@ use std::time::{Duration, Instant};
 pub use self::attempts::{Attempt, AttemptId, AttemptKind, MAX_ATTEMPTS, Offset, State};
 use self::attempts::{AttemptList, AttemptRecord};
 pub use self::rank::ReplyRank;
-pub use self::step::{OptRefusal, RaceEnd, RaceStep, ReplyValue, Retry};
+pub use self::step::{ExtensionRefusal, RaceEnd, RaceStep, ReplyValue, Retry};
 use super::budget::Budget;
 pub use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
 use super::rules::{Dispatch, Grace, RaceRules};
 
-/// The race of one query. The module documentation describes the algorithm.
+/// The race of one request. The module documentation describes the algorithm.
 ///
 /// ```text
 ///                  on_reply (not accepted), on_failure, on_unreachable, on_bare_failure,
-///              on_opt_refused, on_retransmission, on_unsent, on_lost, time passes
+///              on_extension_refused, on_retransmission, on_unsent, on_lost, time passes
 ///                               ┌─────────────────┐
 ///                               │                 │
 ///             start     ┌───────┴─────────────────▼────┐
 ///           ───────────▶│           running            │
-///                       │ next_step: Ask* … WaitUntil  │
+///                       │   poll: Ask* … WaitUntil   │
 ///                       └──┬────────────────────────┬──┘
-///        on_reply: accepted│                        │next_step: deadline, grace over, or
+///        on_reply: accepted│                        │poll: deadline, grace over, or
 ///                          │                        │no attempt to wait for or to make
 ///                       ┌──▼────────────────────────▼──┐
 ///                       │          finished            │ every input: ignored
-///                       │ next_step: Finished(outcome) │ next_step: the same outcome again
+///                       │   poll: Finished(outcome)  │ poll: the same outcome again
 ///                       └──────────────────────────────┘
 ///
 /// an attempt:  silent ──▶ replied | failed | lost (its backend is queued once more)
-///                │ ICMP error ──▶ unreachable ──▶ replied | failed | bare
+///                │ network error ──▶ unreachable ──▶ replied | failed | bare
 ///                │ bare failure ──▶ bare ──▶ replied | failed
-///                │ its backend gave a negative elsewhere ──▶ spoken ──▶ replied | failed
-///                ├ OPT refused ──▶ replaced, by a new attempt without OPT
+///                │ its backend gave a weak reply elsewhere ──▶ spoken ──▶ replied | failed
+///                ├ extension refused ──▶ replaced, by a new attempt without it
 ///                └ unsent
 /// ```
 ///
@@ -92,22 +91,44 @@ pub struct Race<R> {
     deadline: Offset,
     candidates: Candidates,
     attempts: AttemptList,
+    turns: RaceTurns,
+    hedges: HedgeTally,
+    hedge_again: Option<Offset>,
+    ranks: RankTally<R>,
+    weak_at: Option<Offset>,
+    marked: MarkedBackends,
+    met: u8,
+    outcome: Option<RaceEnd>,
+}
+
+/// The places in the list of candidates, each as one bit, and the turns to come.
+#[derive(Clone, Debug)]
+struct RaceTurns {
     asked: u8,
+    unsendable: u8,
     width: u8,
     owed: u8,
     hints: u8,
-    hedges: u8,
-    hedges_denied: u8,
-    hedge_again: Option<Offset>,
-    hedge_from: AttemptId,
+}
+
+#[derive(Clone, Debug)]
+struct HedgeTally {
+    made: u8,
+    denied: u8,
+    from: AttemptId,
+}
+
+#[derive(Clone, Debug)]
+struct RankTally<R> {
     accept: R,
     kept: Option<(AttemptId, R)>,
-    weak_at: Option<Offset>,
-    met: u8,
-    without_opt: BackendIndex,
+}
+
+/// The backends that are asked out of turn: one without the extension, and the one with the newest data.
+#[derive(Clone, Debug)]
+struct MarkedBackends {
+    plain: BackendIndex,
     newest: BackendIndex,
-    unsendable: u8,
-    outcome: Option<RaceEnd>,
 }
 
 impl<R: ReplyRank> Race<R> {
@@ -131,21 +152,13 @@ impl<R: ReplyRank> Race<R> {
             deadline: Offset::default().after(time),
             candidates: *candidates,
             attempts: AttemptList::new(),
-            asked: 0,
-            width,
-            owed: 0,
-            hints: 0,
-            hedges: 0,
-            hedges_denied: 0,
+            turns: RaceTurns { asked: 0, unsendable: 0, width, owed: 0, hints: 0 },
+            hedges: HedgeTally { made: 0, denied: 0, from: AttemptId(0) },
             hedge_again: None,
-            hedge_from: AttemptId(0),
-            accept,
-            kept: None,
+            ranks: RankTally { accept, kept: None },
             weak_at: None,
+            marked: MarkedBackends { plain: NO_BACKEND, newest: NO_BACKEND },
             met: 0,
-            without_opt: NOBODY,
-            newest: NOBODY,
-            unsendable: 0,
             outcome: None,
         }
     }
@@ -154,7 +167,7 @@ impl<R: ReplyRank> Race<R> {
     #[inline]
     pub fn on_reply(&mut self, attempt: AttemptId, rank: R, now: Instant) -> ReplyValue {
         let Some((backend, before)) = self.replied(attempt) else { return ReplyValue::NotNeeded };
-        let is_final = rank >= self.accept || self.is_final(backend) && !rank.is_failure();
+        let is_final = rank >= self.ranks.accept || self.is_final(backend) && !rank.is_failure();
         if is_final && !rank.is_provisional() && !self.is_doubted() {
             self.outcome = Some(RaceEnd::Reply(attempt));
             return ReplyValue::Accepted;
@@ -166,10 +179,10 @@ impl<R: ReplyRank> Race<R> {
                 self.weak_at = self.weak_at.or_else(|| Some(Offset::between(self.start, now)));
             }
         }
-        if self.kept.is_some_and(|(_, best)| best >= rank || best.is_provisional()) {
+        if self.ranks.kept.is_some_and(|(_, best)| best >= rank || best.is_provisional()) {
             return ReplyValue::NotNeeded;
         }
-        self.kept = Some((attempt, rank));
+        self.ranks.kept = Some((attempt, rank));
         ReplyValue::Kept
     }
 
@@ -183,7 +196,12 @@ impl<R: ReplyRank> Race<R> {
                 let before = std::mem::replace(&mut entry.state, State::Failed);
                 self.move_on(before);
             }
-            State::OptRefused | State::Replaced | State::Replied | State::Failed | State::Unsent | State::Lost => {}
+            State::ExtensionRefused
+            | State::Replaced
+            | State::Replied
+            | State::Failed
+            | State::Unsent
+            | State::Lost => {}
         }
     }
 
@@ -192,9 +210,9 @@ impl<R: ReplyRank> Race<R> {
         let asked = self.attempts.get(attempt).filter(|entry| entry.state == State::Silent);
         let Some(&AttemptRecord { backend, kind, .. }) = asked else { return };
         self.attempts.withdraw(attempt);
-        for special in [&mut self.newest, &mut self.without_opt] {
+        for special in [&mut self.marked.newest, &mut self.marked.plain] {
             if *special == backend {
-                *special = NOBODY;
+                *special = NO_BACKEND;
             }
         }
         if let Some(place) = self.candidates.iter().position(|candidate| candidate == backend) {
@@ -203,24 +221,25 @@ impl<R: ReplyRank> Race<R> {
             // A lost attempt has queued the backend already.
             let is_in_line = self.has_lost() && self.attempts.is_lost(backend);
             if !is_in_line && (is_again || kind == AttemptKind::Hedge && !self.attempts.has_asked(backend)) {
-                self.asked &= !bit;
+                self.turns.asked &= !bit;
             }
             if !is_again {
-                self.unsendable |= bit;
+                self.turns.unsendable |= bit;
             }
             self.attempts.unsent |= bit;
         }
         if kind == AttemptKind::Hedge {
             budget.give_back();
-            self.hedges -= 1;
+            self.hedges.made -= 1;
             let late = self.attempts.in_state(State::Silent).next_back();
-            self.hedge_from = late.map_or(self.hedge_from, |(id, _)| self.hedge_from.min(id));
-        } else if self.asked.count_ones() >= u32::from(self.width) {
-            self.owed += 1;
+            self.hedges.from = late.map_or(self.hedges.from, |(id, _)| self.hedges.from.min(id));
+        } else if self.turns.asked.count_ones() >= u32::from(self.turns.width) {
+            self.turns.owed += 1;
         }
     }
 
-    /// Processes an ICMP error, which may be forged: another candidate is asked, and the attempt stays open.
+    /// Processes a network error such as ICMP, which may be forged: another candidate is asked, and the
+    /// attempt stays open.
     pub fn on_unreachable(&mut self, attempt: AttemptId) {
         if let Some(entry) = self.attempts.get_mut(attempt)
             && entry.state == State::Silent
@@ -230,7 +249,8 @@ impl<R: ReplyRank> Race<R> {
         }
     }
 
-    /// Processes a bare failure, which may be forged: another candidate is asked, and the attempt stays open.
+    /// Processes a failure without proof of its sender, which may be forged: another candidate is asked, and
+    /// the attempt stays open.
     pub fn on_bare_failure(&mut self, attempt: AttemptId) {
         if let Some(entry) = self.attempts.get_mut(attempt)
             && matches!(entry.state, State::Silent | State::Unreachable)
@@ -241,46 +261,46 @@ impl<R: ReplyRank> Race<R> {
         }
     }
 
-    /// Processes FORMERR or NOTIMP as the reply to an attempt.
-    pub fn on_opt_refused(&mut self, attempt: AttemptId) -> OptRefusal {
-        let waiting = self.attempts.in_state(State::OptRefused).count();
+    /// Processes a refusal of the extension as the reply to an attempt.
+    pub fn on_extension_refused(&mut self, attempt: AttemptId) -> ExtensionRefusal {
+        let waiting = self.attempts.in_state(State::ExtensionRefused).count();
         let room = waiting < self.attempts.room();
         let Some(&entry) = self.attempts.get(attempt) else {
-            return OptRefusal::IsFailure;
+            return ExtensionRefusal::IsFailure;
         };
         let new_state = match entry.state {
-            State::OptRefused | State::Replaced => return OptRefusal::AskedAgain,
+            State::ExtensionRefused | State::Replaced => return ExtensionRefusal::AskedAgain,
             State::Spoken | State::Replied | State::Failed | State::Unsent | State::Lost => {
-                return OptRefusal::IsFailure;
+                return ExtensionRefusal::IsFailure;
             }
             State::Silent | State::Unreachable | State::Bare
-                if self.is_finished() || !self.attempts.has_opt(attempt) =>
+                if self.is_finished() || !self.attempts.is_extended(attempt) =>
             {
-                return OptRefusal::IsFailure;
+                return ExtensionRefusal::IsFailure;
             }
-            State::Silent | State::Unreachable | State::Bare if self.attempts.refuses_opt(entry.backend) => {
+            State::Silent | State::Unreachable | State::Bare if self.attempts.refuses_extension(entry.backend) => {
                 State::Replaced
             }
-            State::Silent | State::Unreachable | State::Bare if room => State::OptRefused,
-            State::Silent | State::Unreachable | State::Bare => return OptRefusal::IsFailure,
+            State::Silent | State::Unreachable | State::Bare if room => State::ExtensionRefused,
+            State::Silent | State::Unreachable | State::Bare => return ExtensionRefusal::IsFailure,
         };
         if let Some(entry) = self.attempts.get_mut(attempt) {
             entry.state = new_state;
         }
-        OptRefusal::AskedAgain
+        ExtensionRefusal::AskedAgain
     }
 
-    /// Processes a bare FORMERR or NOTIMP to an attempt with OPT, which may be forged or from an old server:
-    /// asks the next candidate, and the same backend without OPT.
-    pub fn on_bare_opt_refused(&mut self, attempt: AttemptId) {
+    /// Processes a bare refusal of the extension, which may be forged: asks the next candidate, and the same
+    /// backend without the extension.
+    pub fn on_bare_extension_refused(&mut self, attempt: AttemptId) {
         let asked = self.attempts.get(attempt);
         let asked = asked.filter(|entry| matches!(entry.state, State::Silent | State::Unreachable));
-        let asked = asked.filter(|_| self.attempts.has_opt(attempt));
+        let asked = asked.filter(|_| self.attempts.is_extended(attempt));
         if let Some(backend) = asked.map(|entry| entry.backend)
-            && !self.attempts.refuses_opt(backend)
-            && self.without_opt == NOBODY
+            && !self.attempts.refuses_extension(backend)
+            && self.marked.plain == NO_BACKEND
         {
-            self.without_opt = backend;
+            self.marked.plain = backend;
         }
         self.on_bare_failure(attempt);
     }
@@ -302,11 +322,11 @@ impl<R: ReplyRank> Race<R> {
 
     /// Records a retransmission by the client, a hint that a datagram was lost.
     pub fn on_retransmission(&mut self) {
-        self.hints = self.hints.saturating_add(1);
+        self.turns.hints = self.turns.hints.saturating_add(1);
     }
 
     /// Returns the next step. Call this after each input and [`RaceStep::Ask`], and when a wait ends.
-    pub fn next_step(&mut self, context: &RaceContext<'_>, now: Instant) -> RaceStep {
+    pub fn poll(&mut self, context: &RaceContext<'_>, now: Instant) -> RaceStep {
         if let Some(outcome) = self.outcome {
             return RaceStep::Finished(outcome);
         }
@@ -366,12 +386,12 @@ impl<R: ReplyRank> Race<R> {
 
     /// Returns the best reply that was not accepted: its attempt and rank.
     pub fn kept(&self) -> Option<(AttemptId, R)> {
-        self.kept
+        self.ranks.kept
     }
 
     /// Returns the number of attempts whose hedge was denied for lack of budget, at first or for good.
     pub fn hedges_denied(&self) -> u8 {
-        self.hedges_denied
+        self.hedges.denied
     }
 
     /// Returns the number of sent attempts, and true if one of them was a hedge.
@@ -421,12 +441,12 @@ impl<R: ReplyRank> Race<R> {
 
     fn move_on(&mut self, before: State) {
         if before == State::Silent {
-            self.owed += 1;
+            self.turns.owed += 1;
         }
     }
 
     fn finish(&mut self) -> RaceStep {
-        let outcome = match self.kept {
+        let outcome = match self.ranks.kept {
             Some((attempt, _)) => RaceEnd::Reply(attempt),
             None if self.is_incomplete() => RaceEnd::Unsent,
             None if self.met & BARE != 0 => RaceEnd::Failed,
@@ -437,24 +457,24 @@ impl<R: ReplyRank> Race<R> {
     }
 
     fn ask(&mut self, backend: BackendIndex, kind: AttemptKind, now: Offset) -> RaceStep {
-        let edns = !self.attempts.refuses_opt(backend) && self.without_opt != backend;
-        let attempt = self.attempts.push(backend, kind, edns, now);
+        let extended = !self.attempts.refuses_extension(backend) && self.marked.plain != backend;
+        let attempt = self.attempts.push(backend, kind, extended, now);
         self.hedge_again = None;
-        RaceStep::Ask { attempt, backend, kind, edns }
+        RaceStep::Ask { attempt, backend, kind, extended }
     }
 
     fn unasked(&self) -> Option<u8> {
-        let place = self.asked.trailing_ones();
+        let place = self.turns.asked.trailing_ones();
         (place < self.candidates.len() as u32).then_some(place as u8)
     }
 
     fn unhedged(&self) -> Option<u8> {
-        self.candidates.hedge_places().find(|place| (self.asked | self.unsendable) & 1 << place == 0)
+        self.candidates.hedge_places().find(|place| (self.turns.asked | self.turns.unsendable) & 1 << place == 0)
     }
 
     fn strike(&mut self, place: u8) -> Option<BackendIndex> {
-        self.asked |= 1 << place;
-        self.unsendable &= !(1 << place);
+        self.turns.asked |= 1 << place;
+        self.turns.unsendable &= !(1 << place);
         self.candidates.get(usize::from(place))
     }
 
@@ -462,23 +482,23 @@ impl<R: ReplyRank> Race<R> {
         if self.attempts.is_full() {
             return None;
         }
-        let refused = self.attempts.in_state(State::OptRefused).next().map(|(id, entry)| (id, entry.backend));
+        let refused = self.attempts.in_state(State::ExtensionRefused).next().map(|(id, entry)| (id, entry.backend));
         if let Some((attempt, backend)) = refused {
             if let Some(entry) = self.attempts.get_mut(attempt) {
                 entry.state = State::Replaced;
             }
             return Some((backend, AttemptKind::Failover));
         }
-        if (self.without_opt, self.newest) != (NOBODY, NOBODY)
+        if (self.marked.plain, self.marked.newest) != (NO_BACKEND, NO_BACKEND)
             && let Some(backend) = self.take_marked()
         {
             return Some((backend, AttemptKind::Failover));
         }
-        let too_few = self.fresh(rules, now).count() < usize::from(self.width);
+        let too_few = self.fresh(rules, now).count() < usize::from(self.turns.width);
         if let Some(place) = self.unasked() {
-            let kind = if self.asked.count_ones() < u32::from(self.width) {
+            let kind = if self.turns.asked.count_ones() < u32::from(self.turns.width) {
                 AttemptKind::First
-            } else if spend(&mut self.owed) || spend(&mut self.hints) || too_few {
+            } else if spend(&mut self.turns.owed) || spend(&mut self.turns.hints) || too_few {
                 AttemptKind::Failover
             } else {
                 return None;
@@ -488,14 +508,14 @@ impl<R: ReplyRank> Race<R> {
         if self.has_lost()
             && let Some(backend) = self.lost_again()
         {
-            let is_due = spend(&mut self.owed) || spend(&mut self.hints) || too_few;
+            let is_due = spend(&mut self.turns.owed) || spend(&mut self.turns.hints) || too_few;
             return is_due.then_some((backend, AttemptKind::Failover));
         }
-        self.owed = 0;
-        if spend(&mut self.hints) {
-            if self.unsendable != 0 {
+        self.turns.owed = 0;
+        if spend(&mut self.turns.hints) {
+            if self.turns.unsendable != 0 {
                 return self
-                    .strike(self.unsendable.trailing_zeros() as u8)
+                    .strike(self.turns.unsendable.trailing_zeros() as u8)
                     .map(|backend| (backend, AttemptKind::Failover));
             }
             let silent = self.silences().min_by_key(|&(_, _, last)| last);
@@ -518,7 +538,7 @@ impl<R: ReplyRank> Race<R> {
         if self.attempts.is_full() || !someone_left {
             return None;
         }
-        let surplus = self.fresh(rules, now).count().saturating_sub(usize::from(self.width));
+        let surplus = self.fresh(rules, now).count().saturating_sub(usize::from(self.turns.width));
         self.fresh(rules, now).nth(surplus)
     }
 
@@ -526,13 +546,13 @@ impl<R: ReplyRank> Race<R> {
         let place = self.unhedged();
         let again = if place.is_none() { Some(self.hedge_by_stream(context)?) } else { None };
         if !context.budget.take() {
-            self.hedges_denied += u8::from(self.hedge_again.is_none());
+            self.hedges.denied += u8::from(self.hedge_again.is_none());
             let (_, late) = self.attempts.in_state(State::Silent).next_back()?;
             self.hedge_again = Some(now.after(late.asked.until(now).max(MIN_WAIT)));
             return None;
         }
-        self.hedge_from = self.attempts.next_id();
-        self.hedges += 1;
+        self.hedges.from = self.attempts.next_id();
+        self.hedges.made += 1;
         again.or_else(|| place.and_then(|place| self.strike(place)))
     }
 
@@ -545,14 +565,14 @@ impl<R: ReplyRank> Race<R> {
             Dispatch::Race | Dispatch::Sequential => return None,
         }
         // Without a budget hedging is disabled, so no hedge counts as denied.
-        if self.hedges >= hedge.max || hedge.budget <= 0.0 || self.attempts.is_full() {
+        if self.hedges.made >= hedge.max || hedge.budget <= 0.0 || self.attempts.is_full() {
             return None;
         }
         if self.unasked().is_none() {
             self.hedge_by_stream(context)?;
         }
         let (newest, entry) = self.attempts.in_state(State::Silent).next_back()?;
-        if newest < self.hedge_from {
+        if newest < self.hedges.from {
             return None;
         }
         let latency = context.latency.get(entry.backend.get());
@@ -593,7 +613,7 @@ impl<R: ReplyRank> Race<R> {
     }
 
     fn silences(&self) -> impl Iterator<Item = (BackendIndex, u8, Offset)> + '_ {
-        let sendable = self.candidates.iter().enumerate().filter(|(place, _)| self.unsendable & 1 << place == 0);
+        let sendable = self.candidates.iter().enumerate().filter(|(place, _)| self.turns.unsendable & 1 << place == 0);
         sendable.filter_map(|(_, backend)| {
             let (tries, last) = self.attempts.silence_of(backend)?;
             Some((backend, tries, last))
@@ -624,7 +644,7 @@ const BARE: u8 = 1;
 
 const LOST: u8 = 2;
 
-const NOBODY: BackendIndex = BackendIndex(u16::MAX);
+const NO_BACKEND: BackendIndex = BackendIndex(u16::MAX);
 
 const MIN_WAIT: Duration = Duration::from_millis(1);
 

@@ -140,7 +140,7 @@ impl RaceRecord {
             at: attempt.asked_at - race.started(),
             backend: attempt.backend,
             kind: attempt.kind,
-            edns: attempt.edns,
+            edns: attempt.extended,
         });
         let won_by = match report.result.end {
             RaceEnd::Reply(_) if report.is_kept() => race.kept().map(|(_, rank)| rank),

@@ -1,9 +1,9 @@
-//! The turns of a pool with so many backends that a query cannot scan all of them.
+//! The turns of a pool with so many backends that a request cannot scan all of them.
 //!
-//! The control thread builds the crowd for all workers, and rebuilds it some time after a change, so a query
-//! skips drawn members that no longer take queries:
+//! One thread builds the crowd for all workers, and rebuilds it some time after a change, so a request skips
+//! drawn members that no longer take requests:
 //!
-//! - `ordered`: the first members of a list that take queries;
+//! - `ordered`: the first members of a list that take requests;
 //! - `round-robin`, `sticky`: in turn, or by multiples of the golden ratio in an alias table;
 //! - `random`: drawn by an alias table;
 //! - `least-load`, `fastest`: the better of two that are drawn; failing members come last;
@@ -46,12 +46,12 @@ impl Crowd {
         }
     }
 
-    /// Returns true if no member took queries when the crowd was built.
+    /// Returns true if no member took requests when the crowd was built.
     pub fn all_down(&self) -> bool {
         self.all_down
     }
 
-    /// Returns true if the crowd was built with exactly these members, in the order of the config.
+    /// Returns true if the crowd was built with exactly these members, in the given order.
     pub fn is_of(&self, mut taking: impl Iterator<Item = BackendIndex>) -> bool {
         let mut members = self.members.iter().filter(|_| !self.all_down);
         loop {
@@ -63,7 +63,7 @@ impl Crowd {
         }
     }
 
-    /// Returns the backends that a race may ask, in order, among those that take queries now.
+    /// Returns the backends that a race may ask, in order, among those that take requests now.
     pub fn candidates(
         &self,
         balance: Balance,

@@ -28,6 +28,6 @@ fn unit(bits: u64) -> f64 {
 
 const OVERLOAD: f64 = 1.25;
 /// A bound below this is not enforced, because small numbers exceed their mean by a quarter all the time.
-/// Without it 34 % of the queries to ten backends with ten attempts in flight left their home, and so few
+/// Without it 34 % of the requests to ten backends with ten attempts in flight left their home, and so few
 /// overload no server.
 pub(super) const MIN_BOUND: u32 = 16;

@@ -11,7 +11,7 @@ pub(super) fn round(members: &[BalanceMember], all_down: bool) -> Box<[Candidate
 /// Builds one round in which each member is first in proportion to its weight, spread as evenly as possible.
 ///
 /// Smooth weighted round-robin: at each turn every member gains its weight as credit. The member with the
-/// most credit takes the turn (of equals the first in the config) and pays the sum of all weights.
+/// most credit takes the turn (of equals the first in the list) and pays the sum of all weights.
 fn smooth_round(members: &[BalanceMember]) -> Vec<BackendIndex> {
     let divisor = members.iter().fold(0, |divisor, member| gcd(divisor, u32::from(member.weight))).max(1);
     let sum: u32 = members.iter().map(|member| u32::from(member.weight) / divisor).sum();

@@ -3,7 +3,7 @@
 use crate::candidates::{BackendIndex, Candidates};
 use crate::race::MAX_ATTEMPTS;
 
-/// The backends with the lowest keys so far, in an array because each query fills one.
+/// The backends with the lowest keys so far, in an array because each request fills one.
 #[derive(Debug)]
 pub(super) struct Shortlist<K> {
     best: [Option<(K, BackendIndex)>; MAX_ATTEMPTS],

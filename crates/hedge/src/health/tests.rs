@@ -11,9 +11,9 @@ enum Event {
     Missed,
     Unreachable,
     Refused,
-    /// An ICMP error for a query.
+    /// An ICMP error for a request.
     Icmp,
-    /// A reply to a query.
+    /// A reply to a request.
     Reply,
     /// A reply of this kind to a probe.
     Probed(ProbeReply),
@@ -58,7 +58,7 @@ fn check(mut health: Health, events: &[Event], expected: HealthState) {
 
 fn begin_probe(health: &mut Health, mut now: Instant, rng: &mut StdRng) -> Instant {
     loop {
-        match health.next_step(now, rng) {
+        match health.poll(now, rng) {
             HealthStep::Probe => return now,
             HealthStep::Repeat => {}
             HealthStep::WaitUntil(at) => now = at,
@@ -69,7 +69,7 @@ fn begin_probe(health: &mut Health, mut now: Instant, rng: &mut StdRng) -> Insta
 /// Lets the open probe fail, and stops before the next one.
 fn sit_out(health: &mut Health, mut now: Instant, rng: &mut StdRng) -> Instant {
     while health.probe.is_some_and(|probe| probe.sent < SENDS) {
-        match health.next_step(now, rng) {
+        match health.poll(now, rng) {
             HealthStep::Probe => panic!("a probe begins while one is out"),
             HealthStep::Repeat => {}
             HealthStep::WaitUntil(at) => now = at,
@@ -176,17 +176,17 @@ fn two_probes_that_are_unreachable_decide_whatever_fall_says() {
 #[test]
 fn icmp_to_a_query_asks_for_a_probe_and_a_probe_that_is_unreachable_for_the_next_at_once() {
     let (mut health, start, mut rng) = health();
-    health.next_step(start, &mut rng);
+    health.poll(start, &mut rng);
     health.on_probe_reply(start);
     let died = start + ms(1_000);
     health.on_unreachable(died);
     for _ in 0..UNREACHABLE {
-        assert_eq!(health.next_step(died, &mut rng), HealthStep::Probe);
+        assert_eq!(health.poll(died, &mut rng), HealthStep::Probe);
         assert!(health.is_up());
         health.on_probe_unreachable(died);
     }
     assert_eq!(health.state, HealthState::Down);
-    assert!(matches!(health.next_step(died, &mut rng), HealthStep::WaitUntil(_)), "the next waits");
+    assert!(matches!(health.poll(died, &mut rng), HealthStep::WaitUntil(_)), "the next waits");
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn icmp_without_end_causes_few_probes() {
     let (mut probes, mut now) = (0, start);
     while now < start + ms(10_000) {
         health.on_unreachable(now);
-        while health.next_step(now, &mut rng) == HealthStep::Probe {
+        while health.poll(now, &mut rng) == HealthStep::Probe {
             probes += 1;
             health.on_probe_reply(now);
         }
@@ -227,9 +227,9 @@ fn the_first_probe_is_due_at_the_start_and_the_next_after_the_interval_with_jitt
     for seed in 0..100 {
         let (mut health, start, _) = health();
         let mut rng = StdRng::seed_from_u64(seed);
-        assert_eq!(health.next_step(start, &mut rng), HealthStep::Probe);
+        assert_eq!(health.poll(start, &mut rng), HealthStep::Probe);
         health.on_probe_reply(start);
-        let HealthStep::WaitUntil(next) = health.next_step(start, &mut rng) else { panic!("it waits") };
+        let HealthStep::WaitUntil(next) = health.poll(start, &mut rng) else { panic!("it waits") };
         waits.push(next - start);
     }
     let (shortest, longest) = (*waits.iter().min().unwrap(), *waits.iter().max().unwrap());
@@ -240,63 +240,63 @@ fn the_first_probe_is_due_at_the_start_and_the_next_after_the_interval_with_jitt
 #[test]
 fn a_probe_is_repeated_evenly_until_it_is_replied_to() {
     let (mut health, start, mut rng) = health();
-    assert_eq!(health.next_step(start, &mut rng), HealthStep::Probe);
+    assert_eq!(health.poll(start, &mut rng), HealthStep::Probe);
     for repetition in 1..4 {
         let due = start + repetition * ms(125);
-        assert_eq!(health.next_step(due - ms(1), &mut rng), HealthStep::WaitUntil(due));
-        assert_eq!(health.next_step(due, &mut rng), HealthStep::Repeat);
+        assert_eq!(health.poll(due - ms(1), &mut rng), HealthStep::WaitUntil(due));
+        assert_eq!(health.poll(due, &mut rng), HealthStep::Repeat);
     }
     health.on_probe_reply(start + ms(376));
-    let HealthStep::WaitUntil(next) = health.next_step(start + ms(376), &mut rng) else { panic!("it waits") };
+    let HealthStep::WaitUntil(next) = health.poll(start + ms(376), &mut rng) else { panic!("it waits") };
     assert!(next - start >= ms(4_500));
 }
 
 #[test]
 fn a_process_that_was_stopped_does_not_blame_the_backend() {
     let (mut health, start, mut rng) = health();
-    assert_eq!(health.next_step(start, &mut rng), HealthStep::Probe);
+    assert_eq!(health.poll(start, &mut rng), HealthStep::Probe);
     let woken = start + Duration::from_secs(3_600);
-    assert_eq!(health.next_step(woken, &mut rng), HealthStep::Repeat);
-    assert_eq!(health.next_step(woken, &mut rng), HealthStep::WaitUntil(woken + ms(125)));
+    assert_eq!(health.poll(woken, &mut rng), HealthStep::Repeat);
+    assert_eq!(health.poll(woken, &mut rng), HealthStep::WaitUntil(woken + ms(125)));
 }
 
 #[test]
 fn silence_asks_for_a_probe_but_not_for_two_at_a_time() {
     let (mut health, start, mut rng) = health();
-    health.next_step(start, &mut rng);
+    health.poll(start, &mut rng);
     health.on_probe_reply(start);
     health.on_silence(start + ms(10));
-    assert_eq!(health.next_step(start + ms(10), &mut rng), HealthStep::WaitUntil(start + ms(1_000)));
-    assert_eq!(health.next_step(start + ms(1_000), &mut rng), HealthStep::Probe);
+    assert_eq!(health.poll(start + ms(10), &mut rng), HealthStep::WaitUntil(start + ms(1_000)));
+    assert_eq!(health.poll(start + ms(1_000), &mut rng), HealthStep::Probe);
     health.on_probe_reply(start + ms(1_001));
     health.on_silence(start + ms(2_500));
-    assert_eq!(health.next_step(start + ms(2_500), &mut rng), HealthStep::Probe);
+    assert_eq!(health.poll(start + ms(2_500), &mut rng), HealthStep::Probe);
 }
 
 #[test]
 fn suspicion_never_puts_a_probe_off() {
     let (start, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
     let mut health = Health::new(HealthRules { interval: ms(300), ..HealthRules::default() }, HealthState::Up, start);
-    health.next_step(start, &mut rng);
+    health.poll(start, &mut rng);
     health.on_probe_reply(start);
-    let due = health.next_step(start, &mut rng);
+    let due = health.poll(start, &mut rng);
     health.on_silence(start);
-    assert_eq!(health.next_step(start, &mut rng), due);
+    assert_eq!(health.poll(start, &mut rng), due);
 }
 
 #[test]
 fn queries_ask_for_a_probe_whatever_the_state() {
     for is_down in [false, true] {
         let (mut health, start, mut rng) = health();
-        health.next_step(start, &mut rng);
+        health.poll(start, &mut rng);
         if is_down {
             health = Health::new(HealthRules::default(), HealthState::Down, start);
-            health.next_step(start, &mut rng);
+            health.poll(start, &mut rng);
         }
         health.on_probe_reply(start);
-        assert!(matches!(health.next_step(start + ms(1), &mut rng), HealthStep::WaitUntil(_)));
+        assert!(matches!(health.poll(start + ms(1), &mut rng), HealthStep::WaitUntil(_)));
         health.on_queries(start + ms(1));
-        assert_eq!(health.next_step(start + ms(1), &mut rng), HealthStep::Probe, "down: {is_down}");
+        assert_eq!(health.poll(start + ms(1), &mut rng), HealthStep::Probe, "down: {is_down}");
     }
 }
 
@@ -304,7 +304,7 @@ fn queries_ask_for_a_probe_whatever_the_state() {
 fn a_backend_that_is_down_is_probed_ever_more_rarely_but_never_less_than_each_interval() {
     let (mut health, start, mut rng) = health();
     for _ in 0..UNREACHABLE {
-        health.next_step(start, &mut rng);
+        health.poll(start, &mut rng);
         health.on_probe_unreachable(start);
     }
     let mut now = start;
@@ -320,7 +320,7 @@ fn a_backend_that_is_down_is_probed_ever_more_rarely_but_never_less_than_each_in
     assert!(begin_probe(&mut health, now, &mut rng) - now <= FIRST_BACKOFF);
 }
 
-/// A backend behind a network, and its queries.
+/// A backend behind a network, and its requests.
 #[derive(Clone, Copy, Debug)]
 struct Model {
     /// The chance that a datagram is lost, each way.
@@ -329,11 +329,11 @@ struct Model {
     round_trip: Duration,
     /// Start and end of the dead phase, counted from the start.
     dead: (Duration, Duration),
-    /// The interval of queries that it never answers; zero for none. Each times out after a second.
+    /// The interval of requests that it never answers; zero for none. Each times out after a second.
     misses: Duration,
 }
 
-/// A healthy backend, five milliseconds away, without queries.
+/// A healthy backend, five milliseconds away, without requests.
 const SOUND: Model =
     Model { loss: 0.0, round_trip: ms(5), dead: (Duration::MAX, Duration::MAX), misses: Duration::ZERO };
 
@@ -353,12 +353,12 @@ fn simulate(model: Model, length: Duration, seed: u64) -> Log {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut log = Log::default();
     let (mut now, mut state) = (start, health.state);
-    // Arrival times of replies to the open probe, and the timeout of the next query.
+    // Arrival times of replies to the open probe, and the timeout of the next request.
     let mut replies: Vec<Instant> = Vec::new();
     let mut silence = (!model.misses.is_zero()).then_some(start + Duration::from_secs(1));
     while now - start < length {
         let wake = loop {
-            match health.next_step(now, &mut rng) {
+            match health.poll(now, &mut rng) {
                 HealthStep::WaitUntil(at) => break at,
                 HealthStep::Probe => {
                     replies.clear();

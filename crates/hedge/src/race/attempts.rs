@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::candidates::BackendIndex;
 
-/// The maximum number of attempts of one race (docs/src/contract.md, Races).
+/// The maximum number of attempts of one race .
 pub const MAX_ATTEMPTS: usize = 8;
 
 /// The number of an attempt in its race, from 0.
@@ -41,7 +41,7 @@ impl AttemptKind {
     }
 }
 
-/// One attempt, as the forwarder sees it.
+/// One attempt, as the caller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// The number of the attempt in the race.
@@ -52,11 +52,11 @@ pub struct Attempt {
     pub kind: AttemptKind,
     /// The time of asking, to the microsecond.
     pub asked_at: Instant,
-    /// True if the backend was asked with OPT (if the client's query has one).
-    pub edns: bool,
+    /// True if the request was sent with its extension (if it has one).
+    pub extended: bool,
     /// True if the attempt has neither got a reply nor failed.
     pub open: bool,
-    /// True if the query was sent.
+    /// True if the request was sent.
     pub is_sent: bool,
     /// The state of the attempt.
     pub state: State,
@@ -67,15 +67,15 @@ pub struct Attempt {
 pub enum State {
     /// No reply yet.
     Silent,
-    /// Only an ICMP error came, which may be forged; a reply may still come.
+    /// Only a network error came, such as ICMP, which may be forged; a reply may still come.
     Unreachable,
     /// A bare failure came, which may be forged; a whole reply may still come.
     Bare,
-    /// No reply to this attempt, but its backend gave a negative reply to another one.
+    /// No reply to this attempt, but its backend gave a weak reply to another one.
     Spoken,
-    /// OPT was refused, and the backend is not asked again yet.
-    OptRefused,
-    /// OPT was refused, and another attempt has taken its place.
+    /// The extension was refused, and the backend is not asked again yet.
+    ExtensionRefused,
+    /// The extension was refused, and another attempt has taken its place.
     Replaced,
     /// A reply came.
     Replied,
@@ -91,7 +91,7 @@ impl State {
     pub(super) fn is_open(self) -> bool {
         match self {
             Self::Silent | Self::Unreachable | Self::Bare | Self::Spoken => true,
-            Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed | Self::Unsent | Self::Lost => false,
+            Self::ExtensionRefused | Self::Replaced | Self::Replied | Self::Failed | Self::Unsent | Self::Lost => false,
         }
     }
 }
@@ -138,7 +138,7 @@ pub(super) struct AttemptRecord {
 pub(super) struct AttemptList {
     entries: [AttemptRecord; MAX_ATTEMPTS],
     len: u8,
-    without_opt: u8,
+    plain: u8,
     again: u8,
     pub(super) unsent: u8,
 }
@@ -151,14 +151,20 @@ impl AttemptList {
             kind: AttemptKind::First,
             state: State::Failed,
         };
-        Self { entries: [blank; MAX_ATTEMPTS], len: 0, without_opt: 0, again: 0, unsent: 0 }
+        Self { entries: [blank; MAX_ATTEMPTS], len: 0, plain: 0, again: 0, unsent: 0 }
     }
 
     /// Adds an attempt. There must be room.
-    pub(super) fn push(&mut self, backend: BackendIndex, kind: AttemptKind, edns: bool, asked: Offset) -> AttemptId {
+    pub(super) fn push(
+        &mut self,
+        backend: BackendIndex,
+        kind: AttemptKind,
+        extended: bool,
+        asked: Offset,
+    ) -> AttemptId {
         let id = self.next_id();
         self.entries[usize::from(id.0)] = AttemptRecord { asked, backend, kind, state: State::Silent };
-        self.without_opt |= u8::from(!edns) << id.0;
+        self.plain |= u8::from(!extended) << id.0;
         self.len += 1;
         id
     }
@@ -166,31 +172,31 @@ impl AttemptList {
     pub(super) fn withdraw(&mut self, id: AttemptId) {
         if id.0 + 1 == self.len {
             self.len = id.0;
-            self.without_opt &= !(1 << id.0);
+            self.plain &= !(1 << id.0);
         } else if let Some(entry) = self.get_mut(id) {
             entry.state = State::Unsent;
         }
     }
 
-    /// An attempt without OPT in place of another must be sent itself.
+    /// An attempt without the extension in place of another must be sent itself.
     pub(super) fn has_asked(&self, backend: BackendIndex) -> bool {
         let has_left = |state| match state {
             State::Silent | State::Unreachable | State::Bare | State::Spoken | State::Replied | State::Failed => true,
-            State::OptRefused | State::Replaced | State::Unsent | State::Lost => false,
+            State::ExtensionRefused | State::Replaced | State::Unsent | State::Lost => false,
         };
         self.as_slice().iter().any(|entry| entry.backend == backend && has_left(entry.state))
     }
 
-    pub(super) fn has_opt(&self, id: AttemptId) -> bool {
-        self.without_opt & 1 << id.0 == 0
+    pub(super) fn is_extended(&self, id: AttemptId) -> bool {
+        self.plain & 1 << id.0 == 0
     }
 
     pub(super) fn last_of(&self, backend: BackendIndex) -> Option<(AttemptId, &AttemptRecord)> {
         self.iter().rfind(|(_, entry)| entry.backend == backend)
     }
 
-    pub(super) fn is_asked_without_opt(&self, backend: BackendIndex) -> bool {
-        self.iter().any(|(id, entry)| entry.backend == backend && !self.has_opt(id))
+    pub(super) fn is_asked_plainly(&self, backend: BackendIndex) -> bool {
+        self.iter().any(|(id, entry)| entry.backend == backend && !self.is_extended(id))
     }
 
     pub(super) fn next_id(&self) -> AttemptId {
@@ -246,7 +252,7 @@ impl AttemptList {
         }
     }
 
-    /// A refusal of OPT is no reply, and the repetition without OPT is the same try.
+    /// A refusal of the extension is no reply, and the repetition without it is the same try.
     pub(super) fn silence_of(&self, backend: BackendIndex) -> Option<(u8, Offset)> {
         let (mut tries, mut replaced, mut last) = (0, 0, None);
         for entry in self.as_slice().iter().filter(|entry| entry.backend == backend) {
@@ -255,7 +261,7 @@ impl AttemptList {
                 State::Silent | State::Unreachable => last = Some(entry.asked),
                 State::Unsent | State::Lost => tries -= 1,
                 State::Replaced => replaced = 1,
-                State::Bare | State::Spoken | State::OptRefused | State::Replied | State::Failed => return None,
+                State::Bare | State::Spoken | State::ExtensionRefused | State::Replied | State::Failed => return None,
             }
         }
         last.map(|last| (tries - replaced, last))
@@ -264,7 +270,7 @@ impl AttemptList {
     pub(super) fn is_lost(&self, backend: BackendIndex) -> bool {
         let has_said_nothing = |state| match state {
             State::Silent | State::Unreachable | State::Replaced | State::Unsent | State::Lost => true,
-            State::Bare | State::Spoken | State::OptRefused | State::Replied | State::Failed => false,
+            State::Bare | State::Spoken | State::ExtensionRefused | State::Replied | State::Failed => false,
         };
         self.last_of(backend).is_some_and(|(_, last)| last.state == State::Lost)
             && self.as_slice().iter().all(|entry| entry.backend != backend || has_said_nothing(entry.state))
@@ -274,10 +280,10 @@ impl AttemptList {
         self.in_state(State::Lost).filter(|(_, entry)| entry.backend == backend).count()
     }
 
-    pub(super) fn refuses_opt(&self, backend: BackendIndex) -> bool {
+    pub(super) fn refuses_extension(&self, backend: BackendIndex) -> bool {
         self.as_slice()
             .iter()
-            .any(|entry| entry.backend == backend && matches!(entry.state, State::OptRefused | State::Replaced))
+            .any(|entry| entry.backend == backend && matches!(entry.state, State::ExtensionRefused | State::Replaced))
     }
 
     pub(super) fn view(&self, id: AttemptId, entry: &AttemptRecord, start: Instant) -> Attempt {
@@ -286,7 +292,7 @@ impl AttemptList {
             backend: entry.backend,
             kind: entry.kind,
             asked_at: entry.asked.since(start),
-            edns: self.has_opt(id),
+            extended: self.is_extended(id),
             open: entry.state.is_open(),
             is_sent: entry.state != State::Unsent,
             state: entry.state,

@@ -15,12 +15,17 @@ impl<R: ReplyRank> Race<R> {
             State::Silent | State::Unreachable | State::Bare => {
                 let before = std::mem::replace(&mut entry.state, State::Lost);
                 let backend = entry.backend;
-                self.unsendable &= !self.bit_of(backend);
+                self.turns.unsendable &= !self.bit_of(backend);
                 self.met |= LOST;
                 self.move_on(before);
             }
             State::Spoken => entry.state = State::Failed,
-            State::OptRefused | State::Replaced | State::Replied | State::Failed | State::Unsent | State::Lost => {}
+            State::ExtensionRefused
+            | State::Replaced
+            | State::Replied
+            | State::Failed
+            | State::Unsent
+            | State::Lost => {}
         }
     }
 
@@ -58,7 +63,7 @@ impl<R: ReplyRank> Race<R> {
     }
 
     fn is_sendable(&self, backend: BackendIndex) -> bool {
-        self.unsendable & self.bit_of(backend) == 0
+        self.turns.unsendable & self.bit_of(backend) == 0
     }
 
     fn bit_of(&self, backend: BackendIndex) -> u8 {

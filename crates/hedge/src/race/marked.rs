@@ -1,24 +1,25 @@
-//! Backends that a race asks out of turn: one without OPT, and the one with the newest zone version.
+//! Backends that a race asks out of turn: one without the extension, and the one with the newest data.
 
 use super::attempts::{AttemptId, State};
-use super::{BackendIndex, NOBODY, Race, RaceEnd, ReplyRank, ReplyValue};
+use super::{BackendIndex, NO_BACKEND, Race, RaceEnd, ReplyRank, ReplyValue};
 
 impl<R: ReplyRank> Race<R> {
-    /// Processes a negative reply of an older version of the zone than another backend has.
+    /// Processes a reply from older data than the backend `newest` has. That backend is asked at once, and
+    /// its reply is final.
     #[cold]
     pub fn on_outdated(&mut self, attempt: AttemptId, rank: R, newest: BackendIndex) -> ReplyValue {
         let Some((backend, before)) = self.replied(attempt) else { return ReplyValue::NotNeeded };
         self.attempts.mark_spoken(backend);
-        let newest = if self.may_newest_speak() { self.newest } else { newest };
+        let newest = if self.may_newest_speak() { self.marked.newest } else { newest };
         match self.attempts.last_of(newest).map(|(_, entry)| entry.state) {
-            None | Some(State::Silent | State::Unreachable | State::Bare | State::OptRefused | State::Lost) => {
-                self.newest = newest;
+            None | Some(State::Silent | State::Unreachable | State::Bare | State::ExtensionRefused | State::Lost) => {
+                self.marked.newest = newest;
             }
             Some(State::Spoken | State::Replaced | State::Replied | State::Failed | State::Unsent) => {
                 self.move_on(before);
             }
         }
-        if let Some((kept, best)) = self.kept
+        if let Some((kept, best)) = self.ranks.kept
             && !best.is_failure()
             && !best.is_provisional()
             && self.attempts.get(kept).is_some_and(|entry| entry.backend == newest)
@@ -26,14 +27,14 @@ impl<R: ReplyRank> Race<R> {
             self.outcome = Some(RaceEnd::Reply(kept));
             return ReplyValue::NotNeeded;
         }
-        if self.kept.is_some_and(|(_, best)| best >= rank) {
+        if self.ranks.kept.is_some_and(|(_, best)| best >= rank) {
             return ReplyValue::NotNeeded;
         }
-        self.kept = Some((attempt, rank));
+        self.ranks.kept = Some((attempt, rank));
         ReplyValue::Kept
     }
 
-    /// Processes a validated positive reply: the backend's clock agrees with the signatures.
+    /// Processes a good reply that proves a provisional one wrong.
     #[cold]
     pub fn on_validated(&mut self, attempt: AttemptId) -> ReplyValue {
         if self.replied(attempt).is_none() {
@@ -43,41 +44,44 @@ impl<R: ReplyRank> Race<R> {
         ReplyValue::Accepted
     }
 
-    /// Returns true if the kept reply is a decision that a wrong clock may have caused.
+    /// Returns true if the kept reply is provisional.
     #[inline]
     pub fn is_doubted(&self) -> bool {
-        self.kept.is_some_and(|(_, best)| best.is_provisional())
+        self.ranks.kept.is_some_and(|(_, best)| best.is_provisional())
     }
 
     fn may_newest_speak(&self) -> bool {
-        self.newest != NOBODY
-            && match self.attempts.last_of(self.newest).map(|(_, entry)| entry.state) {
-                None | Some(State::Silent | State::Unreachable | State::Bare | State::OptRefused | State::Lost) => true,
+        self.marked.newest != NO_BACKEND
+            && match self.attempts.last_of(self.marked.newest).map(|(_, entry)| entry.state) {
+                None
+                | Some(State::Silent | State::Unreachable | State::Bare | State::ExtensionRefused | State::Lost) => {
+                    true
+                }
                 Some(State::Spoken | State::Replaced | State::Replied | State::Failed | State::Unsent) => false,
             }
     }
 
     /// Returns true if the reply of this backend is final, whatever its version.
     pub fn is_final(&self, backend: BackendIndex) -> bool {
-        self.newest == backend
+        self.marked.newest == backend
     }
 
     #[cold]
     #[inline(never)]
     pub(super) fn take_marked(&mut self) -> Option<BackendIndex> {
-        if self.without_opt != NOBODY && !self.attempts.is_asked_without_opt(self.without_opt) {
-            return Some(self.without_opt);
+        if self.marked.plain != NO_BACKEND && !self.attempts.is_asked_plainly(self.marked.plain) {
+            return Some(self.marked.plain);
         }
         // If its first attempt is lost with its connection, it is asked once more out of turn.
-        let was_asked = self.attempts.last_of(self.newest).is_some();
-        let is_lost = || self.attempts.is_lost(self.newest) && self.attempts.times_lost(self.newest) == 1;
-        if self.newest == NOBODY || was_asked && !is_lost() {
+        let was_asked = self.attempts.last_of(self.marked.newest).is_some();
+        let is_lost = || self.attempts.is_lost(self.marked.newest) && self.attempts.times_lost(self.marked.newest) == 1;
+        if self.marked.newest == NO_BACKEND || was_asked && !is_lost() {
             return None;
         }
-        let place = self.candidates.iter().position(|candidate| candidate == self.newest);
+        let place = self.candidates.iter().position(|candidate| candidate == self.marked.newest);
         if let Some(place) = place {
             self.strike(place as u8);
         }
-        Some(self.newest)
+        Some(self.marked.newest)
     }
 }

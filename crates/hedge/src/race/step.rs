@@ -8,7 +8,7 @@ use crate::candidates::BackendIndex;
 /// The next action of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RaceStep {
-    /// Send the query to this backend.
+    /// Send the request to this backend.
     Ask {
         /// The number of the new attempt.
         attempt: AttemptId,
@@ -16,8 +16,8 @@ pub enum RaceStep {
         backend: BackendIndex,
         /// The reason of the attempt.
         kind: AttemptKind,
-        /// False: send without OPT, because this backend refused it in this race.
-        edns: bool,
+        /// False: send without the extension, because this backend refused it in this race.
+        extended: bool,
     },
     /// Wait until this time or the next input. Later than `now`, and no later than the deadline.
     WaitUntil(Instant),
@@ -30,7 +30,7 @@ pub enum RaceStep {
 pub enum RaceEnd {
     /// The reply to this attempt goes to the client: the accepted one, or the best kept one.
     Reply(AttemptId),
-    /// There were only bare failures: SERVFAIL.
+    /// There were only bare failures.
     Failed,
     /// No reply in time, or every attempt failed.
     Nothing,
@@ -58,10 +58,10 @@ pub enum Retry {
     Never,
 }
 
-/// The effect of a refusal of OPT.
+/// The effect of a refusal of the extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptRefusal {
-    /// The backend is asked once more without OPT; the reply is discarded.
+pub enum ExtensionRefusal {
+    /// The backend is asked once more without the extension; the reply is discarded.
     AskedAgain,
     /// It is a normal failure: the caller passes it to [`on_reply`](super::Race::on_reply).
     IsFailure,

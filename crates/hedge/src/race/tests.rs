@@ -10,7 +10,7 @@ mod versions;
 use super::*;
 use Dispatch::{Hedge as Hedged, Race as AtOnce, Sequential};
 use Rank::{Best, Failure, Fair, Good, Poor};
-use play::Input::{Bare, Down, OptRefused, Reply, Retransmission, Unreachable};
+use play::Input::{Bare, Down, ExtensionRefused, Reply, Retransmission, Unreachable};
 use play::{Play, ms, play, put_in};
 
 /// Ranks of every kind, worst first.
@@ -88,7 +88,7 @@ fn only_a_better_reply_is_kept_anew() {
     let Play { rules, candidates, latency, budget, start, .. } = play(AtOnce, 4);
     let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
     let mut race = Race::start(&context, &candidates, Good, start);
-    while let RaceStep::Ask { .. } = race.next_step(&context, start) {}
+    while let RaceStep::Ask { .. } = race.poll(&context, start) {}
     assert_eq!(race.on_reply(AttemptId(0), Failure, start), ReplyValue::Kept);
     assert_eq!(race.on_reply(AttemptId(1), Fair, start), ReplyValue::Kept);
     assert_eq!(race.on_reply(AttemptId(2), Poor, start), ReplyValue::NotNeeded);
@@ -256,24 +256,27 @@ fn an_icmp_error_moves_on_but_its_attempt_stays() {
 }
 
 #[test]
-fn who_refuses_opt_is_asked_once_more_without() {
-    play(Sequential, 2).at(10, OptRefused(0)).at(20, Reply(1, Best)).check("0 first A, 10 failover a, 20 reply 1");
+fn who_refuses_extension_is_asked_once_more_without() {
+    play(Sequential, 2)
+        .at(10, ExtensionRefused(0))
+        .at(20, Reply(1, Best))
+        .check("0 first A, 10 failover a, 20 reply 1");
     // Refused again: a failure.
     play(Sequential, 2)
-        .at(10, OptRefused(0))
-        .at(20, OptRefused(1))
+        .at(10, ExtensionRefused(0))
+        .at(20, ExtensionRefused(1))
         .at(30, Reply(2, Best))
         .check("0 first A, 10 failover a, 20 failover B, 30 reply 2");
     // A duplicate of the refusal.
     play(Sequential, 2)
-        .at(10, OptRefused(0))
-        .at(11, OptRefused(0))
+        .at(10, ExtensionRefused(0))
+        .at(11, ExtensionRefused(0))
         .at(20, Reply(1, Best))
         .check("0 first A, 10 failover a, 20 reply 1");
     // Further tries leave OPT out, and the replaced attempt was no try.
     play(Sequential, 1)
         .rules(|rules| rules.tries = 2)
-        .at(10, OptRefused(0))
+        .at(10, ExtensionRefused(0))
         .check("0 first A, 10 failover a, 1010 failover a, 3000 nothing");
 }
 
@@ -281,7 +284,7 @@ fn who_refuses_opt_is_asked_once_more_without() {
 fn opt_refused_by_eight_is_a_failure() {
     let mut refused = play(AtOnce, 8);
     for attempt in 0..8 {
-        refused = refused.at(10, OptRefused(attempt));
+        refused = refused.at(10, ExtensionRefused(attempt));
     }
     let letters: Vec<_> = ('A'..='H').map(|letter| format!("0 first {letter}")).collect();
     refused.check(&format!("{}, 10 reply 0", letters.join(", ")));
@@ -333,9 +336,9 @@ fn a_finished_race_hears_nothing() {
     let Play { rules, latency, budget, start, .. } = play(AtOnce, 2);
     let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
     assert_eq!(race.on_reply(AttemptId(0), Best, start), ReplyValue::NotNeeded);
-    for input in [Down(0), Unreachable(0), Bare(0), OptRefused(0), Retransmission] {
+    for input in [Down(0), Unreachable(0), Bare(0), ExtensionRefused(0), Retransmission] {
         put_in(&mut race, &budget, input, start);
-        assert_eq!(race.next_step(&context, start), RaceStep::Finished(RaceEnd::Reply(AttemptId(1))));
+        assert_eq!(race.poll(&context, start), RaceStep::Finished(RaceEnd::Reply(AttemptId(1))));
     }
 }
 

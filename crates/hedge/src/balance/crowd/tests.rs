@@ -11,7 +11,7 @@ use super::super::tests::ALL;
 use super::*;
 use crate::backend_load::BackendLoad;
 
-/// Creates a crowd with numbers as identities; all backends take queries.
+/// Creates a crowd with numbers as identities; all backends take requests.
 fn crowd(balance: Balance, weights: &[u16]) -> Crowd {
     let numbers = 0..weights.len() as u16;
     Crowd::new(

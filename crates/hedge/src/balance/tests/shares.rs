@@ -1,4 +1,4 @@
-//! Measurements of how the policies distribute queries, on a fake clock against modelled backends.
+//! Measurements of how the policies distribute requests, on a fake clock against modelled backends.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use super::super::*;
 use super::Rank::{Best, Failure, Fair, Poor};
-use super::play::Input::{Bare, Down, Lost, OptRefused, Outdated, Reply, Retransmission, TooLong, Unsent};
+use super::play::Input::{Bare, Down, ExtensionRefused, Lost, Outdated, Reply, Retransmission, TooLong, Unsent};
 use super::play::{Play, play};
 use Dispatch::{Hedge as Hedged, Race as AtOnce, Sequential};
 
@@ -170,7 +170,7 @@ fn a_loss_is_heard_once_and_only_while_something_is_waited_for() {
 #[test]
 fn who_refused_opt_is_asked_again_without_it() {
     by_stream(Sequential, 1)
-        .at(10, OptRefused(0))
+        .at(10, ExtensionRefused(0))
         .at(20, Lost(1))
         .at(30, Reply(2, Best))
         .check("0 first A, 10 failover a, 20 failover a, 30 reply 2");

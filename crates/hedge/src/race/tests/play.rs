@@ -6,7 +6,8 @@ use super::super::*;
 use super::Rank::{self, Failure, Good};
 use crate::{Hedge, HedgeDelay};
 use Input::{
-    Bare, Down, Earned, Lost, OptRefused, Outdated, Reply, Retransmission, TooLong, Unreachable, Unsent, Validated,
+    Bare, Down, Earned, ExtensionRefused, Lost, Outdated, Reply, Retransmission, TooLong, Unreachable, Unsent,
+    Validated,
 };
 
 /// An event of a race.
@@ -14,7 +15,7 @@ use Input::{
 pub(super) enum Input {
     /// A reply to this attempt.
     Reply(u8, Rank),
-    /// A negative reply to this attempt, of an older version than this backend has.
+    /// A weak reply to this attempt, of an older version than this backend has.
     Outdated(u8, u16),
     /// A validated positive reply to this attempt.
     Validated(u8),
@@ -25,7 +26,7 @@ pub(super) enum Input {
     /// A bare failure to this attempt.
     Bare(u8),
     /// A refusal of OPT to this attempt.
-    OptRefused(u8),
+    ExtensionRefused(u8),
     /// This attempt could not be sent; another socket may help.
     Unsent(u8),
     /// The connection of this attempt has ended.
@@ -129,9 +130,9 @@ impl Play {
         let (mut now, mut said) = (self.start, Vec::new());
         loop {
             let time = (now - self.start).as_millis();
-            match race.next_step(&context, now) {
-                RaceStep::Ask { backend, kind, edns, .. } => {
-                    let letter = if edns { b'A' } else { b'a' } + backend.0 as u8;
+            match race.poll(&context, now) {
+                RaceStep::Ask { backend, kind, extended, .. } => {
+                    let letter = if extended { b'A' } else { b'a' } + backend.0 as u8;
                     said.push(format!("{time} {} {}", format!("{kind:?}").to_lowercase(), letter as char));
                 }
                 RaceStep::WaitUntil(wake) => {
@@ -176,8 +177,8 @@ pub(super) fn put_in(race: &mut Race<Rank>, budget: &Budget, input: Input, now: 
         Unreachable(attempt) => race.on_unreachable(AttemptId(attempt)),
         Down(attempt) => race.on_failure(AttemptId(attempt)),
         Bare(attempt) => race.on_bare_failure(AttemptId(attempt)),
-        OptRefused(attempt) => {
-            if race.on_opt_refused(AttemptId(attempt)) == OptRefusal::IsFailure {
+        ExtensionRefused(attempt) => {
+            if race.on_extension_refused(AttemptId(attempt)) == ExtensionRefusal::IsFailure {
                 race.on_reply(AttemptId(attempt), Failure, now);
             }
         }

@@ -78,10 +78,10 @@ fn the_newest_that_was_named_first_has_its_say_while_it_may() {
     let Play { rules, candidates, latency, budget, start, .. } = play(AtOnce, 2);
     let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
     let mut race = Race::start(&context, &candidates, Good, start);
-    while let RaceStep::Ask { .. } = race.next_step(&context, start) {}
+    while let RaceStep::Ask { .. } = race.poll(&context, start) {}
     race.on_outdated(AttemptId(0), Rank::Outdated, BackendIndex(7));
     race.on_outdated(AttemptId(1), Rank::Outdated, BackendIndex(8));
-    let step = race.next_step(&context, start);
+    let step = race.poll(&context, start);
     assert!(matches!(step, RaceStep::Ask { backend: BackendIndex(7), .. }), "{step:?}");
     assert!(race.is_final(BackendIndex(7)) && !race.is_final(BackendIndex(8)));
 }
