@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use config::PoolRules;
 use dns::Transport;
+use engine::sim::{BackendModel, Course, Delay, Happening, NameDistribution, PoolModel, Scenario, When, play};
 use hedge::{Dispatch, RaceRules};
 use hedgerow::sight::Sight;
 use hedgerow::sight::live::{Verdict, VerdictState};
-use hedgerow::sim::{BackendModel, Course, Delay, Happening, NameDistribution, PoolModel, Scenario, When, play};
 use metrics::{Counters, CountersSummary, DropReason, Snapshot};
 
 /// A fault of two minutes, and the codes that may report it.

@@ -19,17 +19,17 @@ use dns::{
     read_reply, write_cacheable, write_cached, write_error, write_plain_query, write_query, write_response,
     write_synthesized,
 };
+use engine::cache::{Cache, PoolId};
+use engine::sim::{ScriptEvent, lead};
 use hedge::budget::Budget;
 use hedge::latency::Latency;
 use hedge::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, RaceStep};
 use hedge::{Dispatch, Grace, Hedge, RaceRules};
-use hedgerow::cache::{Cache, PoolId};
 use hedgerow::net::from_clients::http::request::{RequestContent, check_message, read_head};
 use hedgerow::net::from_clients::http::response::{head_of_answer, head_of_refusal};
 use hedgerow::net::from_clients::quic::{QueryStream, whole_query};
 use hedgerow::net::from_clients::tcp::Cacheability;
 use hedgerow::net::proxy_protocol::{ClientHeader, NamedClient, read_header, receive_header};
-use hedgerow::sim::{ScriptEvent, lead};
 use hickory_proto::op::Message;
 use hickory_proto::rr::Name as HickoryName;
 use hickory_proto::serialize::binary::BinDecodable;

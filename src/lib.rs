@@ -61,11 +61,9 @@
 
 pub mod admin;
 pub mod authority;
-pub mod cache;
 pub mod cli;
 pub mod discover;
 pub mod discoverer;
-pub mod engine;
 #[cfg(feature = "faults")]
 pub mod faults;
 pub mod files;
@@ -80,8 +78,5 @@ pub mod server;
 pub mod service_manager;
 pub mod sight;
 pub mod signals;
-pub mod sim;
-pub mod state;
 pub mod supervisor;
-mod sync;
 pub mod taps;

@@ -22,7 +22,7 @@ static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "crates
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // To `admin` and `sight`: `ctl` and `top` read the JSON that the admin server writes, by the same types.
-    ("cli", &["supervisor", "server", "service_manager", "signals", "load", "admin", "sight", "sim", "net", "files"]),
+    ("cli", &["supervisor", "server", "service_manager", "signals", "load", "admin", "sight", "net", "files"]),
     // To `admin`: the supervisor carries out admin requests.
     ("supervisor", &["server", "service_manager", "signals", "load", "admin", "net"]),
     (
@@ -38,12 +38,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "secondary",
             "notify",
             "forwarder",
-            "engine",
             "authority",
             "taps",
-            "state",
             "net",
-            "cache",
             "files",
         ],
     ),
@@ -54,41 +51,31 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
     ("load", &["admin", "net", "files"]),
     // To `sight`: the JSON is its type.
-    ("admin", &["taps", "net", "cache", "sight", "state", "files"]),
+    ("admin", &["taps", "net", "sight", "files"]),
     // To `limit`: the discoverer recognizes a resolver that is hedgerow itself by hedgerow's addresses.
     ("discoverer", &["discover", "net", "files"]),
     // To `metrics`: the origin of a member is named by a word of it. To `config`: the bounds of a member are
     // those of a backend.
     ("discover", &[]),
-    ("health", &["state", "net"]),
+    ("health", &["net"]),
     ("secondary", &["net", "files"]),
     // To `sight`: the JSON is a type of it. To `zone`: it prints differences as text.
-    ("replicas", &["sight", "state", "net"]),
+    ("replicas", &["sight", "net"]),
     ("notify", &["net"]),
-    ("forwarder", &["engine", "taps", "sight", "state", "net", "faults"]),
+    ("forwarder", &["taps", "net", "faults"]),
     ("authority", &["taps", "net", "faults"]),
     // To `metrics`: what is dropped is counted there, and the words for sources.
     ("taps", &["net", "sight", "faults"]),
     // To `engine`: the table of query slots, with their quarantine, is pure, and `sim` has one too. To
     // `config`: the rules of connections.
-    ("net", &["engine", "faults"]),
-    // It drives the engine, and so makes what that is made of.
-    ("sim", &["engine", "state", "cache"]),
-    // To `state`, `metrics` and `limit`: the state that workers share is made of atomics, and so no I/O. To
-    // `sight`: the description of a race is a value of it.
-    ("engine", &["state", "cache", "sight", "sync"]),
-    // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are
-    // parts of that. To `zone`: what the LS says of itself is a zone that the workers share.
-    ("state", &["cache"]),
+    ("net", &["faults"]),
     ("sight", &[]),
-    ("cache", &[]),
     ("files", &["faults"]),
     ("faults", &[]),
-    ("sync", &[]),
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument. They use only each other.
-const PURE_ROOMS: &str = "discover dns limit zone hedge cache state engine sim sight sync";
+const PURE_ROOMS: &str = "config dns engine hedge limit metrics zone discover sight";
 
 fn is_pure(room: &str) -> bool {
     PURE_ROOMS.split_whitespace().any(|pure| pure == room)
@@ -96,7 +83,7 @@ fn is_pure(room: &str) -> bool {
 
 /// Exceptions among the pure rooms: a file, the word that it uses, and why.
 const IMPURE_FILES: &[(&str, &str, &str)] =
-    &[("src/state/backend.rs", "SystemTime::now", "the time of a change, which only operators see")];
+    &[("crates/engine/src/state/backend.rs", "SystemTime::now", "the time of a change, which only operators see")];
 
 /// The words that a pure room does not use outside its tests.
 const IMPURE: &str = "tokio socket2 mio rustix libc UdpSocket TcpStream TcpListener std::fs std::env std::thread \

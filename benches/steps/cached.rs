@@ -5,11 +5,10 @@ use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::time::Instant;
 
-use foldhash::quality::FixedState;
-
 use config::CacheRules;
 use dns::{ClientForm, QuestionFlags};
-use hedgerow::cache::{Cache, CacheKey, CacheLookup, PoolId, ResponseFor};
+use engine::cache::{Cache, CacheKey, CacheLookup, PoolId, ResponseFor};
+use foldhash::quality::FixedState;
 
 /// Looks up one of so many entries, in random order, and finds a fresh answer. The cache takes so many
 /// bytes.

@@ -8,7 +8,7 @@ mod sync {
     pub(crate) use loom::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 }
 
-#[path = "../../src/engine"]
+#[path = "../../crates/engine/src"]
 pub mod engine {
     //! Single-flight: which worker has the race of a question.
 

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use config::CacheRules;
 use dns::Name;
+use engine::cache::{Cache, Flush, PoolId};
 
 use super::status::EntryStatus;
-use crate::cache::{Cache, Flush, PoolId};
 
 /// Access to the cache with the current config.
 #[derive(Clone)]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use engine::state::SharedPool;
 
 use super::ChangeRefusal;
-use crate::state::SharedPool;
 
 /// The state that `/healthz` and `/readyz` report.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use config::words;
 use dns::{Name, RecordType};
+use engine::explanation::{Event, Explanation, Transcript};
 use serde::Deserialize;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -14,7 +15,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::AdminRequest;
 use super::routes::{AdminServer, HttpError, RequestBody, SharedServer, read_json};
 use crate::net::sys::clock;
-use crate::sight::explain::{Event, Explanation, Transcript};
 
 /// A question to explain.
 #[derive(Clone, Debug)]

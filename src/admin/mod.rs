@@ -39,6 +39,7 @@ pub use cache::CacheAccess;
 pub use condition::HealthCondition;
 use config::nearest;
 use dns::address::BackendAddress;
+use engine::slow::SlowRaces;
 pub use explain::ExplainQuestion;
 use metrics::Snapshot;
 pub use socket::{AdminUnixSocket, SocketError, SocketOwner, usual_folders, usual_places};
@@ -53,8 +54,7 @@ use crate::sight::divergence::Divergences;
 use crate::sight::live::{HistoryFigures, Second, Span};
 use crate::sight::names::TopNames;
 use crate::sight::serials::Serials;
-use crate::sight::slow::SlowRaces;
-pub use crate::state::ManualHealth;
+pub use engine::state::ManualHealth;
 pub use metrics::{CertificateSnapshot, OrderWord};
 
 /// The settings that a reload can change.

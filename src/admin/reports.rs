@@ -6,12 +6,12 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use config::words;
+use engine::slow::{RaceFilter, SlowRacesReport};
 
 use super::routes::{HttpError, SharedServer, decoded, parameters};
 use crate::net::sys::clock;
 use crate::net::tasks::blocking;
 use crate::sight::names::{NamesReport, TopNames};
-use crate::sight::slow::{RaceFilter, SlowRacesReport};
 use crate::taps;
 
 pub(super) async fn names(State(server): SharedServer) -> Result<Json<NamesReport>, HttpError> {

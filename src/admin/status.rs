@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use dns::address::BackendAddress;
-use serde::{Deserialize, Serialize};
-
-use crate::cache::{ShownEntry, State};
 /// The origin of a pool's member.
 use dns::Rcode;
+use dns::address::BackendAddress;
+use engine::cache::{ShownEntry, State};
 /// An order for a backend.
 pub use metrics::BackendOrder;
 /// The counters of the cache.
@@ -19,6 +17,7 @@ use metrics::{
     BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot,
     ProcessSnapshot, ProcessesSnapshot, RCODES, ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, ZonesSnapshot,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 use crate::sight::{History, Sight};

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use dns::{CookieState, ResponseSubject};
+use engine::{ClientHandle as _, Waiter};
 use limit::{Decision, Pace, Pacing, ResponseRate};
 
 use super::ReplyChannel;
-use crate::engine::{ClientHandle as _, Waiter};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receiver {

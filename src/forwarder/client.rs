@@ -4,12 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
 use dns::Transport;
+use engine::explanation::Event;
 
 use super::explain::Operator;
-use crate::engine;
 use crate::net::from_clients::tcp::Responder;
 use crate::net::sys::batch::ReplyPath;
-use crate::sight::explain::Event;
 
 /// A client and its reply channel.
 #[derive(Clone, Debug)]
@@ -166,6 +165,9 @@ impl From<SocketAddr> for Peer {
         Self { ip: address.ip(), port: address.port().to_ne_bytes(), scope: scope.to_ne_bytes() }
     }
 }
+
+/// Each query in flight holds a client: the engine's test of its memory counts on 56 bytes.
+const _: () = assert!(size_of::<ReplyChannel>() <= 56);
 
 #[cfg(test)]
 mod tests {

@@ -4,15 +4,15 @@ use std::time::Instant;
 
 use data_encoding::BASE64;
 use dns::{Name, RecordClass, RecordType, Transport};
+use engine::explanation::{Event, ExplainedResponse};
+use engine::state::Target;
+use engine::{HashedQuestion, LateReport, LookupReason, RaceReport, ResponseSummary, ValidQuery};
 use metrics::ResponseSource;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::outside::WorkerIo;
 use super::{Forwarder, ReplyChannel};
-use crate::engine::{HashedQuestion, LateReport, LookupReason, RaceReport, ResponseSummary, ValidQuery};
 use crate::net::sys::clock;
-use crate::sight::explain::{Event, ExplainedResponse};
-use crate::state::Target;
 
 /// A question to explain.
 #[derive(Debug)]

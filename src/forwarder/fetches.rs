@@ -27,12 +27,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::Rank;
+use engine::{FetchFrom, FetchQuery, Outstanding, RaceRef, TcpQuery, rank};
 use metrics::{Counters, FetchResult};
 use tokio::time::{timeout, timeout_at};
 
 use self::turns::{ConnectionChoice, FetchPool, FetchTurn};
 use super::Forwarder;
-use crate::engine::{FetchFrom, FetchQuery, Outstanding, RaceRef, TcpQuery, rank};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::to_backends::connection::StreamProtocol;

@@ -40,6 +40,9 @@ pub use self::client::{DatagramWay, Peer, ProxiedClient, ReplyChannel};
 pub use self::explain::{ExplainRequest, Operator};
 
 use dns::QuestionKey;
+use engine::single_flight::WorkerId;
+use engine::state::{ForwarderState, HealthEvent};
+use engine::{Engine, LearntBackend, Seeds, Tick};
 use limit::{OwnAddresses, Pacing};
 use metrics::{Counters, DropReason};
 
@@ -48,15 +51,12 @@ use self::outside::{USUAL_QUERY, WorkerIo};
 use self::paced::PacedResponses;
 use self::receive::TOGETHER;
 use self::responses::{ClientOutput, ResponseListener};
-use crate::engine::single_flight::WorkerId;
-use crate::engine::{self, Engine, LearntBackend, Seeds, Tick};
 use crate::net::Bypass;
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, SendBatch};
 use crate::net::tasks::Tasks;
 use crate::net::to_backends::sockets::{BackendSockets, Event};
 use crate::net::to_backends::tls::BackendTls;
-use crate::state::{ForwarderState, HealthEvent};
 use crate::taps::WorkerTaps;
 
 /// The state that the workers of one forwarder share.

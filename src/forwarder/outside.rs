@@ -7,24 +7,24 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use dns::{Cookie, Reply, ShownCookie};
+use engine::query_slots::{QuerySlot, SocketId, SocketSetId};
+use engine::single_flight::WorkerId;
+use engine::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
+use engine::{
+    AskedFor, ClientHandle as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, RaceRef, RaceReport,
+    ResponseOrigin, ResponseSummary, SentAttempt, TcpQuery, Waiter,
+};
 use metrics::{Counters, DropReason};
 
 use super::explain::ExplainedRace;
 use super::fetches::Fetches;
 use super::responses::{ClientOutput, Delivery};
 use super::{HandOver, ReplyChannel, SharedForwarder};
-use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
-use crate::engine::single_flight::WorkerId;
-use crate::engine::{
-    AskedFor, ClientHandle as _, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, RaceRef, RaceReport,
-    ResponseOrigin, ResponseSummary, SentAttempt, TcpQuery, Waiter,
-};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::SendRefusal;
 use crate::net::sys::clock;
 use crate::net::to_backends::connection::StreamProtocol;
 use crate::net::to_backends::sockets::{BackendSockets, StreamWay, TlsSource, UnsentMessage};
-use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
 use crate::taps::{AttemptMessage, WorkerTaps};
 
 pub(super) struct WorkerIo {

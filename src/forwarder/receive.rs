@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   first pass    every message: read it, look at its cookie, fold its question, hash that, find its pool
-//!   between       the CPU prefetches the cache memory for all of them (cache/memory_prefetch.rs)
+//!   between       the CPU prefetches the cache memory for all of them (engine/cache/memory_prefetch.rs)
 //!   second pass   every message, in the order in which they came: refuse it, or pass it to the engine
 //! ```
 //!
@@ -18,17 +18,17 @@ use std::time::Instant;
 
 use config::PoolIndex;
 use dns::{Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType};
+use engine::state::{ForwarderState, Routes, Target};
+use engine::{ClientHandle as _, HashedQuestion, LookupReason, QueryPath, ValidQuery, prefetch_memory};
 use limit::{Access, Cookies, OwnAddresses};
 use metrics::DropReason;
 
 use super::client::{DatagramWay, ProxiedClient};
 use super::{Forwarder, HandOver, ReplyChannel};
-use crate::engine::{self, ClientHandle as _, HashedQuestion, LookupReason, QueryPath, ValidQuery, prefetch_memory};
 use crate::net::from_clients::tcp::Responder;
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::Datagram;
 use crate::net::sys::clock;
-use crate::state::{ForwarderState, Routes, Target};
 use crate::taps::{Side, TapQuery};
 
 impl Forwarder {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dns::{Asks, ClientForm, Query, Rcode};
+use engine::{ClientHandle as _, ResponseOrigin, ResponseSummary, Waiter};
 use hedge::race::{AttemptKind, BackendIndex};
 use limit::{OnDenied, RefusedSources};
 use metrics::{Counters, DropReason, Limit, ResponseSource, is_failure};
@@ -15,7 +16,6 @@ use super::client::DatagramWay;
 use super::outside::WorkerIo;
 use super::paced::{PacedResponse, PacedResponses};
 use super::receive::ReceivedMessage;
-use crate::engine::{ClientHandle as _, ResponseOrigin, ResponseSummary, Waiter};
 use crate::net::from_clients::tcp::{Cacheability, Responder};
 use crate::net::from_clients::udp::ListenerSocket;
 use crate::net::sys::batch::{BATCH, SendBatch, is_too_long};

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use dns::first_message;
+use engine::query_slots::SocketId;
 use metrics::DropReason;
 
 use super::Forwarder;
 use super::outside::not_sent;
-use crate::engine::query_slots::SocketId;
 use crate::net::sys::batch::RecvBatch;
 use crate::net::to_backends::sockets::{ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage};
 

@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use config::ProbeConfig;
+use engine::state::backend_cookies::{CookieOffer, HasChanged, RepliedTo};
+use engine::state::{ForwarderState, HealthEvent, HealthSignal, PoolState, SharedBackend, SharedPool};
 use hedge::HealthRules;
 use hedge::health::{Health, HealthState, HealthStep, ProbeReply};
 use rand::RngExt;
@@ -37,8 +39,6 @@ use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::net::to_backends::client::UdpClient;
 use crate::net::to_backends::server_client::ServerTarget;
 use crate::net::to_backends::tls::BackendTls;
-use crate::state::backend_cookies::{CookieOffer, HasChanged, RepliedTo};
-use crate::state::{ForwarderState, HealthEvent, HealthSignal, PoolState, SharedBackend, SharedPool};
 
 /// Probes all backends of a state.
 pub struct HealthProber {

@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use dns::address::Scheme;
 use dns::{Header, OwnEdns, QuestionFlags, Rcode, is_reply_to, write_own_query};
+use engine::state::SharedBackend;
 use tokio::time::timeout_at;
 
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::to_backends::client::UdpClient;
 use crate::net::to_backends::server_client::ServerTarget;
 use crate::net::to_backends::tls::BackendTls;
-use crate::state::SharedBackend;
 
 /// The question for a member.
 #[derive(Clone, Copy, Debug)]

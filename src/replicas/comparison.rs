@@ -1,6 +1,6 @@
 //! Compares the replies of pool members: one task for each pool that wants it, on the control thread.
 //!
-//! The task takes questions from the workers ([`Compared`](crate::state::Compared)): those with different
+//! The task takes questions from the workers ([`Compared`](engine::state::Compared)): those with different
 //! replies, and now and then a recent one for the audit. [`Divergences`] decides on the questions for all
 //! members, and on the results. In a pool of more than [`MOST`] members, suspected ones and those with a
 //! known answer are asked, and random others. These queries count as probes. Divergences are shown, counted,
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dns::{OwnEdns, QuestionFlags, Rcode, RecordClass, RecordType, display_name};
+use engine::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
 use hedge::BackendIndex;
 use rand::seq::IteratorRandom;
 use tokio::sync::mpsc::unbounded_channel;
@@ -25,7 +26,6 @@ use crate::net::sys::clock;
 use crate::net::tasks::{Task, TaskKind};
 use crate::replicas::divergence::{Ask, DivergenceKind, DivergenceTable, MemberAnswer, RoundResult};
 use crate::sight::divergence as shown;
-use crate::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
 
 /// The comparisons of all pools that want any.
 pub struct Comparisons {

@@ -3,7 +3,7 @@
 //!
 //! [`ask`] asks one member. [`Comparisons`] ask all members the questions with different replies, and some
 //! recent questions; [`divergence`] finds lasting differences.
-//! [`SoaProbes`] ask for zone versions, and note members that are [behind](crate::state::serial_table).
+//! [`SoaProbes`] ask for zone versions, and note members that are [behind](engine::state::serial_table).
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Finds the zone versions of the members of replica pools: one task for each pool, on the control thread.
 //!
-//! Workers report the versions in replies to [`SharedSerials`](crate::state::SharedSerials). This task asks
+//! Workers report the versions in replies to [`SharedSerials`](engine::state::SharedSerials). This task asks
 //! members without a recent report for the SOA record of a zone in use, which counts as a probe. A member
 //! with an old version for too long is behind.
 
@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dns::{QuestionFlags, RecordClass, RecordType, display_name, read_reply};
+use engine::state::serial_table::{LastSerial, SerialSource};
+use engine::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
 use tokio::time::sleep_until;
 
 use super::ReplicaLinks;
@@ -18,8 +20,6 @@ use super::ask::{ReplicaMember, ReplicaQuestion, ask};
 use crate::net::sys::clock;
 use crate::net::tasks::{Task, TaskKind};
 use crate::sight::serials as shown;
-use crate::state::serial_table::{LastSerial, SerialSource};
-use crate::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
 
 /// The SOA probes of all pools of replicas.
 pub struct SoaProbes {

@@ -17,11 +17,11 @@
 use std::sync::Arc;
 
 use dns::{HashSeed, QuestionHasher};
+use engine::cache::Cache;
 
 #[cfg(doc)]
 use super::pools::ServerPools;
 use super::pools::{CarriedPools, Learnt};
-use crate::cache::Cache;
 use crate::secondary::SavedZones;
 
 /// The initial state of a server. The default is empty, for a first start.

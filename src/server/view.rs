@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use engine::slow::SlowRaces;
 use metrics::Snapshot;
 
 use super::Server;
@@ -11,7 +12,6 @@ use crate::sight::divergence::Divergences;
 use crate::sight::live::{HistoryFigures, Second, Span};
 use crate::sight::names::TopNames;
 use crate::sight::serials::Serials;
-use crate::sight::slow::SlowRaces;
 
 impl ServerView for Server {
     fn status(&self, snapshot: &Snapshot) -> Status {

@@ -16,6 +16,9 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use engine::LearntBackend;
+use engine::single_flight::WorkerId;
+use engine::state::ForwarderState;
 use limit::OwnAddresses;
 use metrics::{Counters, LimitCounters};
 use tokio::runtime;
@@ -31,15 +34,12 @@ use super::heartbeat::Ping;
 use super::process::{AddressSockets, SectionSockets};
 use super::{FrameCommand, FrameReaders};
 use crate::authority::{AuthorityState, ReceivedNotify};
-use crate::engine::LearntBackend;
-use crate::engine::single_flight::WorkerId;
 use crate::forwarder::{ExplainRequest, HandOver, SharedForwarder};
 use crate::net::from_clients::service::ServedAddresses;
 use crate::net::from_clients::tcp::{ConnectionTable, Gate};
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::sys::clock::thread_cpu_time;
 use crate::net::tasks::{LostTask, TaskKind, Tasks};
-use crate::state::ForwarderState;
 use crate::taps::{TapSet, WorkerTaps};
 
 #[derive(Debug)]

@@ -16,6 +16,9 @@ use std::{io, mem};
 
 use config::ForwarderConfig;
 use dns::QuestionHasher;
+use engine::shortage::Shortage;
+use engine::single_flight::{SingleFlight, WorkerId};
+use engine::state::{ForwarderState, HealthEvent};
 use limit::{Clients, OwnAddresses, Pacing};
 use metrics::Counters;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
@@ -34,15 +37,11 @@ use super::worker::{
 };
 use super::zones::{ServedAuthority, ServerZones};
 use crate::authority::ReceivedNotify;
-use crate::engine;
-use crate::engine::shortage::Shortage;
-use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::forwarder::{HAND_OVERS, SharedForwarder};
 use crate::net::from_clients::tcp::ConnectionTable;
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::sys::descriptors::Shares;
 use crate::net::to_backends::tls::BackendTls;
-use crate::state::{ForwarderState, HealthEvent};
 
 pub(super) struct Workers {
     all: Vec<WorkerThread>,

@@ -5,13 +5,11 @@
 //! reads a clock or a socket: time is an argument.
 
 pub mod divergence;
-pub mod explain;
 mod history;
 mod kept;
 pub mod live;
 pub mod names;
 pub mod serials;
-pub mod slow;
 pub mod verdict;
 
 use std::time::{Duration, Instant};
@@ -101,3 +99,10 @@ impl Sight {
 
 #[cfg(test)]
 mod tests;
+
+/// Returns a slow race for tests: a silent backend, a denied hedge, and a late winner.
+#[cfg(test)]
+pub(crate) fn sample_race() -> engine::slow::SlowRace {
+    let json = include_str!("../../crates/engine/src/slow/tests/race.json");
+    serde_json::from_str(json).expect("the JSON of a race")
+}

@@ -6,13 +6,13 @@ use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use engine::slow::{LateReply, ReportedRace, SlowRaces};
 use metrics::Tap;
 use serde::Serialize;
 
 use super::buffers::{Appender, BufferExchange};
 use super::traces::TraceSender;
 use super::writer::RecordTap;
-use crate::sight::slow::{LateReply, ReportedRace, SlowRaces};
 
 /// The buffers of the workers, and the kept slow races.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use config::Config;
 use dns::QuestionHasher;
+use engine::slow::SlowRaces;
 use metrics::{Counters, Tap, TapFate};
 use rustix::event::{PollFd, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -30,7 +31,6 @@ use super::traces::Traces;
 use super::{Side, TapClock, TapSet};
 use crate::net::tasks::{LostTask, TaskKind, Tasks};
 use crate::sight::names::TopNames;
-use crate::sight::slow::SlowRaces;
 
 /// The taps of a server, on the control thread.
 pub struct Taps {

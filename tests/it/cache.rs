@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use config::CacheRules;
 use dns::{Name, RecordType as WireType};
+use engine::cache::{Cache, CacheLookup, DamagedSnapshot, Flush, PoolId, SnapshotLoadError, State};
 
 use crate::support::cache::*;
-use hedgerow::cache::{Cache, CacheLookup, DamagedSnapshot, Flush, PoolId, SnapshotLoadError, State};
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::EdnsOption;

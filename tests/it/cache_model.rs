@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use config::CacheRules;
+use engine::cache::{CacheLookup, CachedFailure, PoolId};
 
 use crate::support::cache::*;
-use hedgerow::cache::{CacheLookup, CachedFailure, PoolId};
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use proptest::prelude::*;

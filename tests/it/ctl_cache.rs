@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::CacheRules;
+use engine::cache::{Cache, PoolId};
 use testkit::{Backend, Forwarder};
 
 use crate::support::admin_site::{HOST, JSON, Site, TOKEN, check_output, write};
 use crate::support::cache::{Subject, a, answer, edns_query, query, reply, soa};
 use hedgerow::admin::CacheAccess;
-use hedgerow::cache::{Cache, PoolId};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use serde_json::{Value, json};

@@ -6,10 +6,10 @@
 use std::time::{Duration, Instant};
 
 use config::PoolRules;
+use engine::sim::{BackendModel, Course, Delay, ModelConnections, NameDistribution, PoolModel, Scenario, When};
 use hedge::balance::Balance;
 use hedge::race::{AttemptKind, MAX_ATTEMPTS};
 use hedge::{Dispatch, Hedge, HedgeDelay, RaceRules};
-use hedgerow::sim::{BackendModel, Course, Delay, ModelConnections, NameDistribution, PoolModel, Scenario, When};
 use metrics::ResponseSource;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;

@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use config::{Accept, PoolRules, Rank};
+use engine::sim::{BackendModel, Course, Delay, FaultModel, NameDistribution, PoolModel, Scenario, When};
 use hedge::balance::Balance;
 use hedge::race::{AttemptKind, MAX_ATTEMPTS, RaceEnd};
 use hedge::{Dispatch, Grace, Hedge, HedgeDelay, RaceRules};
-use hedgerow::sim::{BackendModel, Course, Delay, FaultModel, NameDistribution, PoolModel, Scenario, When};
 use metrics::ResponseSource;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;

@@ -1,7 +1,8 @@
 //! RFC 2181, as far as it concerns what is kept: one test a clause.
 
+use engine::cache::CacheLookup;
+
 use crate::support::cache::*;
-use hedgerow::cache::CacheLookup;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 

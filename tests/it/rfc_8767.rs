@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use config::CacheRules;
+use engine::cache::CacheLookup;
 
 use crate::support::cache::*;
-use hedgerow::cache::CacheLookup;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use config::CacheRules;
 use config::limits;
+use engine::cache::{CacheLookup, CachedFailure, PoolId};
 
 use crate::support::cache::*;
-use hedgerow::cache::{CacheLookup, CachedFailure, PoolId};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 

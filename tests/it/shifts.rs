@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use config::PoolRules;
+use engine::sim::{BackendModel, Course, Delay, Scenario, When};
 use hedge::race::AttemptKind;
 use hedge::{Dispatch, Hedge, RaceRules};
-use hedgerow::sim::{BackendModel, Course, Delay, Scenario, When};
 
 use crate::support::scenario_record::{ScenarioRecord, run};
 

@@ -19,7 +19,11 @@ mod pacing;
 mod prefix;
 mod rate;
 mod rate_table;
-mod sync;
+mod sync {
+    //! The atomics of tables. The models in `loom/` have those of loom in their place.
+
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+}
 mod threshold;
 mod timeouts;
 

@@ -4,6 +4,8 @@
 use config::words;
 use data_encoding::BASE64;
 use dns::{Name, RecordType, Section, SectionRecord};
+use engine::explanation::{Candidate, ExplainedResponse, Explanation, Plan};
+use engine::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace, rank_words, time};
 use hedge::race::AttemptKind;
 use serde_json::json;
 
@@ -11,8 +13,6 @@ use super::connection::{AdminConnection, AdminOrder};
 use super::table::{TextTable, WIDTH, millis, or_dash, wrap};
 use super::{CommandFailure, Show};
 use crate::cli::lookup::message::{LookupReply, data_of};
-use crate::sight::explain::{Candidate, ExplainedResponse, Explanation, Plan};
-use crate::sight::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace, rank_words, time};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ExplainArgs {
@@ -198,10 +198,11 @@ fn answer(response: &ExplainedResponse) -> String {
 #[cfg(test)]
 mod tests {
     use config::Rank;
+    use engine::explanation::CacheSeen;
+    use engine::slow::RaceObstacles;
 
     use super::*;
-    use crate::sight::explain::CacheSeen;
-    use crate::sight::slow::RaceObstacles;
+    use crate::sight::sample_race;
 
     /// Returns an explained question whose first backend is silent.
     fn sample() -> Explanation {
@@ -240,7 +241,7 @@ mod tests {
         let message = BASE64.encode(&message.concat());
         let (source, rcode) = ("backend".to_owned(), "NOERROR".to_owned());
         let response = ExplainedResponse { source, rcode, took_ms: 186.1, message };
-        Explanation { race: SlowRace::sample(), plan, response: Some(response) }
+        Explanation { race: sample_race(), plan, response: Some(response) }
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use config::words;
+use engine::slow::{SlowRace, SlowRacesReport, time};
 
 use super::connection::AdminConnection;
 use super::table::{WIDTH, at, wrap};
 use super::{CommandFailure, Show};
-use crate::sight::slow::{SlowRace, SlowRacesReport, time};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SlowArgs {
@@ -54,6 +54,7 @@ fn paragraph(race: &SlowRace) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sight::sample_race;
 
     #[test]
     fn races_are_two_lines_each() {
@@ -63,8 +64,8 @@ mod tests {
 
 2026-09-21T14:13:20.250Z  ts  www.example.org. A  186 ms  won  3 clients
   ts1 silent; hedge to ts2 denied for 180 ms: budget spent; ts2 replied in 2 ms";
-        let second = SlowRace { rcode: None, waiters: 3, ..SlowRace::sample() };
-        assert_eq!(list(&[SlowRace::sample(), second]), expected);
+        let second = SlowRace { rcode: None, waiters: 3, ..sample_race() };
+        assert_eq!(list(&[sample_race(), second]), expected);
         assert_eq!(list(&[]), "no slow races");
     }
 }

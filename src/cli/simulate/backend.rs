@@ -1,11 +1,11 @@
 //! Parses a backend description of the user: `latency=1ms+1%:500ms loss=5%`.
 
 use config::{Limits, limits};
+use engine::sim::{BackendModel, Capacity, ModelConnections};
 
 use super::settings::{Mistake, SettingEntries};
 use super::values::{count, course, delay, share, stalls, whens};
 use crate::cli::number;
-use crate::sim::{BackendModel, Capacity, ModelConnections};
 
 /// Parses a description, which may stand for several equal backends.
 pub(super) fn read(mut settings: SettingEntries) -> Result<Vec<BackendModel>, Mistake> {
@@ -54,8 +54,9 @@ const CONNECTIONS: Limits<u16> = Limits { min: 1, max: 64 };
 mod tests {
     use std::time::Duration;
 
+    use engine::sim::{Course, Delay, When};
+
     use super::*;
-    use crate::sim::{Course, Delay, When};
 
     fn parse(text: &str) -> Result<Vec<BackendModel>, String> {
         let settings = SettingEntries::of_words("--backend".to_owned(), text, None);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use config::{BackendConfig, Config, PoolConfig, PoolRules};
+use engine::sim::{BackendModel, Course, Delay, Empirical};
 use hedge::Dispatch;
 use hedge::latency::MIN_SAMPLES;
 
@@ -13,7 +14,6 @@ use crate::cli::ctl::CommandFailure;
 use crate::cli::ctl::connection::{AdminConnection, AdminTarget};
 use crate::cli::remedy;
 use crate::load;
-use crate::sim::{BackendModel, Course, Delay, Empirical};
 
 pub(super) fn pool(file: &Path, name: Option<&str>) -> Result<PoolConfig, Mistake> {
     let (config, file) = load::load(Some(file)).map_err(|error| Mistake::at("--from", error))?;

@@ -23,6 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use config::PoolRules;
+use engine::sim::{BackendModel, Course, NameDistribution, PoolModel, Scenario, Tally};
 
 use self::output::{PolicyRun, Setting};
 use self::policy::Policy;
@@ -31,7 +32,6 @@ use super::ctl::CommandFailure;
 use super::ctl::connection::AdminTarget;
 use super::print;
 use crate::files::{NewFile, Readers};
-use crate::sim::{BackendModel, Course, NameDistribution, PoolModel, Scenario, Tally};
 
 /// Compare policies on modelled backends
 #[derive(Debug, clap::Args)]

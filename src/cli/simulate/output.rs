@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use engine::sim::Tally;
 use serde::Serialize;
 
 use super::plot::Curve;
 use crate::cli::count;
 use crate::cli::ctl::table::TextTable;
-use crate::sim::Tally;
 
 #[derive(Debug)]
 pub(super) struct PolicyRun {

@@ -12,9 +12,9 @@
 use std::time::Duration;
 
 use config::{Limits, words};
+use engine::sim::{Course, Delay, NameDistribution, When};
 
 use crate::cli::number;
-use crate::sim::{Course, Delay, NameDistribution, When};
 
 pub(super) fn share(text: &str) -> Result<f64, String> {
     let number = match text.strip_suffix('%') {

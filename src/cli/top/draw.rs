@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use engine::slow::SlowRace;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
@@ -13,7 +14,6 @@ use super::look::{TerminalStyle, count, ms};
 use super::state::{BackendList, State, TopView};
 use super::text::{POOL_FIGURES, totals, verdict_for};
 use crate::sight::live::{PoolSecond, Second};
-use crate::sight::slow::SlowRace;
 
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, look: &TerminalStyle, now: Instant) {
     let head = head(state, look, now);

@@ -23,6 +23,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crossterm::event::{Event, EventStream};
+use engine::slow::SlowRacesReport;
 use futures_core::Stream;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,7 +36,6 @@ use super::ctl::CommandFailure;
 use super::ctl::connection::{AdminConnection, AdminTarget};
 use super::{failure, print};
 use crate::sight::live::Second;
-use crate::sight::slow::SlowRacesReport;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -4,9 +4,9 @@ use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use engine::slow::SlowRace;
 
 use crate::sight::live::{BackendHistory, BackendSecond, HistoryFigures, PoolHistory, PoolSecond, Second};
-use crate::sight::slow::SlowRace;
 
 pub(super) struct State {
     pub(super) target: String,

@@ -32,13 +32,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
+use engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 pub use self::connections::{ConnectionEnd, ConnectionPool, EndedConnection, StreamWay, TlsSource};
 pub use self::poller::{Event, Poller};
 pub use self::udp::UdpSockets;
-use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::net::Bypass;
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::SendRefusal;

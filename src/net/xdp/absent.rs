@@ -5,8 +5,9 @@ use std::num::NonZeroU16;
 use std::rc::Rc;
 use std::time::Instant;
 
+use engine::query_slots::{QuerySlot, SocketId};
+
 use super::sys::batch::SendBatch;
-use crate::engine::query_slots::{QuerySlot, SocketId};
 
 /// A way past the kernel that no datagram takes.
 #[derive(Default)]

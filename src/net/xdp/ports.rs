@@ -8,11 +8,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use engine::query_slots::{QuerySlot, SocketId};
 use foldhash::fast::FixedState;
 
 use super::bypass::Bypass;
 use super::filter::XdpFilter;
-use crate::engine::query_slots::{QuerySlot, SocketId};
 use crate::net::sys::batch::SendBatch;
 
 /// The held ports of one worker's sockets to backends. While a port is held, the program redirects the

@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use config::BackendConfig;
 use dns::address::BackendAddress;
+use engine::state::{ManualHealth, SharedBackend};
 use tokio::sync::oneshot;
 
 use super::ServerPools;
@@ -19,7 +20,6 @@ use crate::discoverer::{EtcdAccess, write_order};
 use crate::forwarder::ExplainRequest;
 use crate::net::tasks::TaskKind;
 use crate::server::worker::ForwarderCommand;
-use crate::state::{ManualHealth, SharedBackend};
 
 /// The fate of the last backend of a pool that is drained or set down.
 const STILL_ASKED: &str = "it still gets queries, since no other backend takes them";

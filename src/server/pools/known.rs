@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use config::{BackendConfig, PoolConfig};
 use dns::address::BackendAddress;
+use engine::state::{ForwarderState, SharedBackend, Standing};
 use hedge::health::HealthState;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,6 @@ use crate::admin::ChangeRefusal;
 use crate::discover::FixedBackend;
 use crate::discover::saved::SavedMembers;
 use crate::server::zones::Lease;
-use crate::state::{ForwarderState, SharedBackend, Standing};
 
 /// Changes by an operator and states of backends of all pools.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

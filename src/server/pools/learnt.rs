@@ -9,6 +9,9 @@ use std::time::Instant;
 use config::{CacheConfig, Config};
 use data_encoding::BASE64;
 use dns::HashSeed;
+use engine::LearntBackend;
+use engine::cache::{Cache, SnapshotLoadError};
+use engine::state::{ForwarderState, SharedPool};
 use hedge::affinity::Affinity;
 use hedge::balance::Balance;
 use serde::{Deserialize, Serialize};
@@ -16,12 +19,9 @@ use tokio::sync::oneshot;
 
 use super::persist::wall_clock;
 use super::{CarriedPools, LastMinutes};
-use crate::cache::{Cache, SnapshotLoadError};
-use crate::engine::LearntBackend;
 use crate::net::tasks::blocking;
 use crate::server::worker::{ForwarderCommand, LEARNT_AT_ONCE};
 use crate::server::workers::WorkerChannels;
-use crate::state::{ForwarderState, SharedPool};
 
 /// The learned state of a server.
 #[derive(Clone, Debug, Serialize, Deserialize)]

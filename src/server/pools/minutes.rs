@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{SlowConfig, SlowThreshold};
+use engine::state::{ForwarderState, PoolState, SharedPool};
 use metrics::{Aggregate, BackendState, HistogramSnapshot};
-
-use crate::state::{ForwarderState, PoolState, SharedPool};
 
 pub(super) struct LastMinutes {
     pub(super) threshold: SlowThreshold,

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use config::{Config, PoolConfig};
 use dns::HashSeed;
+use engine::cache::{Cache, Flush};
+use engine::state::{ForwarderState, HealthEvent, SharedPool};
 use metrics::{Aggregate, CacheSnapshot, PoolSnapshot, Snapshot};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Interval, interval};
@@ -39,13 +41,11 @@ use super::reload::Reload;
 use super::worker::{ForwarderCommand, WorkerCommand};
 use super::zones::Lease;
 use crate::admin::{CacheAccess, ChangeRefusal};
-use crate::cache::{Cache, Flush};
 use crate::load::{EtcdSecrets, Setup};
 use crate::net::tasks::{LostTask, TaskKind, blocking, blocking_task};
 use crate::replicas;
 use crate::sight::divergence::Divergences;
 use crate::sight::serials::Serials;
-use crate::state::{ForwarderState, HealthEvent, SharedPool};
 
 /// The pools, on the control thread.
 pub struct ServerPools {

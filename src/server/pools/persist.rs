@@ -10,13 +10,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use config::CacheConfig;
 use config::CacheRules;
+use engine::cache::{Cache, SnapshotLoadError};
+use engine::state::ForwarderState;
 
-use crate::cache::{Cache, SnapshotLoadError};
-use crate::engine;
 use crate::files::{self, NewFile, Readers};
 use crate::net::sys::clock::SleepMeter;
 use crate::net::tasks::{TaskKind, Tasks, blocking};
-use crate::state::ForwarderState;
 
 pub(super) struct CacheSaves {
     last: Instant,

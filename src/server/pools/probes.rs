@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use engine::state::{ForwarderState, HealthEvent};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, Semaphore};
 
@@ -12,7 +13,6 @@ use crate::net::to_backends::tls::BackendTls;
 use crate::replicas::{Comparisons, ReplicaLinks, SoaProbes};
 use crate::server::links::ServerLinks;
 use crate::server::workers::WorkerLinks;
-use crate::state::{ForwarderState, HealthEvent};
 
 pub(super) struct BackendProbes {
     pub(super) prober: HealthProber,

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use config::Config;
+use engine::state::ForwarderState;
 use metrics::FrameSnapshot;
 use thiserror::Error;
 
@@ -19,7 +20,6 @@ use crate::net::Bypass;
 use crate::net::sys::batch::Datagram;
 use crate::net::sys::busy_poll::BusyPoll;
 use crate::net::tasks::LostTask;
-use crate::state::ForwarderState;
 
 /// An interface is not available. There is none.
 #[derive(Debug, Error)]

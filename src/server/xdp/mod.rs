@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::Config;
+use engine::state::ForwarderState;
 use hedge::backoff::Backoff;
 use metrics::FrameSnapshot;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -39,7 +40,6 @@ use super::{Listeners, worker_count};
 use crate::net::sys::batch;
 use crate::net::xdp::frame::EthernetLink;
 use crate::net::xdp::{EXPERIMENTAL, NextHop, NextHops, netlink};
-use crate::state::ForwarderState;
 
 /// The interfaces of `[xdp]`; none without that section.
 pub struct Interfaces {

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::{BackendConfig, Config, NameDetail, TracesConfig};
+use engine::slow::{LateReply, ReportedRace};
 use metrics::{Counter, Counters, Tap, TapFate};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout_at};
@@ -34,7 +35,6 @@ use super::privacy::cut_name_text;
 use super::problems::TapProblems;
 use super::writer::host_name;
 use crate::net::tasks::{TaskKind, Tasks};
-use crate::sight::slow::{LateReply, ReportedRace};
 
 pub(super) struct Traces {
     tasks: Tasks,

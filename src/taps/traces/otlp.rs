@@ -7,10 +7,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use dns::address::BackendAddress;
+use engine::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace};
 use serde::Serialize;
 use serde_json::{Value, json};
-
-use crate::sight::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace};
 
 /// The addresses of backends by pool and name. Backends without a name appear by address.
 pub(super) type Backends = HashMap<(String, String), SocketAddr>;
@@ -149,6 +148,7 @@ const STATUS_ERROR: u8 = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sight::sample_race;
 
     const ID: u128 = 0x0123_4567_89ab_cdef_0011_2233_4455_6677;
 
@@ -162,7 +162,7 @@ mod tests {
     fn a_race_is_a_trace() {
         let ts2 = "[2001:db8::2]:53".parse().expect("an address");
         let backends = Backends::from([(("ts".to_owned(), "ts2".to_owned()), ts2)]);
-        let body = body([(ID, &SlowRace::sample())].into_iter(), "ls1.example", &backends);
+        let body = body([(ID, &sample_race())].into_iter(), "ls1.example", &backends);
         let message: Value = serde_json::from_slice(&body).expect("JSON");
         let text = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
         let integer = |key: &str, value: &str| json!({ "key": key, "value": { "intValue": value } });
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_failed_says_so_and_a_late_reply_ends_after_its_race() {
-        let mut race = SlowRace::sample();
+        let mut race = sample_race();
         race.outcome = RaceOutcome::MadeUp;
         (race.attempts[0].fate, race.attempts[0].took_ms) = (Fate::Late, Some(400.0));
         race.attempts[0].backend = "192.0.2.1:5301".to_owned();

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::sight::slow::{LATE_REPLIES, LateReply, ReportedRace, SlowAttempt, SlowRace, why};
+use engine::slow::{LATE_REPLIES, LateReply, ReportedRace, SlowAttempt, SlowRace, why};
 
 #[derive(Debug, Default)]
 pub(super) struct TraceQueue {
@@ -124,19 +124,20 @@ const EVERY: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use config::Rank;
+    use engine::slow::Fate;
 
     use super::*;
-    use crate::sight::slow::Fate;
+    use crate::sight::sample_race;
 
     /// Returns a race with this hash and this fate of its first attempt.
     fn reported(hash: u64, fate: Fate) -> ReportedRace {
-        let mut race = SlowRace::sample();
+        let mut race = sample_race();
         race.attempts[0].fate = fate;
         ReportedRace { hash, race }
     }
 
     fn late(hash: u64) -> LateReply {
-        let SlowRace { at, pool, .. } = SlowRace::sample();
+        let SlowRace { at, pool, .. } = sample_race();
         LateReply { hash, pool, backend: "ts1".to_owned(), asked_at: at, took_ms: 300.0, rank: Rank::Positive }
     }
 

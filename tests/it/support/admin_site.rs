@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use config::AdminSocket;
 use dns::Transport;
+use engine::slow::SlowRaces;
 use hedgerow::admin::status::{Status, ZonesReport};
 use hedgerow::admin::{
     self, AdminRequest, AdminUnixSocket, CacheAccess, CertificateSnapshot, ChangeRefusal, HealthCondition,
@@ -26,7 +27,6 @@ use hedgerow::sight::divergence::Divergences;
 use hedgerow::sight::live::{HistoryFigures, Second, Span};
 use hedgerow::sight::names::TopNames;
 use hedgerow::sight::serials::Serials;
-use hedgerow::sight::slow::SlowRaces;
 use metrics::{
     Aggregate, BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, Gauge, Histogram, HistogramSnapshot,
     MemberOrigin, PendingCounts, PoolCounts, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, ResponseSource, Role,

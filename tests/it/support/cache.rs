@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use config::CacheRules;
 use dns::{ClientForm, QuestionFlags, QuestionKey};
+use engine::cache::{Cache, CacheKey, CacheLookup, PoolId, ResponseFor};
 use foldhash::quality::FixedState;
-use hedgerow::cache::{Cache, CacheKey, CacheLookup, PoolId, ResponseFor};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, NS, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use config::{PoolRules, Rank};
+use engine::sim::{Happening, Scenario, play};
+use engine::{RaceRef, RaceReport, ResponseSummary};
 use hedge::race::{AttemptId, AttemptKind, BackendIndex, RaceEnd};
-use hedgerow::engine::{RaceRef, RaceReport, ResponseSummary};
-use hedgerow::sim::{Happening, Scenario, play};
 use metrics::ResponseSource;
 
 /// The record of a scenario.

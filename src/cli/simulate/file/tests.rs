@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use engine::sim::NameDistribution;
 use hedge::Dispatch;
 
 use super::super::policy::Policy;
 use super::super::{backend, values};
 use super::*;
-use crate::sim::NameDistribution;
 
 #[test]
 fn a_file_says_what_the_command_line_can_say() {

@@ -1,5 +1,6 @@
 //! Tests of the screen.
 
+use engine::slow::{RaceObstacles, RaceOutcome};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
@@ -7,7 +8,6 @@ use super::super::state::Data;
 use super::super::state::tests::{press, second, watched};
 use super::*;
 use crate::sight::live::{Reason, VerdictState};
-use crate::sight::slow::{RaceObstacles, RaceOutcome};
 
 const PLAIN: TerminalStyle = TerminalStyle { has_colors: false, is_ascii: true };
 

@@ -1,8 +1,9 @@
 //! The batches being filled. Backends share them, because few of thousands are asked in one turn, and the
 //! last batch is still in the CPU cache.
 
+use engine::query_slots::{QuerySlot, SocketId};
+
 use super::sent::SentIds;
-use crate::engine::query_slots::{QuerySlot, SocketId};
 use crate::net::sys::batch::{BATCH, SendBatch};
 
 pub(super) struct Filling {

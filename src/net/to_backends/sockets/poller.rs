@@ -6,13 +6,13 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use engine::query_slots::SocketId;
 use rustix::event::epoll;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
 use super::connections::FIRST as FIRST_CONNECTION;
-use crate::engine::query_slots::SocketId;
 use crate::net::sys::batch::BATCH;
 
 /// The epoll set of all sockets to backends, and the alarm.

@@ -1,7 +1,7 @@
 //! The IDs of the outstanding messages of one socket, in the order of sending. An ICMP error names only the
 //! socket, so it concerns all messages sent before it. Each is reported once, however many errors arrive.
 
-use crate::engine::query_slots::QuerySlot;
+use engine::query_slots::QuerySlot;
 
 #[derive(Debug)]
 pub(super) struct SentIds {
@@ -69,8 +69,9 @@ const WARM: usize = crate::net::sys::batch::BATCH;
 
 #[cfg(test)]
 mod tests {
+    use engine::query_slots::SocketId;
+
     use super::*;
-    use crate::engine::query_slots::SocketId;
 
     fn slots(ids: &[u16]) -> Vec<QuerySlot> {
         ids.iter().filter_map(|id| QuerySlot::new(SocketId(7), *id)).collect()

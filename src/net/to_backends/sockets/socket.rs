@@ -4,12 +4,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use engine::query_slots::SocketSetId;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sent::SentIds;
-use crate::engine::query_slots::SocketSetId;
 use crate::net::sys::bind::SOCKET_BUFFER;
 use crate::net::sys::options::ignore_path_mtu;
 

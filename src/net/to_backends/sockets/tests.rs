@@ -8,6 +8,7 @@ use std::net::UdpSocket;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use engine::query_slots::{QUARANTINE, QuerySlots, SlotState};
 use metrics::Want;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
@@ -16,7 +17,6 @@ use super::room::Room;
 use super::socket::{BackendSocket, Renewals, UNPRIVILEGED, connected};
 use super::udp::{BATCHES_PER_SOCKET, GRO_SOCKETS, GRO_TRIAL, SLOTS_PER_SOCKET, SOCKET_LIFETIME, SOCKETS_PER_BACKEND};
 use super::*;
-use crate::engine::query_slots::{QUARANTINE, QuerySlots, SlotState};
 use crate::net::sys::batch::{BATCH, RecvBatch, SendBatch};
 
 /// Backend sockets with the slots of their queries, as a worker has them.

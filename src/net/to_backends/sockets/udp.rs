@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rustix::event::epoll;
@@ -18,7 +19,6 @@ use super::room::Room;
 use super::socket::{self, BackendSocket, Renewals};
 use super::void::VoidedSockets;
 use super::{RecvError, UnsentMessage};
-use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::net::refusal::{SendRefusal, is_unreachable};
 use crate::net::sys::batch::RecvBatch;
 use crate::net::sys::options::enable_gro;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::engine::query_slots::SocketId;
+use engine::query_slots::SocketId;
 
 pub(super) struct VoidedSockets(VecDeque<(Instant, SocketId)>);
 

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use engine::query_slots::{SocketId, SocketSetId};
 use rand::RngExt;
 
 use super::dial::Fault;
 use super::queue::SECOND_DIAL;
 use super::{ConnectionPool, DIALS, Dials, StreamSet, place_of};
-use crate::engine::query_slots::{SocketId, SocketSetId};
 use crate::net::to_backends::connection::{SilenceAction, silence_limit};
 
 enum CheckAction {

@@ -5,12 +5,12 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use engine::query_slots::SocketId;
 use metrics::LostCause;
 use rustix::event::epoll;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::StreamWay;
-use crate::engine::query_slots::SocketId;
 use crate::net::refusal::{connect_problem, is_unreachable};
 use crate::net::sys::batch::{RecvBatch, SendBatch};
 use crate::net::sys::bind;

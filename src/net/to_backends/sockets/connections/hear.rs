@@ -4,11 +4,11 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use dns::{first_message, stated_keepalive};
+use engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use metrics::{ConnectionKind, LostCause};
 
 use super::dial::Fault;
 use super::{ConnectionEnd, ConnectionPool, DIALS, EndedConnection, PooledConnection, place_of};
-use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::net::refusal::is_unreachable;
 use crate::net::to_backends::connection::{BackendHandshake, ConnectionEvents, ConnectionFailure, ConnectionState};
 

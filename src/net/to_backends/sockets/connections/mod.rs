@@ -30,11 +30,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::ConnectionPoolRules;
+use engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use metrics::{BackendConnectionCounters, LostCause};
 use rand::rngs::StdRng;
 
 use self::dial::{Dial, SharedBuffers};
-use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::to_backends::connection::{
     AskedIds, ConnectionBackoff, LearnedIdleTimeout, SilenceClock, StreamProtocol, silence_limit,

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dns::{append_frame, ask_keepalive};
+use engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use metrics::Want;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -16,7 +17,6 @@ use super::{
     ConnectionEnd, ConnectionPool, DIALS, EndedConnection, FIRST, PooledConnection, StreamSet, StreamWay, Whose,
     place_of,
 };
-use crate::engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::net::proxy_protocol::ClientHeader;
 use crate::net::refusal::{SendRefusal, connect_problem, is_unreachable};
 

@@ -10,11 +10,11 @@ use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 
 use dns::{FRAME_PREFIX, append_frame, read_query};
+use engine::query_slots::SlotState;
 use metrics::ConnectionKind;
 use testkit::CertificateAuthority;
 
 use super::*;
-use crate::engine::query_slots::SlotState;
 use crate::net::Bypass;
 use crate::net::refusal::SendRefusal;
 use crate::net::to_backends::sockets::Event;
