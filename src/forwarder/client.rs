@@ -166,8 +166,8 @@ impl From<SocketAddr> for Peer {
     }
 }
 
-/// Each query in flight holds a client: the engine's test of its memory counts on 56 bytes.
-const _: () = assert!(size_of::<ReplyChannel>() <= 56);
+/// Each query in flight holds a client: the engine's test of its memory counts on 48 bytes.
+const _: () = assert!(size_of::<ReplyChannel>() <= 48);
 
 #[cfg(test)]
 mod tests {

@@ -10,12 +10,12 @@ use crate::io::ClientHandle;
 #[derive(Clone, Debug)]
 pub(crate) struct TestClient {
     pub(crate) port: u16,
-    _room: [u64; 6],
+    _room: [u64; 5],
 }
 
 impl TestClient {
     pub(crate) fn new(port: u16) -> Self {
-        Self { port, _room: [0; 6] }
+        Self { port, _room: [0; 5] }
     }
 }
 

@@ -1,5 +1,6 @@
 //! An engine with I/O that only records what the engine asks of it.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use config::Config;
 use dns::{HashSeed, Rcode, Transport};
-use hashbrown::HashMap;
 use limit::Clients;
 use metrics::{Counters, LimitCounters};
 
