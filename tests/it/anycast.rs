@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use rustix::process::Signal;
-use testkit::hosts::{self, Daemon, Host, WHILE};
+use testkit::hosts::{self, Host, WHILE};
 use testkit::one_address::OneAddress;
 use testkit::*;
 
@@ -30,7 +30,7 @@ fn deployed(name: &str) -> String {
 fn bird(config: &str, command: impl FnOnce(&Path) -> Command) -> Daemon {
     Daemon::start(|folder| {
         fs::write(folder.join("bird.conf"), config.replace("log syslog", "log stderr")).expect("our own folder");
-        let mut command = command(&hosts::find("bird").expect("it was looked for"));
+        let mut command = command(&find_program("bird").expect("it was looked for"));
         for (option, file) in [("-c", "bird.conf"), ("-s", "control"), ("-P", "pid")] {
             command.arg(option).arg(folder.join(file));
         }
@@ -151,7 +151,7 @@ fn exabgp_withdraws_the_route_first_and_then_the_server_stops() {
     let _exabgp = Daemon::start(|folder| {
         let config = deployed("exabgp/exabgp.conf").replace("198.51.100.1;", "198.51.100.3;");
         fs::write(folder.join("exabgp.conf"), config).expect("our own folder");
-        let mut command = host.command(hosts::find("exabgp").expect("it was looked for"));
+        let mut command = host.command(find_program("exabgp").expect("it was looked for"));
         command.arg(folder.join("exabgp.conf"));
         // A user namespace has no other users, and no pipes for its own command line.
         command
@@ -184,7 +184,7 @@ fn exabgp_withdraws_the_route_first_and_then_the_server_stops() {
 #[test]
 fn the_config_of_exabgp_is_right() {
     const TEST: &str = "anycast::the_config_of_exabgp_is_right";
-    let Some(exabgp) = hosts::find("exabgp") else {
+    let Some(exabgp) = find_program("exabgp") else {
         return leave_out(TEST, "exabgp is not installed");
     };
     let file = top().join("deploy/exabgp/exabgp.conf");

@@ -7,7 +7,6 @@ use std::process::{Command, Output, Stdio};
 
 use config::Config;
 use tempfile::TempDir;
-use testkit::hosts::{self, Daemon};
 use testkit::*;
 
 use super::docs::top;
@@ -156,7 +155,7 @@ impl Etcd {
 #[test]
 fn roles_of_etcd_let_everybody_do_what_it_has_to_and_no_more() {
     const TEST: &str = "manifests::roles_of_etcd_let_everybody_do_what_it_has_to_and_no_more";
-    if let Some(missing) = ["etcd", "etcdctl"].iter().find(|program| hosts::find(program).is_none()) {
+    if let Some(missing) = ["etcd", "etcdctl"].iter().find(|program| find_program(program).is_none()) {
         return leave_out(TEST, &format!("{missing} is not installed"));
     }
     let etcd = Etcd::start();

@@ -4,47 +4,19 @@
 //! Needs the program `nsd`, of Debian's package of that name; without it there is nothing to compare with.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, UdpSocket};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use std::{fs, io};
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
 
-use tempfile::TempDir;
 use testkit::*;
 
-/// Runs while a test needs it.
-struct Nsd {
-    child: Child,
-    address: SocketAddr,
-    _folder: TempDir,
-}
-
-impl Drop for Nsd {
-    fn drop(&mut self) {
-        // NSD is several processes; the first one ends the others when it gets the signal.
-        let _ =
-            rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
-        let _ = self.child.wait();
-    }
-}
-
-impl Nsd {
-    /// Starts NSD with a zone; `None` if it is not installed.
-    fn start(zone: &str) -> Option<Self> {
-        // Another program may take the port in between: then once more.
-        (0..5).find_map(|_| match Self::try_start(zone) {
-            Ok(started) => started.map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(None),
-            Err(error) => panic!("nsd: {error}"),
-        })?
-    }
-
-    /// The same with one port; `None` if the port was taken.
-    fn try_start(zone: &str) -> io::Result<Option<Self>> {
-        let folder = TempDir::new()?;
-        let address = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
-        let path = folder.path().display();
-        fs::write(folder.path().join("zone"), zone)?;
+/// Starts NSD with a zone, and waits until it answers; `None` if it is not installed.
+fn start_nsd(zone: &str) -> Option<(Daemon, SocketAddr)> {
+    let mut command = Command::new(need_program("answers beside those of NSD", "nsd")?);
+    let address = free_address();
+    let nsd = Daemon::start(|folder| {
+        let path = folder.display();
+        fs::write(folder.join("zone"), zone).expect("our own folder");
         let config = format!(
             "server:\n server-count: 1\n ip-address: 127.0.0.1@{port}\n username: \"\"\n chroot: \"\"\n zonesdir: \"{path}\"\n \
              database: \"\"\n pidfile: \"{path}/pid\"\n xfrdfile: \"{path}/xfrd\"\n xfrdir: \"{path}\"\n \
@@ -52,32 +24,13 @@ impl Nsd {
              remote-control:\n control-enable: no\nzone:\n name: \"example.org\"\n zonefile: \"{path}/zone\"\n",
             port = address.port(),
         );
-        fs::write(folder.path().join("nsd.conf"), config)?;
-        let found = Command::new("nsd").arg("-v").stderr(Stdio::null()).status().map(|_| "nsd");
-        let program = found.unwrap_or("/usr/sbin/nsd");
-        let log = fs::File::create(folder.path().join("log"))?;
-        let mut command = Command::new(program);
-        command.arg("-d").arg("-c").arg(folder.path().join("nsd.conf")).stdout(Stdio::null()).stderr(log);
-        let child = command.spawn()?;
-        let mut nsd = Self { child, address, _folder: folder };
-        Ok(nsd.answers()?.then_some(nsd))
-    }
-
-    /// Waits until NSD answers; says whether it does.
-    fn answers(&mut self) -> io::Result<bool> {
-        let socket = UdpSocket::bind("127.0.0.1:0")?;
-        socket.connect(self.address)?;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline && self.child.try_wait()?.is_none() {
-            // Until the port is open, the system refuses.
-            let asked = socket.send(&query("example.org", SOA).to_vec());
-            if asked.is_ok() && socket.recv(&mut [0; 512]).is_ok() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
+        fs::write(folder.join("nsd.conf"), config).expect("our own folder");
+        command.arg("-d").arg("-c").arg(folder.join("nsd.conf"));
+        command
+    });
+    let client = Client::of(address);
+    until("NSD answers", || client.try_ask(&query("example.org", SOA)));
+    Some((nsd, address))
 }
 
 /// A response as it is compared: rcode and flags, and the sections as sets.
@@ -126,12 +79,10 @@ impl Said {
 #[test]
 fn a_zone_of_every_type_is_answered_as_nsd_does() {
     let zone = include_str!("../nsd/example.org.zone");
-    let Some(nsd) = Nsd::start(zone) else {
-        return leave_out("answers beside those of NSD", "nsd is not installed");
-    };
+    let Some((_nsd, address)) = start_nsd(zone) else { return };
     let config = "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [{ file = 'z', origin = 'example.org' }]\n";
     let server = Server::start_with_files(config, &[("z", zone)]);
-    let (ours, theirs) = (Client::of(server.listener("ts")), Client::of(nsd.address));
+    let (ours, theirs) = (Client::of(server.listener("ts")), Client::of(address));
     let mut differences = Vec::new();
     let mut count = 0;
     for name in names(zone) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use hedgerow::sight::verdict::{RULES, VerdictRule};
@@ -93,17 +93,16 @@ fn alerts_and_panels_name_metrics_that_are_told_of() {
     }
 }
 
-/// A Prometheus that scrapes each second. It is killed with the test.
+/// A Prometheus that scrapes each second.
 struct Prometheus {
-    child: Child,
+    _daemon: Daemon,
     address: SocketAddr,
-    _folder: TempDir,
 }
 
 impl Prometheus {
     /// Starts one that scrapes this address; none if there is none here.
-    fn start(scraped: SocketAddr) -> Option<Self> {
-        let folder = TempDir::new().expect("a temporary folder");
+    fn start(test: &str, scraped: SocketAddr) -> Option<Self> {
+        let mut command = Command::new(need_program(test, "prometheus")?);
         let address = free_address();
         let rules = top().join("deploy/prometheus/hedgerow.rules.yml");
         let config = format!(
@@ -111,17 +110,15 @@ impl Prometheus {
              - {{ job_name: hedgerow, static_configs: [{{ targets: ['{scraped}'] }}] }}\n",
             rules.display()
         );
-        let file = folder.path().join("prometheus.yml");
-        fs::write(&file, config).expect("our own folder");
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        Some(Self { child, address, _folder: folder })
+        let daemon = Daemon::start(|folder| {
+            let file = folder.join("prometheus.yml");
+            fs::write(&file, config).expect("our own folder");
+            command.arg(format!("--config.file={}", file.display()));
+            command.arg(format!("--storage.tsdb.path={}", folder.join("data").display()));
+            command.arg(format!("--web.listen-address={address}"));
+            command
+        });
+        Some(Self { _daemon: daemon, address })
     }
 
     /// Returns the response below `/api/v1/`, or `None` if Prometheus does not answer yet.
@@ -131,13 +128,6 @@ impl Prometheus {
         let mut command = Command::new("curl");
         let output = command.args(["-sG", "--noproxy", "*", "--data-urlencode", &query, &url]).output().ok()?;
         serde_json::from_slice(&output.stdout).ok()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -167,9 +157,7 @@ fn a_real_prometheus_finds_what_panels_and_rules_ask_for() {
         backend.address()
     );
     let server = Server::start(&config);
-    let Some(prometheus) = Prometheus::start(server.admin().address()) else {
-        return leave_out(test, "there is no prometheus");
-    };
+    let Some(prometheus) = Prometheus::start(test, server.admin().address()) else { return };
     let mut missing = expressions();
     assert!(missing.len() >= 20, "{missing:?}");
     let client = server.client();

@@ -2,16 +2,12 @@
 //! good, and that BIND and Knot accept ours and we theirs (a server that is not installed is reported and
 //! left out).
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use dns::{Cookie, CookieOption, CookieState};
 use limit::CookieSecrets;
-
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 use testkit::*;
 
 /// The secret of the first examples.
@@ -141,44 +137,26 @@ fn a_cookie_is_bound_to_all_that_made_it() {
 struct Strict {
     /// Where it is asked.
     address: SocketAddr,
-    child: Child,
-    _folder: TempDir,
+    _daemon: Daemon,
 }
 
 impl Strict {
     /// Starts one with this config, in which `PLACE`, `ADDRESS` and `PORT` stand for its own; `None` if it is
     /// not installed.
     fn start(program: &str, arguments: &[&str], config: &str) -> Option<Self> {
-        let program = Path::new("/usr/sbin").join(program);
-        if !program.exists() {
-            eprintln!("{} is not installed: not tested with it", program.display());
-            return None;
-        }
-        let (folder, address) = (TempDir::new().expect("a temporary folder"), free_address());
-        let at = folder.path();
-        let config = config.replace("PLACE", &at.display().to_string());
-        let config = config.replace("ADDRESS", &address.ip().to_string()).replace("PORT", &address.port().to_string());
-        fs::write(at.join("config"), config).expect("our own folder");
-        let zone = "$ORIGIN example.org.\n$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\nwww A 192.0.2.1\n";
-        fs::write(at.join("zone"), zone).expect("our own folder");
-        let log = File::create(at.join("log")).expect("our own folder");
-        let child = Command::new(program)
-            .args(arguments)
-            .arg(at.join("config"))
-            .current_dir(at)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("it is installed");
-        Some(Self { address, child, _folder: folder })
-    }
-}
-
-impl Drop for Strict {
-    fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let _ = self.child.wait();
+        let mut command = Command::new(need_program("strict cookies", program)?);
+        let address = free_address();
+        let daemon = Daemon::start(|at| {
+            let config = config.replace("PLACE", &at.display().to_string());
+            let config = config.replace("ADDRESS", &address.ip().to_string());
+            let config = config.replace("PORT", &address.port().to_string());
+            fs::write(at.join("config"), config).expect("our own folder");
+            let zone = "$ORIGIN example.org.\n$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\nwww A 192.0.2.1\n";
+            fs::write(at.join("zone"), zone).expect("our own folder");
+            command.args(arguments).arg(at.join("config")).current_dir(at);
+            command
+        });
+        Some(Self { address, _daemon: daemon })
     }
 }
 

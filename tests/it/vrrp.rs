@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 
-use testkit::hosts::{self, Daemon, Host};
+use testkit::hosts::{self, Host};
 use testkit::one_address::OneAddress;
 use testkit::*;
 
@@ -42,7 +42,7 @@ impl Keepalived {
         let check = (!may_run_scripts()).then(|| Self::check_beside(host, &mut config));
         let daemon = Daemon::start(|folder| {
             fs::write(folder.join("keepalived.conf"), config).expect("our own folder");
-            let mut command = host.command(hosts::find("keepalived").expect("it was looked for"));
+            let mut command = host.command(find_program("keepalived").expect("it was looked for"));
             command.args(["--dont-fork", "--log-console", "--log-detail", "--vrrp"]);
             for (option, file) in [("--use-file", "keepalived.conf"), ("--pid", "pid"), ("--vrrp_pid", "vrrp.pid")] {
                 command.arg(option).arg(folder.join(file));
@@ -77,7 +77,7 @@ impl Keepalived {
 /// Returns true if keepalived may run scripts. It may not in a user namespace that cannot set groups, where
 /// the system's root appears as another user.
 fn may_run_scripts() -> bool {
-    let curl = fs::metadata(hosts::find("curl").expect("it was looked for")).expect("it is there");
+    let curl = fs::metadata(find_program("curl").expect("it was looked for")).expect("it is there");
     curl.uid() == 0
 }
 

@@ -71,7 +71,7 @@ fn missing() -> Option<String> {
         return Some("who is not root may load no XDP program".to_owned());
     }
     if let Some(program) =
-        ["ip", "nsenter", "unshare", "ethtool", "kdig"].iter().find(|name| hosts::find(name).is_none())
+        ["ip", "nsenter", "unshare", "ethtool", "kdig"].iter().find(|name| find_program(name).is_none())
     {
         return Some(format!("{program} is not installed"));
     }

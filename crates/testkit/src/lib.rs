@@ -13,6 +13,7 @@
 mod backends;
 mod certificates;
 mod clients;
+mod daemon;
 mod machines;
 mod message;
 mod page;
@@ -26,6 +27,7 @@ use std::time::Duration;
 pub use backends::*;
 pub use certificates::{CertificateAuthority, Leaf};
 pub use clients::*;
+pub use daemon::{Daemon, find_program, need_program};
 pub use machines::*;
 pub use message::*;
 pub use page::*;

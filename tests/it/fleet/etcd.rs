@@ -200,9 +200,9 @@ fn users_have_passwords_and_tokens_end() {
 
 #[test]
 fn by_tls_a_certificate_must_be_good_and_bear_the_address_or_the_name() {
-    let Some((address, folder, _etcd)) = start_tls() else { return };
+    let Some((address, etcd)) = start_tls() else { return };
     let config = |name: &str, ca: &str| {
-        let ca = folder.path().join(ca).display().to_string();
+        let ca = etcd.path(ca).display().to_string();
         forwarder("etcd = 'ts'", &format!("[etcd]\nendpoints = ['https://{address}{name}']\nca_file = '{ca}'\n"))
     };
     for name in ["", "#etcd.example"] {
@@ -218,11 +218,11 @@ fn by_tls_a_certificate_must_be_good_and_bear_the_address_or_the_name() {
         assert_eq!(source["state"], "never", "{source}");
     }
     // The right one comes by a reload, though the config has not changed.
-    let ca = folder.path().join("used.pem");
-    std::fs::copy(folder.path().join("other.pem"), &ca).expect("our own folder");
+    let ca = etcd.path("used.pem");
+    std::fs::copy(etcd.path("other.pem"), &ca).expect("our own folder");
     let server = Server::start(&config("", "used.pem"));
     until("it is not believed", || pool(&server)["sources"][0]["failure"].is_string().then_some(()));
-    std::fs::copy(folder.path().join("ca.pem"), &ca).expect("our own folder");
+    std::fs::copy(etcd.path("ca.pem"), &ca).expect("our own folder");
     server.admin().post("/api/v1/reload", "");
     wait_for_source(&server, "fresh");
 }

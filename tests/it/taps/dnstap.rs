@@ -6,11 +6,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use testkit::*;
 
 const ONE: &str = "192.0.2.1";
@@ -471,31 +471,18 @@ fn a_collector_that_hangs_does_not_hold_up_the_end() {
     }
 }
 
-/// A program that is ended with its test.
-struct Program(Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.0), Signal::CONT);
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Needs the programs `fstrm_capture`, of Debian's package `fstrm-bin`, and `dnstap-read`, of
 /// `bind9-dnsutils`.
 #[test]
 fn fstrm_capture_collects_it_though_it_was_stopped_and_dnstap_read_reads_it() {
-    let is_there = |program: &str| Command::new(program).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !is_there("fstrm_capture") || !is_there("dnstap-read") {
-        return leave_out("dnstap", "fstrm_capture or dnstap-read is not installed");
+    if ["fstrm_capture", "dnstap-read"].iter().any(|program| need_program("dnstap", program).is_none()) {
+        return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (socket, file) = (folder.path().join("tap.sock"), folder.path().join("tap"));
-    let mut capture = Command::new("fstrm_capture");
-    capture.args(["-t", "protobuf:dnstap.Dnstap", "-u"]).arg(&socket).arg("-w").arg(&file);
-    let capture = capture.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it was there a moment ago");
-    let mut capture = Program(capture);
+    let mut command = Command::new("fstrm_capture");
+    command.args(["-t", "protobuf:dnstap.Dnstap", "-u"]).arg(&socket).arg("-w").arg(&file);
+    let capture = Daemon::start(|_| command);
     until("it listens", || socket.exists().then_some(()));
     let backend = Backend::new(answer_for(3600, ONE));
     let forwarder = Forwarder::to(&[&backend], "").cache("size = '4MiB'").admin().to_toml();
@@ -505,15 +492,14 @@ fn fstrm_capture_collects_it_though_it_was_stopped_and_dnstap_read_reads_it() {
     let mut asked = 1000;
     ask_all(&client, &vec!["www.test".to_owned(); 1000]);
     admin.wait_for("the first are written", |metrics| records(metrics, "written") >= 2002);
-    let signal = |signal| kill_process(Pid::from_child(&capture.0), signal).expect("it is ours");
-    signal(Signal::STOP);
+    capture.signal(Signal::STOP);
     until("there is no room any more", || {
         ask_all(&client, &vec!["www.test".to_owned(); 4000]);
         asked += 4000;
         (records(&admin.metrics(), "dropped") > 0).then_some(())
     });
     assert_eq!(admin.metrics().sum("hedgerow_responses_total", &[]), asked, "no query waited for it");
-    signal(Signal::CONT);
+    capture.signal(Signal::CONT);
     let all = 2 * asked + 2;
     let metrics = admin.wait_for("what was not dropped is written", |metrics| {
         records(metrics, "written") + records(metrics, "dropped") == all
@@ -525,8 +511,7 @@ fn fstrm_capture_collects_it_though_it_was_stopped_and_dnstap_read_reads_it() {
     assert_eq!(records(&metrics, "dropped"), dropped, "there is room again");
     server.process.signal(Signal::TERM);
     assert!(server.process.wait_for_exit().success());
-    kill_process(Pid::from_child(&capture.0), Signal::TERM).expect("it is ours");
-    assert!(capture.0.wait().expect("it is ours").success(), "it has read to the end");
+    assert!(capture.stop().success(), "it has read to the end");
     let read = Command::new("dnstap-read").arg(&file).output().expect("it was there a moment ago");
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
     let text = String::from_utf8(read.stdout).expect("text");

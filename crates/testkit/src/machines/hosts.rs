@@ -2,37 +2,25 @@
 //! use them for daemons that give several machines one address. The test is the router, or a client beside
 //! the hosts.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{Process, Server, load_table, namespace, until};
+use crate::{Process, Server, find_program, load_table, namespace, need_program, until};
 
 /// Enters a namespace for the test of this name, in which hosts can be made. Says so, and gives `false`, if
 /// one of these programs is missing, or no namespace can be made; or if the test has run inside already.
 pub fn enter(test: &str, programs: &[&str]) -> bool {
-    if let Some(missing) = programs.iter().find(|program| find(program).is_none()) {
-        crate::leave_out(test, &format!("{missing} is not installed"));
-        return false;
-    }
-    namespace::enter(test)
-}
-
-/// Where a program is. Daemons lie where users do not look.
-pub fn find(program: &str) -> Option<std::path::PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
-    folders.map(|folder| Path::new(folder).join(program)).find(|file| file.is_file())
+    programs.iter().all(|program| need_program(test, program).is_some()) && namespace::enter(test)
 }
 
 /// Runs a command, which must succeed, and returns its output.
 pub fn run(program: &str, arguments: &str) -> String {
-    output(&mut Command::new(find(program).expect("it is installed")), arguments)
+    output(&mut Command::new(find_program(program).expect("it is installed")), arguments)
 }
 
 fn output(command: &mut Command, arguments: &str) -> String {
@@ -110,7 +98,7 @@ impl Host {
 
     /// Runs a command on this host, which must succeed, and returns its output.
     pub fn run(&self, program: &str, arguments: &str) -> String {
-        output(&mut self.command(find(program).expect("it is installed")), arguments)
+        output(&mut self.command(find_program(program).expect("it is installed")), arguments)
     }
 
     /// Starts an LS here, with this line in its section, and the TS that it asks.
@@ -136,53 +124,6 @@ impl Drop for Host {
     fn drop(&mut self) {
         drop(self.holder.kill());
         drop(self.holder.wait());
-    }
-}
-
-/// A program that runs beside a test, with what it says in a file.
-pub struct Daemon {
-    child: Child,
-    folder: TempDir,
-}
-
-impl Daemon {
-    /// Starts a daemon by the command that `make` builds for a new folder.
-    pub fn start(make: impl FnOnce(&Path) -> Command) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        let mut command = make(folder.path());
-        let log = File::create(folder.path().join("log")).expect("our own folder");
-        let copy = log.try_clone().expect("a descriptor");
-        let child = command.stdin(Stdio::null()).stdout(copy).stderr(log).spawn().expect("it is installed");
-        Self { child, folder }
-    }
-
-    /// A file of its folder.
-    pub fn path(&self, name: &str) -> std::path::PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Has it end in order.
-    pub fn stop(mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it is ours");
-        until("it has ended", || {
-            std::thread::yield_now();
-            self.child.try_wait().expect("it is ours")
-        });
-    }
-
-    /// Returns the daemon's log so far.
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-        if std::thread::panicking() {
-            eprintln!("{}", self.log());
-        }
     }
 }
 

@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::leave_out;
+use crate::{find_program, leave_out};
 
 /// A browser with one tab. Dropping it ends it.
 pub struct Browser {
@@ -37,7 +37,7 @@ pub struct Browser {
 impl Browser {
     /// Starts one for a test; `None`, with a message, where there is none.
     pub fn start(test: &str) -> Option<Self> {
-        if ["chromium", "chromedriver"].iter().any(|program| !is_installed(program)) {
+        if ["chromium", "chromedriver"].iter().any(|program| find_program(program).is_none()) {
             leave_out(test, "chromium or chromedriver is not installed");
             return None;
         }
@@ -256,12 +256,6 @@ impl Drop for Browser {
         let _ = kill_process_group(Pid::from_child(&self.driver), Signal::KILL);
         let _ = self.driver.wait();
     }
-}
-
-/// Returns true if a program is on the path.
-fn is_installed(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).exists()))
 }
 
 /// Locked by the test that uses the browser.

@@ -3,21 +3,20 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::leave_out;
+use crate::{Daemon, leave_out, need_program};
 
 /// The name of the catalog zone.
 pub const CATALOG: &str = "cat.example";
 
 /// A running name server with a catalog zone.
 pub struct CatalogPeer {
-    child: Child,
-    folder: TempDir,
+    daemon: Daemon,
     address: SocketAddr,
 }
 
@@ -26,30 +25,20 @@ pub fn member_text(serial: u32) -> String {
     format!("$TTL 300\n@ SOA ns.elsewhere. h {serial} 3600 3600 86400 60\n@ NS ns.elsewhere.\nwww A 192.0.2.{serial}\n")
 }
 
-/// Returns the path of a program, or `None` with a message if it is not installed.
-fn find(program: &str) -> Option<PathBuf> {
-    let places = ["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(Path::new);
-    let found = places.iter().map(|place| place.join(program)).find(|file| file.exists());
-    if found.is_none() {
-        leave_out("catalogs", &format!("{program} is not installed"));
-    }
-    found
-}
-
 impl CatalogPeer {
     /// Starts a Knot that lists these zones, each with a group or without, and sends NOTIFY to a secondary.
     pub fn knot_producer(address: SocketAddr, secondary: SocketAddr, zones: &[(&str, &str)]) -> Option<Self> {
         let folder = TempDir::new().expect("a temporary folder");
         fs::write(folder.path().join("member.zone"), member_text(1)).expect("our own folder");
         let config = knot_producer(folder.path(), address, secondary, zones);
-        Self::run(find("knotd")?, folder, address, &config, &["-c", "config"])
+        Self::run("knotd", folder, address, &config, &["-c", "config"])
     }
 
     /// Has it list other zones.
     pub fn set_knot_zones(&self, secondary: SocketAddr, zones: &[(&str, &str)]) {
-        let config = knot_producer(self.folder.path(), self.address, secondary, zones);
-        fs::write(self.folder.path().join("config"), config).expect("our own folder");
-        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("the process is ours");
+        let config = knot_producer(&self.daemon.path(""), self.address, secondary, zones);
+        self.daemon.write("config", &config);
+        self.daemon.signal(Signal::HUP);
     }
 
     /// Knot that has what a primary lists.
@@ -62,7 +51,7 @@ impl CatalogPeer {
             knot_head(folder.path(), address, primary),
             folder.path().display(),
         );
-        Self::run(find("knotd")?, folder, address, &config, &["-c", "config"])
+        Self::run("knotd", folder, address, &config, &["-c", "config"])
     }
 
     /// BIND that has what a primary lists.
@@ -78,7 +67,7 @@ impl CatalogPeer {
              controls {{ }};\n\
              zone \"{CATALOG}\" {{ type secondary; file \"catalog.db\"; primaries {{ {primary}; }}; notify no; }};\n",
         );
-        Self::run(find("named")?, folder, address, &config, &["-g", "-n", "1", "-c", "config"])
+        Self::run("named", folder, address, &config, &["-g", "-n", "1", "-c", "config"])
     }
 
     /// Starts a PowerDNS that lists these zones, each with a group or without, and sends NOTIFY to a
@@ -101,7 +90,7 @@ impl CatalogPeer {
                 power_dns_tool(at, &["set-option", zone, "producer", "group", group]);
             }
         }
-        Self::run(find("pdns_server")?, folder, address, &config, &["--config-dir=."])
+        Self::run("pdns_server", folder, address, &config, &["--config-dir=."])
     }
 
     /// PowerDNS that has what a primary lists.
@@ -112,34 +101,15 @@ impl CatalogPeer {
         fs::write(at.join("pdns.conf"), &config).expect("our own folder");
         power_dns_tool(at, &["create-secondary-zone", CATALOG, &primary.to_string()]);
         power_dns_tool(at, &["set-kind", CATALOG, "consumer"]);
-        Self::run(find("pdns_server")?, folder, address, &config, &["--config-dir=."])
+        Self::run("pdns_server", folder, address, &config, &["--config-dir=."])
     }
 
     /// Starts a program in a folder, with a file `config` there.
-    fn run(program: PathBuf, folder: TempDir, address: SocketAddr, config: &str, arguments: &[&str]) -> Option<Self> {
+    fn run(program: &str, folder: TempDir, address: SocketAddr, config: &str, arguments: &[&str]) -> Option<Self> {
+        let mut command = Command::new(need_program("catalogs", program)?);
+        command.args(arguments).current_dir(folder.path());
         fs::write(folder.path().join("config"), config).expect("our own folder");
-        let log = File::create(folder.path().join("log")).expect("our own folder");
-        let copy = log.try_clone().expect("a descriptor");
-        let child = Command::new(program)
-            .args(arguments)
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(copy)
-            .stderr(log)
-            .spawn()
-            .expect("it is installed");
-        Some(Self { child, folder, address })
-    }
-}
-
-impl Drop for CatalogPeer {
-    fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            eprintln!("--- log of the peer ---\n{log}\n---");
-        }
+        Some(Self { daemon: Daemon::start_in(folder, command), address })
     }
 }
 
@@ -190,14 +160,14 @@ fn power_dns_head(at: &Path, address: SocketAddr) -> String {
 
 /// A folder with an empty database of PowerDNS, if that is installed.
 fn power_dns_folder() -> Option<TempDir> {
-    find("pdns_server")?;
+    need_program("catalogs", "pdns_server")?;
     let schema = Path::new("/usr/share/doc/pdns-backend-sqlite3/schema.sqlite3.sql");
     let schemas = [schema, Path::new("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")];
     let Some(schema) = schemas.iter().find(|schema| schema.exists()) else {
         leave_out("catalogs", "pdns-backend-sqlite3 is not installed");
         return None;
     };
-    let sqlite = find("sqlite3")?;
+    let sqlite = need_program("catalogs", "sqlite3")?;
     let folder = TempDir::new().expect("a temporary folder");
     let status = Command::new(sqlite)
         .arg(folder.path().join("pdns.db"))

@@ -1,17 +1,14 @@
 //! DNS servers and proxies for tests of encrypted DNS, as Debian packages them, run without privileges: each
 //! with its files in a separate folder, on ports that were free, and waited for until it listens.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::CertificateAuthority;
-use crate::hosts::find;
-use crate::{free_address, leave_out, until};
+use crate::{CertificateAuthority, Daemon, free_address, need_program, until};
 
 /// The answer of each server to every question for an address below `example.`.
 pub const ANSWER: &str = "192.0.2.1";
@@ -32,11 +29,7 @@ pub enum Kind {
 }
 
 /// A running server or proxy for encrypted DNS.
-pub struct EncryptedPeer {
-    name: &'static str,
-    child: Child,
-    folder: TempDir,
-}
+pub struct EncryptedPeer(#[expect(dead_code, reason = "it is held until it is dropped")] Daemon);
 
 impl EncryptedPeer {
     /// Starts a server with a certificate for `dns.example`; and where it is asked by TLS and by HTTPS.
@@ -103,24 +96,12 @@ impl EncryptedPeer {
         Some((Self::start("haproxy", &["-db", "-f"], &config, folder, &addresses)?, addresses))
     }
 
-    fn start(
-        name: &'static str,
-        words: &[&str],
-        config: &str,
-        folder: TempDir,
-        listening: &[SocketAddr],
-    ) -> Option<Self> {
-        let Some(program) = find(name) else {
-            leave_out("a server of others", &format!("{name} is not installed"));
-            return None;
-        };
+    fn start(name: &str, words: &[&str], config: &str, folder: TempDir, listening: &[SocketAddr]) -> Option<Self> {
+        let mut command = Command::new(need_program("a server of others", name)?);
         let file = folder.path().join("config");
         fs::write(&file, config).expect("our own folder");
-        let log = File::create(folder.path().join("log")).expect("our own folder");
-        let mut command = Command::new(program);
-        command.args(words).arg(&file).current_dir(folder.path()).stdin(Stdio::null());
-        let child = command.stdout(log.try_clone().expect("a descriptor")).stderr(log).spawn();
-        let peer = Self { name, child: child.expect("it is installed"), folder };
+        command.args(words).arg(&file).current_dir(folder.path());
+        let peer = Self(Daemon::start_in(folder, command));
         for address in listening {
             until(&format!("{name} listens at {address}"), || TcpStream::connect(address).ok());
         }
@@ -128,25 +109,10 @@ impl EncryptedPeer {
     }
 }
 
-impl Drop for EncryptedPeer {
-    fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            eprintln!("--- log of {} ---\n{log}\n---", self.name);
-        }
-    }
-}
-
 /// Runs a DNS client and returns its output; `None` with a message if it is not installed. Blanks separate
 /// the words.
 pub fn ask_by(program: &str, folder: &Path, words: &str) -> Option<String> {
-    let Some(found) = find(program) else {
-        leave_out("a client of others", &format!("{program} is not installed"));
-        return None;
-    };
-    let mut command = Command::new(found);
+    let mut command = Command::new(need_program("a client of others", program)?);
     let output = command.args(words.split_whitespace()).current_dir(folder).stdin(Stdio::null()).output();
     let output = output.expect("it is installed");
     Some((String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr)).into_owned())

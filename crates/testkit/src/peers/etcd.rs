@@ -1,7 +1,7 @@
 //! A real etcd, of one member or of three, each in a separate folder; a relay before it that cuts
 //! connections, and a gateway that gives responses that a real etcd does not give.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{PATIENCE, free_address, leave_out, until};
+use crate::{CertificateAuthority, Daemon, PATIENCE, free_address, leave_out, need_program, until};
 
 /// A running etcd: a member of its cluster. Dropping it kills it.
 pub struct Etcd {
@@ -181,7 +181,7 @@ impl Etcd {
     /// Ends it, and starts it again with what was saved and nothing else.
     pub fn restore(&mut self, file: &Path) {
         self.kill();
-        std::fs::remove_dir_all(self.data()).expect("our own folder");
+        fs::remove_dir_all(self.data()).expect("our own folder");
         let [file, data] = [file, &self.data()].map(|path| path.display().to_string());
         let peer = format!("http://{}", self.member.peer);
         let restore = ["snapshot", "restore", &file, "--data-dir", &data, "--name", self.member.name];
@@ -217,56 +217,27 @@ impl Drop for Etcd {
 /// default.
 const ALONE: &[&str] = &["--heartbeat-interval", "10", "--election-timeout", "100"];
 
-/// An etcd that is asked by TLS alone, with a certificate for 127.0.0.1 and etcd.example; `None` with a
-/// message if something for that is not installed. In its folder, `ca.pem` is what made the certificate, and
-/// `other.pem` something that did not.
-pub fn start_tls() -> Option<(SocketAddr, TempDir, TlsEtcd)> {
-    let is_there = |program: &str, word: &str| Command::new(program).arg(word).output().is_ok();
-    if !is_there("etcd", "--version") || !is_there("openssl", "version") {
-        leave_out("fleet", "etcd-server and openssl are not installed");
-        return None;
-    }
-    let folder = TempDir::new().expect("a temporary folder");
-    let openssl = |line: &str| {
-        let output = Command::new("openssl").args(line.split(' ')).current_dir(folder.path()).output();
-        let output = output.expect("it is installed");
-        assert!(output.status.success(), "openssl {line}: {output:?}");
-    };
-    for name in ["ca", "other"] {
-        openssl(&format!(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.pem"
-        ));
-    }
-    openssl(
-        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=etcd -keyout etcd.key -out etcd.csr",
-    );
-    let names = "subjectAltName=IP:127.0.0.1,DNS:etcd.example\n";
-    std::fs::write(folder.path().join("names"), names).expect("our own folder");
-    openssl("x509 -req -in etcd.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out etcd.pem");
+/// Starts an etcd that is asked by TLS alone, with a certificate for 127.0.0.1 and etcd.example. In its
+/// folder, `ca.pem` is the authority of the certificate, and `other.pem` another one. Returns `None` with a
+/// message if etcd is not installed.
+pub fn start_tls() -> Option<(SocketAddr, Daemon)> {
+    let mut command = Command::new(need_program("fleet", "etcd")?);
     let (client, peer) = (free_address(), free_address());
     let (url, peer) = (format!("https://{client}"), format!("http://{peer}"));
-    let child = Command::new("etcd")
-        .args(["--data-dir", "data", "--cert-file", "etcd.pem", "--key-file", "etcd.key"])
-        .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--initial-cluster", &format!("default={peer}")])
-        .current_dir(folder.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it is installed");
-    Some((client, folder, TlsEtcd(child)))
-}
-
-/// Such a process. Dropping it kills it.
-pub struct TlsEtcd(Child);
-
-impl Drop for TlsEtcd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    let daemon = Daemon::start(|folder| {
+        let (authority, other) = (CertificateAuthority::new(), CertificateAuthority::new());
+        let (chain, key) = authority.issue("etcd.example");
+        let files = [("ca.pem", authority.pem()), ("other.pem", other.pem()), ("etcd.pem", chain), ("etcd.key", key)];
+        files.iter().for_each(|(name, text)| fs::write(folder.join(name), text).expect("our own folder"));
+        command
+            .args(["--data-dir", "data", "--cert-file", "etcd.pem", "--key-file", "etcd.key"])
+            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .current_dir(folder);
+        command
+    });
+    Some((client, daemon))
 }
 
 /// The section of a config for an etcd at an address.

@@ -5,15 +5,15 @@ pub mod catalog;
 pub mod encrypted;
 pub mod etcd;
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::leave_out;
+use crate::{Daemon, need_program};
 
 /// The zone that all have.
 pub const ZONE: &str = "example.net";
@@ -49,20 +49,10 @@ impl Kind {
             Self::Bind => "named",
         }
     }
-
-    /// Where the program is, if it is installed.
-    fn find(self) -> Option<PathBuf> {
-        let places = ["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(Path::new);
-        places.iter().map(|place| place.join(self.program())).find(|file| file.exists())
-    }
 }
 
 /// A running name server with the zone.
-pub struct Peer {
-    kind: Kind,
-    child: Child,
-    folder: TempDir,
-}
+pub struct Peer(Daemon);
 
 /// The text of a version of the zone.
 pub fn zone_text(serial: u32) -> String {
@@ -145,10 +135,7 @@ impl Peer {
     }
 
     fn start_with(kind: Kind, config: impl FnOnce(&Path) -> String) -> Option<Self> {
-        let Some(program) = kind.find() else {
-            leave_out("a server of others", &format!("{} is not installed", kind.program()));
-            return None;
-        };
+        let program = need_program("a server of others", kind.program())?;
         let folder = TempDir::new().expect("a temporary folder");
         let at = folder.path();
         fs::write(at.join("primary.zone"), zone_text(1)).expect("our own folder");
@@ -158,40 +145,16 @@ impl Peer {
             Kind::Knot => vec!["-c"],
             Kind::Bind => vec!["-g", "-n", "1", "-c"],
         };
-        let file = at.join("config");
-        fs::write(&file, config).expect("our own folder");
-        let log = File::create(at.join("log")).expect("our own folder");
-        let copy = log.try_clone().expect("a descriptor");
-        let child = Command::new(program)
-            .args(arguments)
-            .arg(&file)
-            .current_dir(at)
-            .stdin(Stdio::null())
-            .stdout(copy)
-            .stderr(log)
-            .spawn()
-            .expect("it is installed");
-        Some(Self { kind, child, folder })
+        fs::write(at.join("config"), config).expect("our own folder");
+        let mut command = Command::new(program);
+        command.args(arguments).arg(at.join("config")).current_dir(at);
+        Some(Self(Daemon::start_in(folder, command)))
     }
 
     /// Gives a primary another version of the zone.
     pub fn set_version(&self, serial: u32) {
-        fs::write(self.folder.path().join("primary.zone"), zone_text(serial)).expect("our own folder");
-        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("the process is ours");
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- log of {:?} ---\n{}\n---", self.kind, self.log());
-        }
+        self.0.write("primary.zone", &zone_text(serial));
+        self.0.signal(Signal::HUP);
     }
 }
 
