@@ -64,13 +64,10 @@ pub mod authority;
 pub mod cli;
 pub mod discover;
 pub mod discoverer;
-#[cfg(feature = "faults")]
-pub mod faults;
 pub mod files;
 pub mod forwarder;
 pub mod health;
 pub mod load;
-pub mod net;
 pub mod notify;
 pub mod replicas;
 pub mod secondary;

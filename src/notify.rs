@@ -11,15 +11,14 @@ use std::time::Instant;
 
 use config::Sharing;
 use dns::{Name, RecordType, eq_ignore_case};
+use net::sys::clock::unix_now;
+use net::tasks::{Task, TaskKind, Tasks, blocking};
+use net::to_backends::client::UdpClient;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep_until;
 use zone::Zone;
 use zone::transfer::tsig::{TsigKey, sign_query};
 use zone::transfer::{NotifyAttempts, NotifyStep, Records, Targets, is_notify_response, write_notify};
-
-use crate::net::sys::clock::unix_now;
-use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
-use crate::net::to_backends::client::UdpClient;
 
 /// Announces new versions of zones to other servers.
 pub struct Notifier {

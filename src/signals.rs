@@ -10,11 +10,10 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 use std::{io, thread};
 
+use net::tasks::{LostTask, TaskKind};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{WaitOptions, wait};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-
-use crate::net::tasks::{LostTask, TaskKind};
 
 /// Signals that stay pending until [`take`](Self::take).
 pub struct BlockedSignals(SigSet);

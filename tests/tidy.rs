@@ -12,69 +12,13 @@ mod source;
 
 use std::sync::LazyLock;
 
-use source::{Line, Source, has_words, is_word, read_tree};
+use source::{Line, Source, has_words, read_tree};
 
 /// The whole tree, read once for all rules.
 static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "crates", "tests", "benches"]));
 
-/// The rooms that each room may use: arrows point down only. A room that is not on the line of this table is
-/// out of reach, and a new arrow is a change of design, to be argued in the commit that adds it here.
-const ARROWS: &[(&str, &[&str])] = &[
-    ("main", &["cli"]),
-    // To `admin` and `sight`: `ctl` and `top` read the JSON that the admin server writes, by the same types.
-    ("cli", &["supervisor", "server", "service_manager", "signals", "load", "admin", "sight", "net", "files"]),
-    // To `admin`: the supervisor carries out admin requests.
-    ("supervisor", &["server", "service_manager", "signals", "load", "admin", "net"]),
-    (
-        "server",
-        &[
-            "load",
-            "admin",
-            "sight",
-            "discoverer",
-            "discover",
-            "health",
-            "replicas",
-            "secondary",
-            "notify",
-            "forwarder",
-            "authority",
-            "taps",
-            "net",
-            "files",
-        ],
-    ),
-    // To `net`: what is passed from process to process is its type.
-    ("service_manager", &["net"]),
-    ("signals", &["net"]),
-    // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
-    // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
-    ("load", &["admin", "net", "files"]),
-    // To `sight`: the JSON is its type.
-    ("admin", &["taps", "net", "sight", "files"]),
-    // To `limit`: the discoverer recognizes a resolver that is hedgerow itself by hedgerow's addresses.
-    ("discoverer", &["discover", "net", "files"]),
-    // To `metrics`: the origin of a member is named by a word of it. To `config`: the bounds of a member are
-    // those of a backend.
-    ("discover", &[]),
-    ("health", &["net"]),
-    ("secondary", &["net", "files"]),
-    // To `sight`: the JSON is a type of it. To `zone`: it prints differences as text.
-    ("replicas", &["sight", "net"]),
-    ("notify", &["net"]),
-    ("forwarder", &["taps", "net", "faults"]),
-    ("authority", &["taps", "net", "faults"]),
-    // To `metrics`: what is dropped is counted there, and the words for sources.
-    ("taps", &["net", "sight", "faults"]),
-    // To `engine`: the table of query slots, with their quarantine, is pure, and `sim` has one too. To
-    // `config`: the rules of connections.
-    ("net", &["faults"]),
-    ("sight", &[]),
-    ("files", &["faults"]),
-    ("faults", &[]),
-];
-
-/// Rooms that decide and touch nothing: what they need of the world is an argument. They use only each other.
+/// Crates and rooms that decide and touch nothing: what they need of the world is an argument. `cargo tree`
+/// shows what they depend on (`tidy/crates.rs`); here is what they would need of the standard library.
 const PURE_ROOMS: &str = "config dns engine hedge limit metrics zone discover sight";
 
 fn is_pure(room: &str) -> bool {
@@ -91,17 +35,17 @@ const IMPURE: &str = "tokio socket2 mio rustix libc UdpSocket TcpStream TcpListe
 
 /// Files that may hold `unsafe`, and why.
 const UNSAFE_FILES: &[(&str, &str)] = &[
-    ("src/net/sys/batch.rs", "recvmmsg and sendmmsg behind a safe interface"),
-    ("src/net/sys/batch/control.rs", "the control messages of the same calls"),
-    ("src/net/xdp/bpf.rs", "the call `bpf`, which no crate at hand offers without C"),
-    ("src/net/xdp/socket.rs", "sockets of AF_XDP, with rings over memory that is shared with the kernel"),
-    ("src/net/sys/options.rs", "setsockopt and getsockopt for options that no crate at hand offers"),
+    ("crates/net/src/sys/batch.rs", "recvmmsg and sendmmsg behind a safe interface"),
+    ("crates/net/src/sys/batch/control.rs", "the control messages of the same calls"),
+    ("crates/net/src/xdp/bpf.rs", "the call `bpf`, which no crate at hand offers without C"),
+    ("crates/net/src/xdp/socket.rs", "sockets of AF_XDP, with rings over memory that is shared with the kernel"),
+    ("crates/net/src/sys/options.rs", "setsockopt and getsockopt for options that no crate at hand offers"),
     ("benches/common/xdp_echo/rings.rs", "rings over memory that is shared with the kernel"),
     ("tests/allocations.rs", "a counting allocator: `GlobalAlloc` is an unsafe trait"),
 ];
 
 /// Files that may make sockets for datagrams: there all sockets are set to ignore path MTU messages.
-const SOCKET_FILES: [&str; 2] = ["src/net/sys/bind.rs", "src/net/to_backends/sockets/socket.rs"];
+const SOCKET_FILES: [&str; 2] = ["crates/net/src/sys/bind.rs", "crates/net/src/to_backends/sockets/socket.rs"];
 
 /// The code that makes such a socket.
 const MADE: &[&str] = &["UdpSocket::bind(", "Type::DGRAM"];
@@ -115,7 +59,7 @@ const SLEEPING_FILES: &[(&str, &str)] = &[
     ),
     ("src/admin/connections.rs", "out of descriptors: nothing tells when there is one again"),
     ("src/taps/writer.rs", "who appends records must not pay for a wake-up, so the writer looks for them now and then"),
-    ("src/faults.rs", "a disk that stalls, in builds for tests alone"),
+    ("crates/net/src/faults.rs", "a disk that stalls, in builds for tests alone"),
 ];
 
 /// The code that sleeps. The alarm of a state machine (`sleep_until` among other events) is not meant.
@@ -126,8 +70,8 @@ const STARTS: &[&str] = &["spawn_local(", "spawn_blocking(", "tokio::spawn(", "t
 
 /// Files that may start tasks and threads, and why: their code waits for the end of the tasks.
 const STARTING_FILES: &[(&str, &str)] = &[
-    ("src/net/tasks.rs", "the sets of tasks of a thread"),
-    ("src/net/from_clients/tcp/mod.rs", "the connections of a listener, whose end it waits for"),
+    ("crates/net/src/tasks.rs", "the sets of tasks of a thread"),
+    ("crates/net/src/from_clients/tcp/mod.rs", "the connections of a listener, whose end it waits for"),
     ("src/admin/connections.rs", "the same for the admin server"),
     ("src/server/worker.rs", "the thread of a worker, which reports lost tasks"),
     ("src/server/process/reload.rs", "the thread that reads the config again, which reports its end"),
@@ -228,47 +172,7 @@ fn pure_rooms_touch_nothing_of_the_world() {
     }
 }
 
-/// As each pure room is held to this, no path of arrows leads out of them.
-#[test]
-fn pure_rooms_use_only_pure_rooms() {
-    for (room, below) in ARROWS.iter().filter(|(room, _)| is_pure(room)) {
-        let impure: Vec<_> = below.iter().filter(|used| !is_pure(used)).collect();
-        assert!(impure.is_empty(), "`{room}` is pure and uses {impure:?}, which are not");
-    }
-}
-
-#[test]
-fn arrows_between_rooms_point_down() {
-    let mut findings = Vec::new();
-    // Arrows between crates are in their Cargo.toml.
-    for source in TREE.iter().filter(|source| source.path.starts_with("src/") && source.room() != "lib") {
-        let room = source.room();
-        let Some((_, below)) = ARROWS.iter().find(|(from, _)| *from == room) else {
-            findings.push(format!("{}:1: room `{room}` is not in the table of arrows", source.path));
-            continue;
-        };
-        for (number, used) in rooms_used(source) {
-            if used != room && !below.contains(&used.as_str()) {
-                findings.push(format!("{}:{number}: no arrow from `{room}` to `{used}`", source.path));
-            }
-        }
-    }
-    report(&findings);
-}
-
-#[test]
-fn no_arrow_is_allowed_that_nothing_uses() {
-    let mut findings = Vec::new();
-    for (room, below) in ARROWS {
-        let files = TREE.iter().filter(|source| source.path.starts_with("src/") && source.room() == *room);
-        let used: Vec<_> = files.flat_map(rooms_used).map(|(_, used)| used).collect();
-        let unused = below.iter().filter(|allowed| !used.iter().any(|used| used == **allowed));
-        findings.extend(unused.map(|allowed| format!("nothing in `{room}` uses `{allowed}`: take the arrow away")));
-    }
-    report(&findings);
-}
-
-/// An exception that nothing needs would let something else in unseen, as an arrow would.
+/// An exception that nothing needs would let something else in unseen.
 #[test]
 fn no_exception_is_made_for_what_needs_none() {
     let holds = |path: &str, patterns: &[&str]| {
@@ -289,17 +193,6 @@ fn no_exception_is_made_for_what_needs_none() {
         unused(&sockets, MADE),
     ];
     report(&findings.concat());
-}
-
-#[test]
-fn the_table_of_arrows_has_no_circle() {
-    // A room stands above all that it uses, so each may point only to rooms further down the table.
-    for (place, (room, below)) in ARROWS.iter().enumerate() {
-        for used in *below {
-            let found = ARROWS.iter().position(|(other, _)| other == used);
-            assert!(found.is_some_and(|found| found > place), "`{room}` to `{used}` does not point down");
-        }
-    }
 }
 
 #[test]
@@ -501,47 +394,6 @@ fn is_excepted(exceptions: &[(&str, &str)], source: &Source) -> bool {
     exceptions.iter().any(|(path, _reason)| *path == source.path)
 }
 
-/// The rooms that a file reaches outside its tests, each with its line: `crate::wire`, `crate::{net, wire}`,
-/// and from the binary `hedgerow::cli`.
-fn rooms_used(source: &Source) -> Vec<(usize, String)> {
-    let root = if source.room() == "main" { "hedgerow::" } else { "crate::" };
-    let code = source.lines.iter().take_while(|line| !line.is_test);
-    let code: String = code.map(|line| format!("{}\n", line.code)).collect();
-    let mut used = Vec::new();
-    for (at, _) in code.match_indices(root) {
-        let number = code[..at].matches('\n').count() + 1;
-        used.extend(first_names(&code[at + root.len()..]).into_iter().map(|name| (number, name)));
-    }
-    used
-}
-
-/// The names that a path goes on with: one, or those at the first level of a group in braces. Types and
-/// macros at the top of the crate are no rooms.
-fn first_names(rest: &str) -> Vec<String> {
-    let word_at = |text: &str| text.chars().take_while(|&c| is_word(c)).collect::<String>();
-    let Some(group) = rest.strip_prefix('{') else {
-        return Some(word_at(rest)).filter(|name| name.starts_with(char::is_lowercase)).into_iter().collect();
-    };
-    let mut names = Vec::new();
-    let mut depth = 0;
-    let mut expected = true;
-    for (at, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => expected = true,
-            _ if expected && is_word(c) => {
-                names.push(word_at(&group[at..]));
-                expected = false;
-            }
-            _ => {}
-        }
-    }
-    names.retain(|name| name.starts_with(char::is_lowercase));
-    names
-}
-
 /// Returns true if a comment cites an RFC in another form than `RFC 2308 section 5`. A whole document is
 /// cited by its number alone, and a line may end within a citation.
 fn miscites(comment: &str) -> bool {
@@ -608,20 +460,4 @@ fn tests_are_told_from_the_rest() {
     let source = Source::read("src/x.rs".to_owned(), text);
     let is_test: Vec<bool> = source.lines.iter().map(|line| line.is_test).collect();
     assert_eq!(is_test, [false, false, false, true, true, true]);
-}
-
-#[test]
-fn arrows_are_found_in_paths_and_groups() {
-    let cases: [(&str, &[&str]); 5] = [
-        ("use crate::wire::Name;", &["wire"]),
-        ("use crate::{net::{udp, tcp}, wire, Top};", &["net", "wire"]),
-        ("use crate::{\n    net,\n    state::Pool,\n};", &["net", "state"]),
-        ("fn f(a: crate::zone::Miss, b: crate::Top) {}", &["zone"]),
-        ("#[cfg(test)]\nmod tests {\n use crate::sim;\n}", &[]),
-    ];
-    for (text, rooms) in cases {
-        let source = Source::read("src/x.rs".to_owned(), text);
-        let used: Vec<String> = rooms_used(&source).into_iter().map(|(_, room)| room).collect();
-        assert_eq!(used, rooms, "{text}");
-    }
 }

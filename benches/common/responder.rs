@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-use hedgerow::net::sys::batch::{BATCH, RecvBatch, SendBatch};
+use net::sys::batch::{BATCH, RecvBatch, SendBatch};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::iter;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
-use hedgerow::net::sys::batch::{BATCH, RecvBatch, SendBatch};
+use net::sys::batch::{BATCH, RecvBatch, SendBatch};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::common::message;

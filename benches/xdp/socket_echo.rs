@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
 
-use hedgerow::net::sys::batch::{BATCH, RecvBatch, SendBatch};
-use hedgerow::net::sys::options;
+use net::sys::batch::{BATCH, RecvBatch, SendBatch};
+use net::sys::options;
 use rustix::event::{PollFd, PollFlags, poll};
 use socket2::SockRef;
 

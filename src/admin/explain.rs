@@ -8,13 +8,13 @@ use axum::http::StatusCode;
 use config::words;
 use dns::{Name, RecordType};
 use engine::explanation::{Event, Explanation, Transcript};
+use net::sys::clock;
 use serde::Deserialize;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::AdminRequest;
 use super::routes::{AdminServer, HttpError, RequestBody, SharedServer, read_json};
-use crate::net::sys::clock;
 
 /// A question to explain.
 #[derive(Clone, Debug)]

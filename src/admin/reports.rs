@@ -7,10 +7,10 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use config::words;
 use engine::slow::{RaceFilter, SlowRacesReport};
+use net::sys::clock;
+use net::tasks::blocking;
 
 use super::routes::{HttpError, SharedServer, decoded, parameters};
-use crate::net::sys::clock;
-use crate::net::tasks::blocking;
 use crate::sight::names::{NamesReport, TopNames};
 use crate::taps;
 

@@ -19,6 +19,7 @@ use config::{limits, words};
 use dns::Name;
 use dns::address::BackendAddress;
 use metrics::exposition::{self, ExpositionFormat};
+use net::tasks::blocking;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,6 @@ use super::{
     AdminRequest, ChangeRefusal, FleetOrder, HealthCondition, ManualHealth, OrderWord, ProcessChange, ServerChange,
     ServerView, live,
 };
-use crate::net::tasks::blocking;
 
 /// Builds the router. Requests must be authorized and have their complete body.
 pub(super) fn router(

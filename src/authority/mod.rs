@@ -17,16 +17,16 @@ use dns::{
 };
 use limit::{Access, Decision, OnDenied, OwnAddresses, RefusedSources, ResponseRate};
 use metrics::{Counters, DropReason, Limit, LimitCounters};
+use net::from_clients::tcp::Responder;
+use net::from_clients::udp::ListenerSocket;
+use net::sys::batch::{BATCH, Datagram, SendBatch};
+use net::sys::clock;
+use net::tasks::{TaskKind, Tasks};
 use tokio::sync::{Semaphore, mpsc};
 use zone::{RateKey, Reaction, ZoneDb};
 
 use self::special::{Special, SpecialOutcome, is_special, truncate};
 pub use self::state::{AuthorityState, PendingNotifies, ReceivedNotify, SecondarySource, ZoneTransfers};
-use crate::net::from_clients::tcp::Responder;
-use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::batch::{BATCH, Datagram, SendBatch};
-use crate::net::sys::clock;
-use crate::net::tasks::{TaskKind, Tasks};
 use crate::taps::{Side, TapQuery, TapResponse, WorkerTaps};
 
 /// One worker's part of an authority.
@@ -198,7 +198,7 @@ impl Authority {
     fn react(&self, state: &AuthorityState, arrival: &AuthorityArrival<'_>, out: &mut Vec<u8>) -> SpecialOutcome {
         let AuthorityArrival { message, read, cookie, client, transport } = arrival;
         #[cfg(feature = "faults")]
-        crate::faults::on_message(message);
+        net::faults::on_message(message);
         let client = client.ip();
         if !state.access.admits(client) {
             if DENIED.is_due(client, clock::unix_now()) {

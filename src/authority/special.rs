@@ -12,6 +12,7 @@ use dns::{
 };
 use limit::RefusedSources;
 use metrics::{DropReason, Limit};
+use net::sys::clock::unix_now;
 use tokio::sync::mpsc::Sender;
 use zone::transfer::tsig::{self, ServerChain, verify_query};
 use zone::transfer::{
@@ -22,7 +23,6 @@ use zone::{Reaction, Record, Zone, respond_to};
 
 use super::state::{AuthorityState, ZoneTransfers};
 use super::{AuthorityArrival, AuthorityLinks, UDP_SIZE};
-use crate::net::sys::clock::unix_now;
 
 /// Returns true if a message is more than a plain query.
 pub(super) fn is_special(read: &Result<Query<'_>, QueryRejection>, message: &[u8]) -> bool {

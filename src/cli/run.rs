@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use net::from_clients::listening::ListeningSocket;
 use tokio::runtime;
 use tokio::task::LocalSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -12,7 +13,6 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::failure;
 use crate::admin::{ChangeRefusal, ProcessChange};
 use crate::load::{Confinement, LoadError, Setup};
-use crate::net::from_clients::listening::ListeningSocket;
 use crate::server::{
     CarriedState, Interfaces, Listeners, Loss, QueuedQueryFate, Read, Server, ServerEvent, StartError, confine,
     warn_of_root,

@@ -10,15 +10,15 @@ use config::DnsTarget;
 use dns::{Header, is_reply_to, write_recursive_query};
 use hedge::backoff::Backoff;
 use limit::OwnAddresses;
+use net::tasks::blocking;
+use net::to_backends::client::UdpClient;
+use net::to_backends::connection::StreamProtocol;
+use net::to_backends::server_client::ServerClient;
 use tokio::time::{sleep_until, timeout};
 
 use super::{FIRST_BACKOFF, random_wait};
 use crate::discover::SourceNews;
 use crate::discover::dns::{DnsQuestion, DnsResolution, ResolutionResult};
-use crate::net::tasks::blocking;
-use crate::net::to_backends::client::UdpClient;
-use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::server_client::ServerClient;
 
 /// A name that lists members, and its resolvers.
 pub(super) struct DnsSource {

@@ -9,12 +9,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use net::tasks::blocking;
 use serde_json::Value;
 use tokio::time::sleep_until;
 
 use crate::discover::{Item, MemberEntry, SourceNews};
 use crate::files;
-use crate::net::tasks::blocking;
 
 /// The inode, the length, and the times of the last changes of content and metadata.
 type FileVersion = (u64, u64, [i64; 4]);

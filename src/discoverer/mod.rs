@@ -16,13 +16,13 @@ use std::time::Duration;
 use config::{DiscoverConfig, DnsTarget};
 use hedge::backoff::Backoff;
 use limit::OwnAddresses;
+use net::tasks::{Task, TaskKind, Tasks};
 use tokio::sync::mpsc::Sender;
 
 use self::dns::DnsSource;
 pub use self::etcd::{EtcdAccess, OrderError, Registration, RegistrationSettings, write_order};
 use self::etcd::{Follower, Signs};
 use crate::discover::{BackendOrder, MemberEntry, MemberOrigin, SourceNews, read_order};
-use crate::net::tasks::{Task, TaskKind, Tasks};
 
 /// One source of members.
 #[derive(Clone, Debug, PartialEq, Eq)]

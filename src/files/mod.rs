@@ -21,7 +21,7 @@ use rustix::fs::OFlags;
 /// If it is not a regular file, with its kind and a remedy; or if it cannot be opened.
 pub fn open(path: &Path) -> io::Result<File> {
     #[cfg(feature = "faults")]
-    crate::faults::on_open(path);
+    net::faults::on_open(path);
     check(&fs::metadata(path)?)?;
     // A FIFO that has replaced the file since the check must not block either.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use dns::Transport;
 use engine::explanation::Event;
+use net::from_clients::tcp::Responder;
+use net::sys::batch::ReplyPath;
 
 use super::explain::Operator;
-use crate::net::from_clients::tcp::Responder;
-use crate::net::sys::batch::ReplyPath;
 
 /// A client and its reply channel.
 #[derive(Clone, Debug)]

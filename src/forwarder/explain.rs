@@ -8,11 +8,11 @@ use engine::explanation::{Event, ExplainedResponse};
 use engine::state::Target;
 use engine::{HashedQuestion, LateReport, LookupReason, RaceReport, ResponseSummary, ValidQuery};
 use metrics::ResponseSource;
+use net::sys::clock;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::outside::WorkerIo;
 use super::{Forwarder, ReplyChannel};
-use crate::net::sys::clock;
 
 /// A question to explain.
 #[derive(Debug)]

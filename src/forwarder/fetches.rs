@@ -29,14 +29,14 @@ use std::time::{Duration, Instant};
 use config::Rank;
 use engine::{FetchFrom, FetchQuery, Outstanding, RaceRef, TcpQuery, rank};
 use metrics::{Counters, FetchResult};
+use net::proxy_protocol::ClientHeader;
+use net::tasks::{TaskKind, Tasks};
+use net::to_backends::connection::StreamProtocol;
+use net::to_backends::server_client::{ConnectError, ServerClient};
 use tokio::time::{timeout, timeout_at};
 
 use self::turns::{ConnectionChoice, FetchPool, FetchTurn};
 use super::Forwarder;
-use crate::net::proxy_protocol::ClientHeader;
-use crate::net::tasks::{TaskKind, Tasks};
-use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::server_client::{ConnectError, ServerClient};
 
 /// The fetches and the attempts by TCP of one worker.
 pub(super) struct Fetches {

@@ -45,18 +45,18 @@ use engine::state::{ForwarderState, HealthEvent};
 use engine::{Engine, LearntBackend, Seeds, Tick};
 use limit::{OwnAddresses, Pacing};
 use metrics::{Counters, DropReason};
+use net::Bypass;
+use net::from_clients::udp::ListenerSocket;
+use net::sys::batch::{BATCH, SendBatch};
+use net::tasks::Tasks;
+use net::to_backends::sockets::{BackendSockets, Event};
+use net::to_backends::tls::BackendTls;
 
 use self::fetches::Fetches;
 use self::outside::{USUAL_QUERY, WorkerIo};
 use self::paced::PacedResponses;
 use self::receive::TOGETHER;
 use self::responses::{ClientOutput, ResponseListener};
-use crate::net::Bypass;
-use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::batch::{BATCH, SendBatch};
-use crate::net::tasks::Tasks;
-use crate::net::to_backends::sockets::{BackendSockets, Event};
-use crate::net::to_backends::tls::BackendTls;
 use crate::taps::WorkerTaps;
 
 /// The state that the workers of one forwarder share.

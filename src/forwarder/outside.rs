@@ -15,16 +15,16 @@ use engine::{
     ResponseOrigin, ResponseSummary, SentAttempt, TcpQuery, Waiter,
 };
 use metrics::{Counters, DropReason};
+use net::proxy_protocol::ClientHeader;
+use net::refusal::SendRefusal;
+use net::sys::clock;
+use net::to_backends::connection::StreamProtocol;
+use net::to_backends::sockets::{BackendSockets, StreamWay, TlsSource, UnsentMessage};
 
 use super::explain::ExplainedRace;
 use super::fetches::Fetches;
 use super::responses::{ClientOutput, Delivery};
 use super::{HandOver, ReplyChannel, SharedForwarder};
-use crate::net::proxy_protocol::ClientHeader;
-use crate::net::refusal::SendRefusal;
-use crate::net::sys::clock;
-use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::sockets::{BackendSockets, StreamWay, TlsSource, UnsentMessage};
 use crate::taps::{AttemptMessage, WorkerTaps};
 
 pub(super) struct WorkerIo {

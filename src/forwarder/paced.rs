@@ -52,8 +52,9 @@ mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;
 
+    use net::sys::batch::ReplyPath;
+
     use super::*;
-    use crate::net::sys::batch::ReplyPath;
 
     fn way() -> DatagramWay {
         let peer = SocketAddr::from(([127, 0, 0, 1], 53)).into();

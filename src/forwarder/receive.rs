@@ -22,13 +22,13 @@ use engine::state::{ForwarderState, Routes, Target};
 use engine::{ClientHandle as _, HashedQuestion, LookupReason, QueryPath, ValidQuery, prefetch_memory};
 use limit::{Access, Cookies, OwnAddresses};
 use metrics::DropReason;
+use net::from_clients::tcp::Responder;
+use net::from_clients::udp::ListenerSocket;
+use net::sys::batch::Datagram;
+use net::sys::clock;
 
 use super::client::{DatagramWay, ProxiedClient};
 use super::{Forwarder, HandOver, ReplyChannel};
-use crate::net::from_clients::tcp::Responder;
-use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::batch::Datagram;
-use crate::net::sys::clock;
 use crate::taps::{Side, TapQuery};
 
 impl Forwarder {
@@ -125,7 +125,7 @@ impl Forwarder {
     fn take_one(&mut self, arrival: &ReceivedMessage<'_>, folded: &[u8], reason: LookupReason, now: Instant) {
         let ReceivedMessage { message, client, cookie, content } = arrival;
         #[cfg(feature = "faults")]
-        crate::faults::on_message(message);
+        net::faults::on_message(message);
         // The other worker has already counted the query.
         if reason == LookupReason::Query && !matches!(content, ReceivedContent::Nothing(_)) {
             self.outside.counters.query(client.transport());

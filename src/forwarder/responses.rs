@@ -9,6 +9,10 @@ use engine::{ClientHandle as _, ResponseOrigin, ResponseSummary, Waiter};
 use hedge::race::{AttemptKind, BackendIndex};
 use limit::{OnDenied, RefusedSources};
 use metrics::{Counters, DropReason, Limit, ResponseSource, is_failure};
+use net::from_clients::tcp::{Cacheability, Responder};
+use net::from_clients::udp::ListenerSocket;
+use net::sys::batch::{BATCH, SendBatch, is_too_long};
+use net::sys::clock;
 
 use super::ReplyChannel;
 use super::allowance::{Allowance, Receiver, ResponseFate};
@@ -16,10 +20,6 @@ use super::client::DatagramWay;
 use super::outside::WorkerIo;
 use super::paced::{PacedResponse, PacedResponses};
 use super::receive::ReceivedMessage;
-use crate::net::from_clients::tcp::{Cacheability, Responder};
-use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::batch::{BATCH, SendBatch, is_too_long};
-use crate::net::sys::clock;
 use crate::taps::{self, Side, TapResponse, WorkerTaps};
 
 pub(super) struct ResponseListener {

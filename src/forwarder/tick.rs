@@ -7,11 +7,11 @@ use std::time::Instant;
 use dns::first_message;
 use engine::query_slots::SocketId;
 use metrics::DropReason;
+use net::sys::batch::RecvBatch;
+use net::to_backends::sockets::{ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage};
 
 use super::Forwarder;
 use super::outside::not_sent;
-use crate::net::sys::batch::RecvBatch;
-use crate::net::to_backends::sockets::{ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage};
 
 impl Forwarder {
     /// Handles the events of backend sockets: replies, ICMP errors, the alarm.

@@ -25,6 +25,12 @@ use engine::state::backend_cookies::{CookieOffer, HasChanged, RepliedTo};
 use engine::state::{ForwarderState, HealthEvent, HealthSignal, PoolState, SharedBackend, SharedPool};
 use hedge::HealthRules;
 use hedge::health::{Health, HealthState, HealthStep, ProbeReply};
+use net::proxy_protocol::ClientHeader;
+use net::refusal::is_unreachable;
+use net::tasks::{Task, TaskKind, Tasks};
+use net::to_backends::client::UdpClient;
+use net::to_backends::server_client::ServerTarget;
+use net::to_backends::tls::BackendTls;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use rustix::net::{RecvFlags, recv};
@@ -33,12 +39,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep_until;
 
 use self::stream::{KeptConnection, StreamHeard, StreamProbe};
-use crate::net::proxy_protocol::ClientHeader;
-use crate::net::refusal::is_unreachable;
-use crate::net::tasks::{Task, TaskKind, Tasks};
-use crate::net::to_backends::client::UdpClient;
-use crate::net::to_backends::server_client::ServerTarget;
-use crate::net::to_backends::tls::BackendTls;
 
 /// Probes all backends of a state.
 pub struct HealthProber {

@@ -8,10 +8,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 
+use net::refusal::connect_problem;
+use net::to_backends::server_client::{ConnectError, ServerClient, ServerTarget};
 use tokio::sync::OwnedSemaphorePermit;
-
-use crate::net::refusal::connect_problem;
-use crate::net::to_backends::server_client::{ConnectError, ServerClient, ServerTarget};
 
 #[derive(Default)]
 pub(super) struct KeptConnection {
@@ -103,18 +102,16 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use std::sync::Arc;
 
-    use dns::address::BackendAddress;
+    use dns::address::{BackendAddress, ServerIdentity};
     use dns::{Name, RecordType, write_plain_query};
-    use testkit::CertificateAuthority;
+    use net::to_backends::connection::StreamProtocol;
+    use net::to_backends::tls::{ClientTls, TlsRoots, TrustRules};
+    use testkit::{CertificateAuthority, TcpPeer};
     use tokio::net::TcpListener;
     use tokio::sync::Semaphore;
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
-    use crate::net::to_backends::client::tests::TcpPeer;
-    use crate::net::to_backends::connection::StreamProtocol;
-    use crate::net::to_backends::tls::ClientTls;
-    use crate::net::to_backends::tls::tests::rules;
 
     /// A server that counts its connections and closes each after this many replies.
     async fn serve(listener: TcpListener, replies: usize, connections: &std::cell::Cell<usize>) {
@@ -179,7 +176,15 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = BackendAddress::from(listener.local_addr().expect("an address")).socket;
         let (ours, others) = (CertificateAuthority::new(), CertificateAuthority::new());
-        let tls = Arc::new(ClientTls::new(&rules(&ours, Some("dns.example"))).expect("rules"));
+        let rules = TrustRules {
+            identity: ServerIdentity { name: Some("dns.example".to_owned()), ..ServerIdentity::default() },
+            roots: Some(TlsRoots::of_pem(ours.pem().as_bytes()).expect("PEM")),
+            address: address.ip(),
+            alpn: vec![b"dot".to_vec()],
+            certificate: None,
+            early_data: false,
+        };
+        let tls = Arc::new(ClientTls::new(&rules).expect("rules"));
         let acceptor = TlsAcceptor::from(others.leaf(&["dns.example"]).server());
         let mut kept = KeptConnection::default();
         let accept = async {

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use config::{CertificateConfig, Config};
+use net::from_clients::tls::{Certificate, NamedCertificate};
 
 use super::disk::{self, SeenFile};
 use super::{LoadError, gather, unreadable};
-use crate::net::from_clients::tls::{Certificate, NamedCertificate};
 
 /// The certificates of a config, with the stamps of their files. A clone shares them.
 #[derive(Clone, Debug, Default)]

@@ -8,10 +8,10 @@ use std::time::SystemTime;
 
 use config::{BackendConfig, Config, ForwarderConfig, KeyConfig, ListenConfig, PoolConfig, User};
 use dns::address::{BackendAddress, Scheme};
+use net::from_clients::tls::NamedCertificate;
+use net::sys::bind::is_of_this_host;
 
 use super::trust;
-use crate::net::from_clients::tls::NamedCertificate;
-use crate::net::sys::bind::is_of_this_host;
 
 #[cfg(test)]
 mod tests;

@@ -23,13 +23,13 @@ use std::{io, str};
 
 use config::{AdminConfig, Config, Problem, Problems, User};
 use limit::CookieSecrets;
+use net::from_clients::tls::NamedCertificate;
+use net::to_backends::tls::KnownRoots;
 use zone::ZoneDb;
 use zone::transfer::tsig::TsigKeys;
 
 use crate::admin::Token;
 use crate::files;
-use crate::net::from_clients::tls::NamedCertificate;
-use crate::net::to_backends::tls::KnownRoots;
 
 pub use self::certificates::CertificateFiles;
 pub use self::checks::reaches;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use config::{Config, EtcdConfig, KeyConfig, words};
 use limit::CookieSecrets;
+use net::to_backends::tls::TlsRoots;
 use zone::transfer::tsig::{TsigKey, TsigKeys};
 
 use super::{LoadError, gather, trust, unreadable};
 use crate::files;
-use crate::net::to_backends::tls::TlsRoots;
 
 /// Reads the keys of a config, with the secrets in files.
 pub(super) fn keys(config: &Config) -> Result<TsigKeys, LoadError> {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use config::Config;
 use dns::address::{ServerTrust, Verify};
+use net::from_clients::tls::{Certificate, NamedCertificate};
+use net::to_backends::tls::{ClientCertificate, KnownRoots, TlsRoots};
 
 use super::{LoadError, gather};
 use crate::files;
-use crate::net::from_clients::tls::{Certificate, NamedCertificate};
-use crate::net::to_backends::tls::{ClientCertificate, KnownRoots, TlsRoots};
 
 /// Returns the encrypted servers that must prove their identity, each of them once, with its place in the
 /// config.

@@ -8,12 +8,11 @@ use std::time::Instant;
 use dns::address::Scheme;
 use dns::{Header, OwnEdns, QuestionFlags, Rcode, is_reply_to, write_own_query};
 use engine::state::SharedBackend;
+use net::proxy_protocol::ClientHeader;
+use net::to_backends::client::UdpClient;
+use net::to_backends::server_client::ServerTarget;
+use net::to_backends::tls::BackendTls;
 use tokio::time::timeout_at;
-
-use crate::net::proxy_protocol::ClientHeader;
-use crate::net::to_backends::client::UdpClient;
-use crate::net::to_backends::server_client::ServerTarget;
-use crate::net::to_backends::tls::BackendTls;
 
 /// The question for a member.
 #[derive(Clone, Copy, Debug)]
@@ -92,12 +91,12 @@ mod tests {
     use std::time::Duration;
 
     use dns::{Flag, read_query, read_reply};
+    use net::to_backends::connection::StreamProtocol;
+    use testkit::TcpPeer;
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, UdpSocket};
 
     use super::*;
-    use crate::net::to_backends::client::tests::TcpPeer;
-    use crate::net::to_backends::connection::StreamProtocol;
 
     /// The question `www.` A IN.
     const QUESTION: &[u8] = b"\x03www\0\0\x01\0\x01";

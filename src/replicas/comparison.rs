@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use dns::{OwnEdns, QuestionFlags, Rcode, RecordClass, RecordType, display_name};
 use engine::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
 use hedge::BackendIndex;
+use net::sys::clock;
+use net::tasks::{Task, TaskKind};
 use rand::seq::IteratorRandom;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::sleep_until;
@@ -22,8 +24,6 @@ use tokio::time::sleep_until;
 use super::ReplicaLinks;
 use super::ask::{ReplicaMember, ReplicaQuestion, ask};
 use super::said::ReplicaAnswer;
-use crate::net::sys::clock;
-use crate::net::tasks::{Task, TaskKind};
 use crate::replicas::divergence::{Ask, DivergenceKind, DivergenceTable, MemberAnswer, RoundResult};
 use crate::sight::divergence as shown;
 

@@ -17,10 +17,9 @@ mod soa_probes;
 
 pub use ask::{ReplicaQuestion, ask};
 pub use comparison::{Comparisons, MOST};
+use net::tasks::Tasks;
+use net::to_backends::tls::BackendTls;
 pub use soa_probes::{SoaProbes, show as show_serials};
-
-use crate::net::tasks::Tasks;
-use crate::net::to_backends::tls::BackendTls;
 
 /// The means of asking members.
 #[derive(Clone)]

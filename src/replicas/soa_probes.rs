@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use dns::{QuestionFlags, RecordClass, RecordType, display_name, read_reply};
 use engine::state::serial_table::{LastSerial, SerialSource};
 use engine::state::{ForwarderState, PoolState, SharedBackend, SharedPool};
+use net::sys::clock;
+use net::tasks::{Task, TaskKind};
 use tokio::time::sleep_until;
 
 use super::ReplicaLinks;
 use super::ask::{ReplicaMember, ReplicaQuestion, ask};
-use crate::net::sys::clock;
-use crate::net::tasks::{Task, TaskKind};
 use crate::sight::serials as shown;
 
 /// The SOA probes of all pools of replicas.

@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use dns::address::BackendAddress;
 use dns::{Header, Name, Rcode, RecordType, is_reply_to, write_plain_query};
+use net::sys::clock::unix_now;
+use net::to_backends::client::UdpClient;
+use net::to_backends::connection::StreamProtocol;
+use net::to_backends::server_client::ServerClient;
+use net::to_backends::tls::ClientTls;
 use tokio::time::timeout;
 use zone::Zone;
 use zone::transfer::tsig::{ClientChain, TsigKey, sign_query};
 use zone::transfer::{Serial, TransferProgress, TransferReader, TransferResult, read_soa_reply, write_transfer_query};
 
 use super::PrimaryError;
-use crate::net::sys::clock::unix_now;
-use crate::net::to_backends::client::UdpClient;
-use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::server_client::ServerClient;
-use crate::net::to_backends::tls::ClientTls;
 
 /// A server that a zone comes from.
 pub(super) struct Primary {

@@ -25,6 +25,10 @@ use std::time::{Duration, Instant};
 
 use config::{PrimaryConfig, SecondaryConfig};
 use dns::Name;
+use net::sys::clock::SleepMeter;
+use net::tasks::{Task, TaskKind, Tasks, blocking};
+use net::to_backends::server_client::ConnectError;
+use net::to_backends::tls::{ClientTls, KnownRoots};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use thiserror::Error;
@@ -40,10 +44,6 @@ use self::client::Primary;
 pub use self::saved::{SavedZone, SavedZones, load_zone, save as save_zone};
 use self::turns::{Complaint, Complaints, SecondaryTurn, SecondaryTurns};
 use self::version::FetchedZone;
-use crate::net::sys::clock::SleepMeter;
-use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
-use crate::net::to_backends::server_client::ConnectError;
-use crate::net::to_backends::tls::{ClientTls, KnownRoots};
 
 /// A new state of a zone.
 #[derive(Debug)]

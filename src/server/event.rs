@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use net::tasks::LostTask;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -10,7 +11,6 @@ use super::pools::CarriedPools;
 use super::process::{ListenError, PrivilegeError};
 use super::worker::LostWorker;
 use crate::admin::{ChangeRefusal, ProcessChange, SocketError};
-use crate::net::tasks::LostTask;
 
 /// An event that the owner of a server must handle.
 #[derive(Debug)]

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use net::tasks::Tasks;
 use tokio::sync::Notify;
 
 use super::process::ReloadOrder;
 use super::worker::ForwarderCommand;
 use super::workers::WorkerChannels;
 use crate::admin::HealthCondition;
-use crate::net::tasks::Tasks;
 
 /// The means that all parts of the server share. Clones are the same means.
 #[derive(Clone)]

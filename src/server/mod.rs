@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use config::{Config, CookieConfig, PoolConfig};
 use metrics::{Counters, Snapshot};
+use net::sys::descriptors::{Demand, Shares};
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::{Interval, interval};
@@ -59,7 +60,6 @@ pub use self::xdp::{InterfaceError, Interfaces};
 use self::zones::{PreparedZones, ServerZones, ZonesBase};
 use crate::admin::{AdminEnding, AdminRequest, ChangeRefusal, ServerChange};
 use crate::load::{Confinement, Setup};
-use crate::net::sys::descriptors::{Demand, Shares};
 pub use crate::secondary::SavedZones;
 
 /// A running server, held by the control thread.

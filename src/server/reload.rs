@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use config::{Config, CookieConfig};
 use limit::Cookies;
+use net::to_backends::tls::KnownRoots;
 
 use super::process::{AddressChanges, Listening, LoadedConfig, PreparedReload, ending};
 use super::worker::WorkerCommand;
 use super::workers::Workers;
 use super::{Answer, Server, ServerEvent, StartError};
 use crate::load::LoadError;
-use crate::net::to_backends::tls::KnownRoots;
 
 /// The means of a commit that the parts share.
 pub(super) struct Reload<'a> {

@@ -21,6 +21,11 @@ use engine::single_flight::WorkerId;
 use engine::state::ForwarderState;
 use limit::OwnAddresses;
 use metrics::{Counters, LimitCounters};
+use net::from_clients::service::ServedAddresses;
+use net::from_clients::tcp::{ConnectionTable, Gate};
+use net::sys::busy_poll::BusyPoll;
+use net::sys::clock::thread_cpu_time;
+use net::tasks::{LostTask, TaskKind, Tasks};
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -35,11 +40,6 @@ use super::process::{AddressSockets, SectionSockets};
 use super::{FrameCommand, FrameReaders};
 use crate::authority::{AuthorityState, ReceivedNotify};
 use crate::forwarder::{ExplainRequest, HandOver, SharedForwarder};
-use crate::net::from_clients::service::ServedAddresses;
-use crate::net::from_clients::tcp::{ConnectionTable, Gate};
-use crate::net::sys::busy_poll::BusyPoll;
-use crate::net::sys::clock::thread_cpu_time;
-use crate::net::tasks::{LostTask, TaskKind, Tasks};
 use crate::taps::{TapSet, WorkerTaps};
 
 #[derive(Debug)]

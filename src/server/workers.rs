@@ -21,6 +21,10 @@ use engine::single_flight::{SingleFlight, WorkerId};
 use engine::state::{ForwarderState, HealthEvent};
 use limit::{Clients, OwnAddresses, Pacing};
 use metrics::Counters;
+use net::from_clients::tcp::ConnectionTable;
+use net::sys::busy_poll::BusyPoll;
+use net::sys::descriptors::Shares;
+use net::to_backends::tls::BackendTls;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::sleep_until;
@@ -38,10 +42,6 @@ use super::worker::{
 use super::zones::{ServedAuthority, ServerZones};
 use crate::authority::ReceivedNotify;
 use crate::forwarder::{HAND_OVERS, SharedForwarder};
-use crate::net::from_clients::tcp::ConnectionTable;
-use crate::net::sys::busy_poll::BusyPoll;
-use crate::net::sys::descriptors::Shares;
-use crate::net::to_backends::tls::BackendTls;
 
 pub(super) struct Workers {
     all: Vec<WorkerThread>,

@@ -19,13 +19,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, io, process};
 
+use net::from_clients::listening::ListeningSocket;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 pub use self::passed::passed_sockets;
 use self::store::DescriptorStore;
-use crate::net::from_clients::listening::ListeningSocket;
 
 /// The environment variables that a service manager sets for the process that it starts.
 pub const VARIABLES: [&str; 6] =

@@ -4,10 +4,9 @@ use std::os::fd::OwnedFd;
 use std::{env, fs, process};
 
 use listenfd::ListenFd;
+use net::from_clients::listening::{ListeningSocket, PassedSocketError};
 use rustix::net::{AddressFamily, SocketType as Kind};
 use rustix::process::{Resource, getrlimit};
-
-use crate::net::from_clients::listening::{ListeningSocket, PassedSocketError};
 
 /// Takes all passed sockets. Call it once, before opening anything that stays open.
 ///

@@ -6,8 +6,9 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use net::from_clients::listening::{Endpoint, ListeningSocket};
+
 use super::{MAX_FDS, ManagerMessage};
-use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
 
 #[derive(Debug, Default)]
 pub(super) struct DescriptorStore(Vec<StoredSocket>);

@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use net::from_clients::listening::ListeningSocket;
+
 use super::channel::Channel;
 use super::locks::Lock;
 use super::message::{Edition, GivenUp, Handover, PROTOCOL, ProcessPart, Sockets, TreeFacts};
 use super::spawn::Image;
 use super::tree::{Pid, Purpose};
-use crate::net::from_clients::listening::ListeningSocket;
 
 pub(super) struct Common {
     pub(super) serve: Lock,

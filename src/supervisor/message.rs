@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use config::User;
 use metrics::{ProcessesSnapshot, Role};
+use net::from_clients::listening::ListeningSocket;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, getrlimit};
 use serde::de::DeserializeOwned;
@@ -25,7 +26,6 @@ use serde::{Deserialize, Serialize};
 use super::channel::MAX_DESCRIPTORS;
 use super::tree::{ChangeKind, ProcessOrder, TreeRules};
 use crate::load::{ConfigText, Confinement};
-use crate::net::from_clients::listening::ListeningSocket;
 use crate::service_manager::Contact;
 
 /// The version of all messages. Processes of different versions share only sockets and locks.

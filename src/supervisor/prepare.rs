@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use hedge::backoff::Backoff;
 use metrics::Role;
+use net::from_clients::listening::Endpoint;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
 use super::message::{GivenUp, ProcessPart, Upward};
 use super::process::{MemberProcess, duplicates};
 use crate::load::{ConfigText, Confinement, LoadError, Setup};
-use crate::net::from_clients::listening::Endpoint;
 use crate::server::{Interfaces, Listeners, SavedZones, StartError, confine, harden, warn_of_root};
 
 pub(super) struct PreparedProcess {

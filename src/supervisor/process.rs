@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 
 use metrics::Role;
+use net::from_clients::listening::ListeningSocket;
 
 use super::channel::{Channel, WatchedChannel};
 use super::common::Common;
@@ -13,7 +14,6 @@ use super::message::{Downward, Introduction, PROTOCOL, ProcessPart, State, Upwar
 use super::spawn::{Image, name_process};
 use super::tree::ProcessOrder;
 use crate::load::ConfigReader;
-use crate::net::from_clients::listening::ListeningSocket;
 
 pub(super) struct MemberProcess {
     pub(super) common: Common,

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use config::SupervisorConfig;
 use metrics::{Role, Snapshot};
+use net::from_clients::tcp::MovedConnection;
+use net::tasks::LostTask;
 use rustix::process::{Pid as SystemPid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, wait};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
@@ -24,8 +26,6 @@ use super::takeover::{TakeoverMessage, add_counted, give, pass};
 use super::tree::{ChangeKind, Pid, ProcessOrder, TreeRules};
 use crate::admin::{ChangeRefusal, ProcessChange};
 use crate::load::ConfigText;
-use crate::net::from_clients::tcp::MovedConnection;
-use crate::net::tasks::LostTask;
 use crate::server::{
     Answer, CarriedPools, CarriedState, Listeners, Loss, QueuedQueryFate, Read, Server, ServerEvent, StartError,
 };

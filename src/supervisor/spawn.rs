@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use metrics::Role;
+use net::from_clients::listening::ListeningSocket;
 use rustix::fs::{FileType, Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::geteuid;
@@ -29,7 +30,6 @@ use rustix::thread::set_name;
 use super::channel::{Channel, ChannelEvent};
 use super::message::{GivenUp, Handover, OriginalCommand, Sockets};
 use super::tree::Pid;
-use crate::net::from_clients::listening::ListeningSocket;
 use crate::service_manager::VARIABLES;
 
 /// An open program file, independent of later changes at its path.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::Role;
+use net::tasks::blocking;
 
 use super::channel::{Channel, WatchedChannel};
 use super::locks::LockPart;
@@ -22,7 +23,6 @@ use super::process::{MemberProcess, ended};
 use super::serving::Serving;
 use super::takeover::{TakeoverMessage, ask};
 use crate::load::{ConfigReader, Confinement, LoadError, Setup};
-use crate::net::tasks::blocking;
 use crate::server::{CarriedState, SavedZones};
 use crate::signals::{BlockedSignals, SignalRequest, Signals};
 

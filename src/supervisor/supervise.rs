@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use config::Config;
 use metrics::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
+use net::from_clients::listening::ListeningSocket;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,7 +27,6 @@ use super::message::{
 };
 use super::spawn::{Image, name_process};
 use super::tree::{ChangeKind, Pid, ProcessEnd, Purpose, Tree, TreeRules, TreeStep};
-use crate::net::from_clients::listening::ListeningSocket;
 use crate::server::raise_descriptor_limit;
 use crate::service_manager::{Contact, ServiceManager};
 

@@ -21,12 +21,12 @@ use std::sync::Arc;
 
 use config::Config;
 use metrics::Snapshot;
+use net::tasks::blocking;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 
 use super::channel::WatchedChannel;
 use super::message::{pack, unpack};
-use crate::net::tasks::blocking;
 use crate::server::{CarriedCache, CarriedState, Server};
 
 /// A message of the takeover. Large data accompanies it in a memory file.

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex};
 
 use dns::{Rcode, RecordType};
 use metrics::Tap;
+use net::sys::clock;
 
 use super::buffers::{Appender, BufferExchange};
 use super::choice::mix;
 use super::writer::RecordTap;
 use super::{Side, TapResponse, lock};
-use crate::net::sys::clock;
 use crate::sight::names::TopNames;
 
 #[derive(Debug)]

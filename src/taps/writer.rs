@@ -14,6 +14,7 @@ use config::Config;
 use dns::QuestionHasher;
 use engine::slow::SlowRaces;
 use metrics::{Counters, Tap, TapFate};
+use net::tasks::{LostTask, TaskKind, Tasks};
 use rustix::event::{PollFd, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -29,7 +30,6 @@ use super::sinks::{Framing, Sink};
 use super::slow::{SlowTap, lock};
 use super::traces::Traces;
 use super::{Side, TapClock, TapSet};
-use crate::net::tasks::{LostTask, TaskKind, Tasks};
 use crate::sight::names::TopNames;
 
 /// The taps of a server, on the control thread.
@@ -160,7 +160,7 @@ impl Taps {
 
     fn start(&self) -> io::Result<TapWriter> {
         #[cfg(feature = "faults")]
-        crate::faults::on_thread("taps")?;
+        net::faults::on_thread("taps")?;
         let (orders, received) = channel();
         let (counters, clock, lost) = (Arc::clone(&self.counters), Arc::clone(&self.clock), self.lost_sender.clone());
         // The thread is not joined, because it may hang in a disk.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hedgerow::net::sys::batch::SendBatch;
+use net::sys::batch::SendBatch;
 use rustix::process::Signal;
 use testkit::*;
 

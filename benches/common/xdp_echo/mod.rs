@@ -7,7 +7,7 @@ mod rings;
 
 use std::io;
 
-use hedgerow::net::xdp::bpf::{Mode, Program, SocketMap};
+use net::xdp::bpf::{Mode, Program, SocketMap};
 
 /// The arguments of the echo.
 #[derive(clap::Args)]

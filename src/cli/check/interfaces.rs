@@ -6,13 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use config::{Config, KeyWord, XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 use dns::address::Scheme;
+use net::xdp::EXPERIMENTAL;
+use net::xdp::netlink::{self, DriverFeatures, InterfaceFacts};
+use net::xdp::rights::Rights;
+use net::xdp::socket::MEMORY;
 
 use super::Findings;
 use crate::cli::remedy;
-use crate::net::xdp::EXPERIMENTAL;
-use crate::net::xdp::netlink::{self, DriverFeatures, InterfaceFacts};
-use crate::net::xdp::rights::Rights;
-use crate::net::xdp::socket::MEMORY;
 
 pub(super) fn look(config: &Config) -> Findings {
     let Some(xdp) = &config.xdp else { return Findings::default() };

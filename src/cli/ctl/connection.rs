@@ -20,6 +20,7 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::http::uri::Authority;
 use hyper::{Method, StatusCode, Uri, header};
+use net::http_client;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
@@ -32,7 +33,6 @@ use super::CommandFailure;
 use crate::admin::status::{ChangeResponse, ErrorResponse, Status};
 use crate::admin::{Token, is_private, usual_places};
 use crate::load::{self, LoadError};
-use crate::net::http_client;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum AdminTarget {

@@ -24,6 +24,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use config::{limits, words};
 use dns::address::BackendAddress;
+use net::sys::clock::{unix_now, unix_seconds};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -31,7 +32,6 @@ use serde_json::json;
 use self::connection::{AdminConnection, AdminOrder, AdminTarget, encoded};
 use super::{failure, print, usage};
 use crate::admin::CertificateSnapshot;
-use crate::net::sys::clock::{unix_now, unix_seconds};
 use crate::sight::serials::Serials;
 
 /// Show and change a running server

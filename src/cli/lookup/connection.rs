@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use dns::Transport;
 use dns::address::Scheme;
+use net::to_backends::connection::StreamProtocol;
+use net::to_backends::server_client::{ConnectError, ServerClient};
+use net::to_backends::shared_client::SharedClient;
+use net::to_backends::tls::ClientTls;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-
-use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::server_client::{ConnectError, ServerClient};
-use crate::net::to_backends::shared_client::SharedClient;
-use crate::net::to_backends::tls::ClientTls;
 
 #[derive(Debug)]
 pub(super) struct LookupConnections {
@@ -84,11 +83,11 @@ const IDLE: Duration = Duration::from_secs(600);
 mod tests {
     use std::net::Ipv4Addr;
 
+    use testkit::TcpPeer;
     use tokio::net::TcpListener;
     use tokio::time::timeout;
 
     use super::*;
-    use crate::net::to_backends::client::tests::TcpPeer;
 
     const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\0\0\x02\0\x01";
 

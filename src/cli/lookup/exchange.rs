@@ -13,13 +13,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dns::{Name, Rcode, RecordType, Transport};
+use net::to_backends::client::UdpClient;
+use net::to_backends::connection::StreamProtocol;
+use net::to_backends::server_client::ServerClient;
 use tokio::time;
 
 use super::connection::LookupConnections;
 use super::message::{LookupReply, write_query};
-use crate::net::to_backends::client::UdpClient;
-use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::server_client::ServerClient;
 
 #[derive(Debug)]
 pub(super) struct LookupServer {

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use dns::address::{
     BackendAddress, BackendUrl, HttpPath, Pin, Scheme, ServerIdentity, ServerTrust, StreamServer, Verify,
 };
+use net::to_backends::connection::StreamProtocol;
+use net::to_backends::tls::{ClientTls, TlsRoots, TrustRules};
 
 use super::connection::LookupConnections;
-use crate::net::to_backends::connection::StreamProtocol;
-use crate::net::to_backends::tls::{ClientTls, TlsRoots, TrustRules};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Trust {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use config::EtcdConfig;
 use hyper::body::Bytes;
+use net::tasks::Tasks;
+use net::to_backends::tls::TlsRoots;
 use tokio::time::timeout;
 
 use super::http::{EtcdConnection, WatchLines};
 use crate::discover::etcd::{self, EtcdError, EtcdRequest};
-use crate::net::tasks::Tasks;
-use crate::net::to_backends::tls::TlsRoots;
 
 /// The settings and secrets for etcd.
 #[derive(Clone, Debug, PartialEq)]

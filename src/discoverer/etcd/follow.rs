@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hedge::backoff::Backoff;
+use net::tasks::{Tasks, blocking};
 use tokio::time::sleep_until;
 
 use super::client::{EtcdAccess, EtcdClient};
@@ -16,7 +17,6 @@ use super::sign::Signs;
 use crate::discover::SourceNews;
 use crate::discover::etcd::{self, EtcdError, KeyValue, Page, WatchEvent};
 use crate::discoverer::{FIRST_BACKOFF, MAX_BACKOFF, random_wait};
-use crate::net::tasks::{Tasks, blocking};
 
 /// Follows values that `read` decodes, each separately.
 pub(in crate::discoverer) struct Follower<T> {

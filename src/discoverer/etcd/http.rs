@@ -9,14 +9,14 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use net::http_client::{self, HttpError, is_too_long};
+use net::tasks::{Task, TaskKind, Tasks};
+use net::to_backends::tls::TlsRoots;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::discover::etcd::{self, EtcdError, EtcdRequest};
-use crate::net::http_client::{self, HttpError, is_too_long};
-use crate::net::tasks::{Task, TaskKind, Tasks};
-use crate::net::to_backends::tls::TlsRoots;
 
 pub(super) struct EtcdConnection {
     sender: SendRequest<Full<Bytes>>,

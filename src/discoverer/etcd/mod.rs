@@ -9,6 +9,8 @@ mod sign;
 use std::rc::Rc;
 use std::time::Duration;
 
+use net::tasks::Tasks;
+
 pub use self::client::EtcdAccess;
 use self::client::EtcdClient;
 pub(super) use self::follow::Follower;
@@ -16,7 +18,6 @@ pub use self::register::{Registration, RegistrationSettings};
 pub(super) use self::sign::Signs;
 use crate::discover::etcd::{self, EtcdError};
 use crate::discover::{BackendOrder, Orders, order_json};
-use crate::net::tasks::Tasks;
 
 /// The order could not be written to etcd.
 #[derive(Debug, thiserror::Error)]

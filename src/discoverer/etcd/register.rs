@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hedge::backoff::Backoff;
+use net::tasks::{Task, TaskKind, Tasks};
 use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
 
@@ -21,7 +22,6 @@ use super::client::{EtcdAccess, EtcdClient};
 use crate::discover::MemberEntry;
 use crate::discover::etcd::{self, EtcdError, EtcdRequest, LeaseId};
 use crate::discoverer::{FIRST_BACKOFF, random_wait};
-use crate::net::tasks::{Task, TaskKind, Tasks};
 
 /// The settings of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
+use net::tasks::{Task, TaskKind, Tasks};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use super::client::{EtcdAccess, EtcdClient};
 use crate::discover::etcd::{self, EtcdError};
-use crate::net::tasks::{Task, TaskKind, Tasks};
 
 /// The endpoints of one etcd that are checked.
 pub(in crate::discoverer) struct Signs {

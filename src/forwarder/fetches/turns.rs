@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use limit::{DynamicThreshold, FairQueue};
 use metrics::{Counters, DropReason};
+use net::proxy_protocol::ClientHeader;
+use net::tasks::{TaskKind, Tasks};
+use net::to_backends::connection::LearnedIdleTimeout;
+use net::to_backends::shared_client::{ClientEnd, SharedClient, UnmatchedReply};
 use tokio::sync::{Notify, oneshot};
 
 use super::connect;
-use crate::net::proxy_protocol::ClientHeader;
-use crate::net::tasks::{TaskKind, Tasks};
-use crate::net::to_backends::connection::LearnedIdleTimeout;
-use crate::net::to_backends::shared_client::{ClientEnd, SharedClient, UnmatchedReply};
 
 /// The connections of all fetches of a worker, and the queues for them.
 pub(super) struct FetchPool {

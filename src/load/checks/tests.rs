@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use net::from_clients::tls::Certificate;
 use testkit::Leaf;
 
 use super::*;
-use crate::net::from_clients::tls::Certificate;
 
 #[test]
 fn a_forwarder_is_found_among_its_backends() {

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 use config::Config;
 use dns::QuestionHasher;
 use metrics::{Aggregate, Counters, CountersSummary, RunSnapshot, Snapshot};
+use net::tasks::Tasks;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::LiveSubscriber;
 use crate::admin::status::Status;
-use crate::net::tasks::Tasks;
 use crate::sight::live::{Verdict, VerdictState};
 use crate::sight::{Event, Sight};
 use crate::taps::Taps;

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use config::BackendConfig;
 use dns::address::BackendAddress;
 use engine::state::{ManualHealth, SharedBackend};
+use net::tasks::TaskKind;
 use tokio::sync::oneshot;
 
 use super::ServerPools;
@@ -18,7 +19,6 @@ use crate::admin::{ChangeRefusal, ExplainQuestion, FleetOrder, ServerChange};
 use crate::discover::{BackendOrder, OrderWord};
 use crate::discoverer::{EtcdAccess, write_order};
 use crate::forwarder::ExplainRequest;
-use crate::net::tasks::TaskKind;
 use crate::server::worker::ForwarderCommand;
 
 /// The fate of the last backend of a pool that is drained or set down.

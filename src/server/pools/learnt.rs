@@ -14,12 +14,12 @@ use engine::cache::{Cache, SnapshotLoadError};
 use engine::state::{ForwarderState, SharedPool};
 use hedge::affinity::Affinity;
 use hedge::balance::Balance;
+use net::tasks::blocking;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::persist::wall_clock;
 use super::{CarriedPools, LastMinutes};
-use crate::net::tasks::blocking;
 use crate::server::worker::{ForwarderCommand, LEARNT_AT_ONCE};
 use crate::server::workers::WorkerChannels;
 

@@ -18,6 +18,8 @@ use config::{BackendConfig, Config, PoolConfig};
 use dns::address::BackendAddress;
 use limit::OwnAddresses;
 use metrics::PoolSnapshot;
+use net::sys::bind::is_of_this_host;
+use net::tasks::Tasks;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::sleep_until;
@@ -32,8 +34,6 @@ use crate::discover::{
 };
 use crate::discoverer::{Discoverer, DiscoveryReport, EtcdAccess, SourceSpec};
 use crate::load::{EtcdSecrets, reaches};
-use crate::net::sys::bind::is_of_this_host;
-use crate::net::tasks::Tasks;
 use crate::server::process::{Listeners, SectionName};
 
 pub(in crate::server) struct Membership {

@@ -24,6 +24,7 @@ use dns::HashSeed;
 use engine::cache::{Cache, Flush};
 use engine::state::{ForwarderState, HealthEvent, SharedPool};
 use metrics::{Aggregate, CacheSnapshot, PoolSnapshot, Snapshot};
+use net::tasks::{LostTask, TaskKind, blocking, blocking_task};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Interval, interval};
 
@@ -42,7 +43,6 @@ use super::worker::{ForwarderCommand, WorkerCommand};
 use super::zones::Lease;
 use crate::admin::{CacheAccess, ChangeRefusal};
 use crate::load::{EtcdSecrets, Setup};
-use crate::net::tasks::{LostTask, TaskKind, blocking, blocking_task};
 use crate::replicas;
 use crate::sight::divergence::Divergences;
 use crate::sight::serials::Serials;

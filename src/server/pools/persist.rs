@@ -12,10 +12,10 @@ use config::CacheConfig;
 use config::CacheRules;
 use engine::cache::{Cache, SnapshotLoadError};
 use engine::state::ForwarderState;
+use net::sys::clock::SleepMeter;
+use net::tasks::{TaskKind, Tasks, blocking};
 
 use crate::files::{self, NewFile, Readers};
-use crate::net::sys::clock::SleepMeter;
-use crate::net::tasks::{TaskKind, Tasks, blocking};
 
 pub(super) struct CacheSaves {
     last: Instant,

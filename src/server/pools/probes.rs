@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use engine::state::{ForwarderState, HealthEvent};
+use net::to_backends::tls::BackendTls;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::health::HealthProber;
-use crate::net::to_backends::tls::BackendTls;
 use crate::replicas::{Comparisons, ReplicaLinks, SoaProbes};
 use crate::server::links::ServerLinks;
 use crate::server::workers::WorkerLinks;

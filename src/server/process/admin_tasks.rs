@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::Config;
+use net::tasks::{Endless, TaskKind};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::listeners::AdminListeners;
 use crate::admin::{self, AdminEnding, AdminRequest, Settings, Token};
-use crate::net::tasks::{Endless, TaskKind};
 use crate::server::links::ServerLinks;
 
 pub(in crate::server) struct AdminTasks {

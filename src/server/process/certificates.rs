@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use config::CertificateConfig;
+use net::from_clients::tls::CertificateStore;
+use net::tasks::{TaskKind, Tasks, blocking};
+use net::to_backends::tls::{BackendTls, KnownRoots};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::load::{CertificateFiles, look_at_roots, shown_certificate};
-use crate::net::from_clients::tls::CertificateStore;
-use crate::net::tasks::{TaskKind, Tasks, blocking};
-use crate::net::to_backends::tls::{BackendTls, KnownRoots};
 
 pub(in crate::server) struct CertificateLooks {
     look: CertificateCheck,

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use metrics::{CountersSummary, Snapshot};
+use net::tasks::blocking;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{SectionName, ServerProcess, ending};
 use crate::admin::ProcessChange;
-use crate::net::tasks::blocking;
 use crate::server::worker::{ForwarderCommand, QueuedQueryFate, WorkerCommand};
 use crate::server::{Loss, Server, ServerEvent};
 

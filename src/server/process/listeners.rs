@@ -33,16 +33,16 @@ pub(in crate::server) use self::admin::AdminListeners;
 use config::{Config, ListenConfig};
 use dns::address::{HttpPath, ListenAddress, ListenUrl, Scheme};
 use limit::OwnAddresses;
+use net::from_clients::listening::{Endpoint, ListeningSocket};
+use net::from_clients::quic::{QuicListener, QuicServer};
+use net::from_clients::tcp::Protocols;
+use net::from_clients::tls::{CertificateStore, TlsListener, TlsServer};
+use net::proxy_protocol::Proxies;
+use net::sys::bind::{BindError, Group, Kinds};
 
 use self::inherited::InheritedSockets;
 use super::privileges;
 use crate::admin::SocketOwner;
-use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
-use crate::net::from_clients::quic::{QuicListener, QuicServer};
-use crate::net::from_clients::tcp::Protocols;
-use crate::net::from_clients::tls::{CertificateStore, TlsListener, TlsServer};
-use crate::net::proxy_protocol::Proxies;
-use crate::net::sys::bind::{BindError, Group, Kinds};
 use crate::server::StartError;
 
 /// All listening sockets of the process.

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use config::Config;
 use limit::{Clients, ConnectionRules, OwnAddresses};
 use metrics::Limit;
+use net::from_clients::service::ServedAddresses;
+use net::from_clients::tcp::{ConnectionTable, MovedConnection};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::listeners::{Listeners, SectionName};
-use crate::net::from_clients::service::ServedAddresses;
-use crate::net::from_clients::tcp::{ConnectionTable, MovedConnection};
 use crate::server::links::ServerLinks;
 use crate::server::worker::{AddressChange, Checkpoint, QueuedQueryFate, WorkerCommand};
 

@@ -19,6 +19,10 @@ use config::{Config, SupervisorConfig};
 use dns::address::ListenAddress;
 use limit::OwnAddresses;
 use metrics::{ProcessSnapshot, ProcessesSnapshot, Role, Snapshot};
+use net::from_clients::tcp::MovedConnection;
+use net::sys::descriptors::Shares;
+use net::tasks::LostTask;
+use net::to_backends::tls::KnownRoots;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 
 use self::admin_tasks::{AdminTasks, Doors, admin_settings};
@@ -40,10 +44,6 @@ use super::StartError;
 use super::links::ServerLinks;
 use crate::admin::AdminRequest;
 use crate::load::{ConfigText, Setup};
-use crate::net::from_clients::tcp::MovedConnection;
-use crate::net::sys::descriptors::Shares;
-use crate::net::tasks::LostTask;
-use crate::net::to_backends::tls::KnownRoots;
 
 /// The process, on the control thread.
 pub struct ServerProcess {

@@ -28,11 +28,11 @@ use std::{io, thread};
 
 use config::Config;
 use metrics::{LastReload, ReloadSnapshot};
+use net::tasks::{LostTask, TaskKind};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::admin::ChangeRefusal;
 use crate::load::{Confinement, FileWatch, LoadError, Setup};
-use crate::net::tasks::{LostTask, TaskKind};
 use crate::secondary::SavedZones;
 use crate::server::event::Answer;
 use crate::server::pools::PreparedPools;

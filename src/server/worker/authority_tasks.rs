@@ -5,13 +5,14 @@ use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use net::from_clients::tcp::Responder;
+use net::from_clients::udp::ListenerSocket;
+use net::sys::batch::Datagram;
+
 use super::reading::Checkpoint;
 use super::section::{SectionService, WorkerSection};
 use super::{AuthorityParts, Surroundings};
 use crate::authority::{Authority, AuthorityLinks};
-use crate::net::from_clients::tcp::Responder;
-use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::batch::Datagram;
 
 #[derive(Clone)]
 pub(super) struct AuthorityService {

@@ -9,6 +9,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use net::Bypass;
+use net::from_clients::tcp::Responder;
+use net::from_clients::udp::ListenerSocket;
+use net::sys::batch::{self, BATCH, Datagram, RecvBatch};
+use net::sys::busy_poll::BusyPoll;
+use net::tasks::{Endless, LostTask, TaskKind};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
@@ -18,12 +24,6 @@ use super::reading::Checkpoint;
 use super::section::{SectionService, WorkerSection, take_last};
 use super::{AddressChange, ForwarderCommand, ForwarderParts, LEARNT_AT_ONCE, QueuedQueryFate, Surroundings};
 use crate::forwarder::{Forwarder, ForwarderLinks};
-use crate::net::Bypass;
-use crate::net::from_clients::tcp::Responder;
-use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::sys::batch::{self, BATCH, Datagram, RecvBatch};
-use crate::net::sys::busy_poll::BusyPoll;
-use crate::net::tasks::{Endless, LostTask, TaskKind};
 
 pub(super) struct ForwarderTasks {
     pub(super) forwarder: Rc<RefCell<Forwarder>>,

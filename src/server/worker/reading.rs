@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use net::Bypass;
+use net::from_clients::udp::ListenerSocket;
+use net::tasks::{Endless, LostTask, TaskKind};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use crate::net::Bypass;
-use crate::net::from_clients::udp::ListenerSocket;
-use crate::net::tasks::{Endless, LostTask, TaskKind};
 use crate::server::FrameListener;
 use crate::server::process::{AddressSockets, ServedAddress};
 

@@ -12,6 +12,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use metrics::DropReason;
+use net::from_clients::quic::{self, QuicListenerPart};
+use net::from_clients::service::{ConnectionService, ServedAddresses};
+use net::from_clients::tcp::{self, ConnectionTable, Responder, TcpProtocols};
+use net::from_clients::udp::{ListenerSocket, inbox};
+use net::sys::batch::Datagram;
+use net::tasks::{Endless, LostTask, TaskKind};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::yield_now;
@@ -19,12 +25,6 @@ use tokio::time::timeout;
 
 use super::reading::{AddressReading, Checkpoint};
 use super::{AddressChange, Surroundings};
-use crate::net::from_clients::quic::{self, QuicListenerPart};
-use crate::net::from_clients::service::{ConnectionService, ServedAddresses};
-use crate::net::from_clients::tcp::{self, ConnectionTable, Responder, TcpProtocols};
-use crate::net::from_clients::udp::{ListenerSocket, inbox};
-use crate::net::sys::batch::Datagram;
-use crate::net::tasks::{Endless, LostTask, TaskKind};
 use crate::server::FrameDatagrams;
 use crate::server::process::AddressSockets;
 

@@ -11,15 +11,15 @@ use std::task::{Context, Poll};
 use config::Config;
 use engine::state::ForwarderState;
 use metrics::FrameSnapshot;
+use net::Bypass;
+use net::sys::batch::Datagram;
+use net::sys::busy_poll::BusyPoll;
+use net::tasks::LostTask;
 use thiserror::Error;
 
 use super::Listeners;
 use super::workers::WorkerChannels;
 use crate::forwarder::Forwarder;
-use crate::net::Bypass;
-use crate::net::sys::batch::Datagram;
-use crate::net::sys::busy_poll::BusyPoll;
-use crate::net::tasks::LostTask;
 
 /// An interface is not available. There is none.
 #[derive(Debug, Error)]

@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use config::{KeyWord, XdpInterface, XdpMode, ZeroCopy};
 use metrics::FrameSnapshot;
+use net::xdp::SharedXsk;
+use net::xdp::bpf::{BpfLink, Mode};
+use net::xdp::filter::XdpFilter;
+use net::xdp::frame::Checksums;
+use net::xdp::netlink::{self, InterfaceFacts};
+use net::xdp::socket::{Copying, FrameCounts, Xsk, dropped_by_kernel};
 use tokio::sync::Mutex;
 
 use super::frames::DeviceSocket;
-use crate::net::xdp::SharedXsk;
-use crate::net::xdp::bpf::{BpfLink, Mode};
-use crate::net::xdp::filter::XdpFilter;
-use crate::net::xdp::frame::Checksums;
-use crate::net::xdp::netlink::{self, InterfaceFacts};
-use crate::net::xdp::socket::{Copying, FrameCounts, Xsk, dropped_by_kernel};
 
 pub(super) struct XdpDevice {
     config: XdpInterface,

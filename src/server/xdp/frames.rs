@@ -14,21 +14,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use net::Bypass;
+use net::sys::batch::{BATCH, Datagram, LocalAddress, ReplyPath, watch};
+use net::sys::busy_poll::BusyPoll;
+use net::tasks::{Endless, LostTask, TaskKind};
+use net::xdp::filter::XdpFilter;
+use net::xdp::frame::{self, Checksums, EthernetLink, UdpFrame};
+use net::xdp::netlink::{self, Reach, Requests};
+use net::xdp::socket::Frame;
+use net::xdp::sources::{SourceVerdict, Sources};
+use net::xdp::{NextHops, SharedXsk, WorkerSocket};
 use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 use crate::forwarder::Forwarder;
-use crate::net::Bypass;
-use crate::net::sys::batch::{BATCH, Datagram, LocalAddress, ReplyPath, watch};
-use crate::net::sys::busy_poll::BusyPoll;
-use crate::net::tasks::{Endless, LostTask, TaskKind};
-use crate::net::xdp::filter::XdpFilter;
-use crate::net::xdp::frame::{self, Checksums, EthernetLink, UdpFrame};
-use crate::net::xdp::netlink::{self, Reach, Requests};
-use crate::net::xdp::socket::Frame;
-use crate::net::xdp::sources::{SourceVerdict, Sources};
-use crate::net::xdp::{NextHops, SharedXsk, WorkerSocket};
 
 /// The AF_XDP sockets of a worker with their tasks, and the receivers of the datagrams.
 pub(in crate::server) struct FrameReaders {

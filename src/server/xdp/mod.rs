@@ -27,6 +27,9 @@ use config::Config;
 use engine::state::ForwarderState;
 use hedge::backoff::Backoff;
 use metrics::FrameSnapshot;
+use net::sys::batch;
+use net::xdp::frame::EthernetLink;
+use net::xdp::{EXPERIMENTAL, NextHop, NextHops, netlink};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
@@ -37,9 +40,6 @@ pub(super) use self::frames::{FrameCommand, FrameDatagrams, FrameListener, Frame
 use super::worker::WorkerCommand;
 use super::workers::WorkerChannels;
 use super::{Listeners, worker_count};
-use crate::net::sys::batch;
-use crate::net::xdp::frame::EthernetLink;
-use crate::net::xdp::{EXPERIMENTAL, NextHop, NextHops, netlink};
 
 /// The interfaces of `[xdp]`; none without that section.
 pub struct Interfaces {

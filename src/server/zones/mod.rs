@@ -19,6 +19,7 @@ use std::time::Instant;
 use config::{AuthorityConfig, counted};
 use dns::Name;
 use metrics::{CatalogSnapshot, Snapshot};
+use net::tasks::{TaskKind, blocking};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use zone::Zone;
 use zone::transfer::catalog::CatalogAcceptError;
@@ -37,7 +38,6 @@ use crate::admin::status::{Status, ZoneStatus, ZonesReport};
 use crate::authority::{AuthorityState, ReceivedNotify};
 use crate::discoverer::EtcdAccess;
 use crate::load::Setup;
-use crate::net::tasks::{TaskKind, blocking};
 use crate::notify::Notifier;
 use crate::secondary::{SavedZone, SavedZones, Secondaries, ZoneUpdate};
 

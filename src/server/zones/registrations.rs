@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use config::AuthorityConfig;
+use net::tasks::{TaskKind, Tasks};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::discover::MemberEntry;
 use crate::discover::etcd::LeaseId;
 use crate::discoverer::{EtcdAccess, Registration, RegistrationSettings};
-use crate::net::tasks::{TaskKind, Tasks};
 use crate::server::process::{Listeners, SectionName};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,12 +7,11 @@ use config::OtlpTarget;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
+use net::http_client::{self, HttpError};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-use crate::net::http_client::{self, HttpError};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DeliveryError {

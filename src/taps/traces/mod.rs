@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use config::{BackendConfig, Config, NameDetail, TracesConfig};
 use engine::slow::{LateReply, ReportedRace};
 use metrics::{Counter, Counters, Tap, TapFate};
+use net::tasks::{TaskKind, Tasks};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout_at};
 
@@ -34,7 +35,6 @@ use self::queue::{MAX_QUEUED, QueuedTrace, TraceQueue};
 use super::privacy::cut_name_text;
 use super::problems::TapProblems;
 use super::writer::host_name;
-use crate::net::tasks::{TaskKind, Tasks};
 
 pub(super) struct Traces {
     tasks: Tasks,

@@ -405,7 +405,7 @@ mod faults {
     #[test]
     fn whatever_else_is_lost_the_process_says_so_and_ends() {
         let backend = Backend::new(truncated().by_tcp(answer("192.0.2.7")));
-        for kind in hedgerow::net::tasks::TaskKind::ALL.map(|kind| kind.label()) {
+        for kind in net::tasks::TaskKind::ALL.map(|kind| kind.label()) {
             if OF_WORKERS.contains(&kind) {
                 continue;
             }

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use hedgerow::load::{self, Confinement, Loader};
-use hedgerow::net::from_clients::listening::ListeningSocket;
 use hedgerow::server::{
     CarriedPools, CarriedState, Interfaces, Learnt, Listeners, QueuedQueryFate, Server as HedgerowServer, ServerEvent,
 };
 use metrics::Snapshot;
+use net::from_clients::listening::ListeningSocket;
 use tempfile::TempDir;
 use testkit::{Admin, Client, PATIENCE};
 use tokio::runtime;

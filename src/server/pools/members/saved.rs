@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use net::tasks::{TaskKind, Tasks, blocking};
+
 use super::super::persist::wall_clock;
 use super::Membership;
 use crate::discover::saved::SavedMembers;
 use crate::files::{self, NewFile, Readers};
 use crate::load::SAVED_MEMBERS;
-use crate::net::tasks::{TaskKind, Tasks, blocking};
 
 #[derive(Default)]
 pub(in crate::server) struct Saving {

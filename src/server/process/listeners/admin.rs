@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use config::{AdminConfig, AdminSocket};
+use net::from_clients::listening::Endpoint;
+use net::sys::bind;
 
 use super::inherited::{InheritedSockets, is_meant};
 use super::{ADMIN, ListenError, meets, socket_name};
 use crate::admin::{AdminUnixSocket, SocketOwner};
-use crate::net::from_clients::listening::Endpoint;
-use crate::net::sys::bind;
 use crate::server::StartError;
 
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-use crate::net::from_clients::listening::{Endpoint, ListeningSocket};
-use crate::net::sys::bind::Kinds;
+use net::from_clients::listening::{Endpoint, ListeningSocket};
+use net::sys::bind::Kinds;
 
 pub(in crate::server) struct InheritedSockets(pub(in crate::server) Vec<ListeningSocket>);
 

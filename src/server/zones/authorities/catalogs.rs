@@ -7,6 +7,7 @@ use std::sync::Arc;
 use config::{AuthorityConfig, PrimaryConfig, ProducedCatalog, SecondaryConfig, Sharing};
 use dns::Name;
 use metrics::CatalogSnapshot;
+use net::sys::clock::unix_now_serial;
 use zone::transfer::catalog::{
     Catalog, CatalogAcceptError, CatalogChanges, CatalogCondition, CatalogFault, ListedZone, MemberZone, Note,
     ReservedNames, produce,
@@ -16,7 +17,6 @@ use zone::{Zone, ZoneDb};
 
 use super::{AuthorityChanges, AuthorityState, ServedAuthority, empty_journal, journal_of};
 use crate::authority::{SecondarySource, ZoneTransfers};
-use crate::net::sys::clock::unix_now_serial;
 use crate::secondary::members;
 use crate::secondary::{SecondaryZone, ZoneKind, save_zone};
 
