@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use config::Config;
 use tempfile::TempDir;
+use testkit::peers::etcd::Etcd;
 use testkit::*;
 
 use super::docs::top;
@@ -116,26 +117,9 @@ fn ends_in_time(name: &str, drain_delay: u64) {
 }
 
 /// One etcd, and its command line.
-struct Etcd {
-    endpoint: String,
-    _daemon: Daemon,
-}
+struct Store(Etcd);
 
-impl Etcd {
-    fn start() -> Self {
-        let [clients, peers] = [(); 2].map(|()| format!("http://{}", free_address()));
-        let daemon = Daemon::start(|folder| {
-            let mut command = Command::new("etcd");
-            command.arg("--data-dir").arg(folder.join("data")).args(["--listen-client-urls", &clients]);
-            command.args(["--advertise-client-urls", &clients, "--listen-peer-urls", &peers]);
-            command.args(["--initial-advertise-peer-urls", &peers, "--initial-cluster", &format!("default={peers}")]);
-            command
-        });
-        let etcd = Self { endpoint: clients, _daemon: daemon };
-        until("etcd answers", || etcd.control("", &["endpoint", "health"]).0.then_some(()));
-        etcd
-    }
-
+impl Store {
     /// Runs etcdctl as a user, if one is named: whether it has succeeded, and what it has said.
     fn control(&self, user: &str, words: &[&str]) -> (bool, String) {
         self.run(Command::new("etcdctl").args(words), user)
@@ -143,7 +127,8 @@ impl Etcd {
 
     /// Runs a command that is etcdctl, or calls it.
     fn run(&self, command: &mut Command, user: &str) -> (bool, String) {
-        command.env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", &self.endpoint).stdin(Stdio::null());
+        command.env("ETCDCTL_API", "3").stdin(Stdio::null());
+        command.env("ETCDCTL_ENDPOINTS", format!("http://{}", self.0.address()));
         if !user.is_empty() {
             command.env("ETCDCTL_USER", user);
         }
@@ -154,11 +139,8 @@ impl Etcd {
 
 #[test]
 fn roles_of_etcd_let_everybody_do_what_it_has_to_and_no_more() {
-    const TEST: &str = "manifests::roles_of_etcd_let_everybody_do_what_it_has_to_and_no_more";
-    if let Some(missing) = ["etcd", "etcdctl"].iter().find(|program| find_program(program).is_none()) {
-        return leave_out(TEST, &format!("{missing} is not installed"));
-    }
-    let etcd = Etcd::start();
+    let Some(etcd) = Etcd::start() else { return };
+    let etcd = Store(etcd);
     let roles = || {
         let mut roles = Command::new(top().join("deploy/etcd/roles"));
         roles.args(["fleet", "ts", "other"]);

@@ -126,13 +126,7 @@ impl Etcd {
             }
         };
         let body = json!({ "success": items.iter().map(of_item).collect::<Vec<_>>() }).to_string();
-        let mut stream = TcpStream::connect(self.address()).expect("etcd listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
-        let head =
-            format!("POST /v3/kv/txn HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: {}", body.len());
-        stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).expect("etcd reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer in time");
+        let answer = self.ask("POST /v3/kv/txn", &body).expect("an answer in time");
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"succeeded\":true"), "{answer}");
     }
 
@@ -140,15 +134,17 @@ impl Etcd {
     pub(crate) fn wait(&self) {
         until("etcd answers", || {
             thread::yield_now();
-            self.health().ok().filter(|health| health.contains("\"health\":\"true\""))
+            // It is healthy after a read that a majority has agreed to.
+            self.ask("GET /health", "").ok().filter(|health| health.contains("\"health\":\"true\""))
         });
     }
 
-    /// Returns the reply to `GET /health`, which says `true` after a read that a majority has agreed to.
-    fn health(&self) -> io::Result<String> {
+    /// Sends a request, and returns the reply with its head.
+    fn ask(&self, request: &str, body: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(self.address())?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET /health HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\n\r\n")?;
+        let head = format!("{request} HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: {}", body.len());
+        stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes())?;
         let mut reply = String::new();
         stream.read_to_string(&mut reply)?;
         Ok(reply)
