@@ -113,7 +113,7 @@ impl ValueKind {
 /// The keys of a table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TableDescription {
-    /// The keys in reading order. [`ANY_KEY`] stands for keys that the operator chooses.
+    /// The keys in reading order. `NAME` stands for keys that the operator chooses.
     pub keys: Vec<(String, Shape)>,
     /// The required keys.
     pub required: Vec<&'static str>,
