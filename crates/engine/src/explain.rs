@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use config::Rank;
 use dns::{Rcode, RecordType};
-use hedge::race::{Attempt, AttemptId, BackendIndex, RaceEnd, State};
+use hedge::race::{Attempt, AttemptId, AttemptState, BackendIndex, RaceEnd};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::entry::Replies;
@@ -194,21 +194,21 @@ impl<'a> RaceReport<'a> {
         let is_kept = self.race.kept().is_some_and(|(kept, _)| kept == attempt.id);
         let fate = match attempt.state {
             // The reply that ends a race is not in the notes.
-            State::Replied if is_winner && replied.is_none() => {
+            AttemptState::Replied if is_winner && replied.is_none() => {
                 let fate = if is_kept { Fate::Kept } else { Fate::Won };
                 return (fate, Some(took(self.now)), self.result.won_by);
             }
-            State::Replied if is_winner => Fate::Kept,
-            State::Replied if replied.is_some_and(|(_, rank)| rank == Rank::Failure) => Fate::Failed,
-            State::Replied if is_kept => Fate::Kept,
-            State::Replied | State::Spoken => Fate::Beaten,
-            State::Unreachable => Fate::Unreachable,
-            State::Bare | State::ExtensionRefused | State::Replaced => {
+            AttemptState::Replied if is_winner => Fate::Kept,
+            AttemptState::Replied if replied.is_some_and(|(_, rank)| rank == Rank::Failure) => Fate::Failed,
+            AttemptState::Replied if is_kept => Fate::Kept,
+            AttemptState::Replied | AttemptState::Spoken => Fate::Beaten,
+            AttemptState::Unreachable => Fate::Unreachable,
+            AttemptState::Bare | AttemptState::ExtensionRefused | AttemptState::Replaced => {
                 return (Fate::Failed, None, Some(Rank::Failure));
             }
-            State::Failed | State::Unsent => Fate::Failed,
-            State::Lost => Fate::Lost,
-            State::Silent => {
+            AttemptState::Failed | AttemptState::Unsent => Fate::Failed,
+            AttemptState::Lost => Fate::Lost,
+            AttemptState::Silent => {
                 let waited = self.now.saturating_duration_since(attempt.asked_at);
                 let is_beaten =
                     matches!(self.result.end, RaceEnd::Reply(_)) && waited < self.pool.rules().race.attempt_timeout;

@@ -93,12 +93,12 @@ impl BackendLoad {
     }
 
     /// Returns true if the backend has stalled: many attempts are open, and none was answered for `patience`.
-    pub fn is_stalled(&self, patience: Duration, now: Instant) -> bool {
+    pub(crate) fn is_stalled(&self, patience: Duration, now: Instant) -> bool {
         self.in_flight >= STALLED_ATTEMPTS && self.silence(now) >= patience
     }
 
     /// Returns the time that attempts have been open without any reply.
-    pub fn silence(&self, now: Instant) -> Duration {
+    pub(crate) fn silence(&self, now: Instant) -> Duration {
         self.silent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
@@ -113,17 +113,17 @@ impl BackendLoad {
     }
 
     /// Returns the recent share of failures among the replies.
-    pub fn errors(&self) -> &Errors {
+    pub(crate) fn errors(&self) -> &Errors {
         &self.errors
     }
 
     /// Returns true if more than half of the recent replies were failures, at least six.
-    pub fn is_failing(&self, now: Instant) -> bool {
+    pub(crate) fn is_failing(&self, now: Instant) -> bool {
         self.errors.value(now) > FAILING
     }
 
     /// Returns the share of the normal load: below 1 during the slow start.
-    pub fn share(&self, now: Instant) -> f64 {
+    pub(crate) fn share(&self, now: Instant) -> f64 {
         self.returned.map_or(1.0, |returned| slow_start_share(now.saturating_duration_since(returned)))
     }
 
@@ -163,31 +163,31 @@ pub enum AttemptEnd {
 
 /// The fading share of failures among recent replies; each reply counts for an eighth.
 #[derive(Clone, Copy, Debug)]
-pub struct Errors {
+pub(crate) struct Errors {
     part: f64,
     updated: Instant,
 }
 
 impl Errors {
     /// Creates a share of zero.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { part: 0.0, updated: now }
     }
 
     /// Counts one more reply.
-    pub fn observe(&mut self, is_error: bool, now: Instant) {
+    pub(crate) fn observe(&mut self, is_error: bool, now: Instant) {
         let part = self.value(now);
         self.part = part + (f64::from(u8::from(is_error)) - part) * ONE_REPLY;
         self.updated = now;
     }
 
     /// Returns the share of failures among recent replies, from 0 to 1.
-    pub fn value(&self, now: Instant) -> f64 {
+    pub(crate) fn value(&self, now: Instant) -> f64 {
         if self.part == 0.0 { 0.0 } else { self.part * kept(self.updated, now) }
     }
 
     /// Returns the share in whole steps of one failure each, so that old failures make no difference.
-    pub fn level(&self, now: Instant) -> u8 {
+    pub(crate) fn level(&self, now: Instant) -> u8 {
         (self.value(now) / ONE_REPLY).round() as u8
     }
 }

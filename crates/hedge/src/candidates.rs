@@ -44,7 +44,7 @@ impl Candidates {
     }
 
     /// Appends a backend, unless it is in the list or the list is full.
-    pub fn push(&mut self, backend: BackendIndex) {
+    pub(crate) fn push(&mut self, backend: BackendIndex) {
         if self.is_full() || self.contains(backend) {
             return;
         }
@@ -116,7 +116,7 @@ impl Candidates {
     }
 
     /// Returns true if the list contains this backend.
-    pub fn contains(&self, backend: BackendIndex) -> bool {
+    pub(crate) fn contains(&self, backend: BackendIndex) -> bool {
         self.as_slice().contains(&backend)
     }
 
@@ -126,7 +126,7 @@ impl Candidates {
     }
 
     /// Returns the backends in the order of asking.
-    pub fn as_slice(&self) -> &[BackendIndex] {
+    pub(crate) fn as_slice(&self) -> &[BackendIndex] {
         &self.backends[..usize::from(self.len)]
     }
 
@@ -141,7 +141,7 @@ impl Candidates {
     }
 
     /// Returns true if the list has no room for another backend.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.len() == MAX_ATTEMPTS
     }
 

@@ -56,18 +56,18 @@ impl Latency {
     }
 
     /// Records an attempt that was abandoned without a reply while others are answered.
-    pub fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.samples_mut().windows().into_iter().for_each(Window::add_unanswered);
     }
 
     /// Replaces an abandoned attempt by its late reply.
-    pub fn correct(&mut self, latency: Duration, now: Instant) {
+    pub(crate) fn correct(&mut self, latency: Duration, now: Instant) {
         self.forgive();
         self.record(latency, now);
     }
 
     /// Removes an abandoned attempt because its backend was found down.
-    pub fn forgive(&mut self) {
+    pub(crate) fn forgive(&mut self) {
         if let Some(samples) = &mut self.samples {
             samples.windows().into_iter().for_each(Window::take_unanswered);
         }

@@ -48,7 +48,7 @@ mod step;
 
 use std::time::{Duration, Instant};
 
-pub use self::attempts::{Attempt, AttemptId, AttemptKind, MAX_ATTEMPTS, Offset, State};
+pub use self::attempts::{Attempt, AttemptId, AttemptKind, AttemptState, MAX_ATTEMPTS, Offset};
 use self::attempts::{AttemptList, AttemptRecord};
 pub use self::rank::ReplyRank;
 pub use self::step::{ExtensionRefusal, RaceEnd, RaceStep, ReplyValue, Retry};
@@ -192,22 +192,22 @@ impl<R: ReplyRank> Race<R> {
             return;
         };
         match entry.state {
-            State::Silent | State::Unreachable | State::Bare | State::Spoken => {
-                let before = std::mem::replace(&mut entry.state, State::Failed);
+            AttemptState::Silent | AttemptState::Unreachable | AttemptState::Bare | AttemptState::Spoken => {
+                let before = std::mem::replace(&mut entry.state, AttemptState::Failed);
                 self.move_on(before);
             }
-            State::ExtensionRefused
-            | State::Replaced
-            | State::Replied
-            | State::Failed
-            | State::Unsent
-            | State::Lost => {}
+            AttemptState::ExtensionRefused
+            | AttemptState::Replaced
+            | AttemptState::Replied
+            | AttemptState::Failed
+            | AttemptState::Unsent
+            | AttemptState::Lost => {}
         }
     }
 
     /// Withdraws an attempt that lacked a local resource. A hedge returns its budget.
     pub fn on_unsent(&mut self, attempt: AttemptId, retry: Retry, budget: &Budget) {
-        let asked = self.attempts.get(attempt).filter(|entry| entry.state == State::Silent);
+        let asked = self.attempts.get(attempt).filter(|entry| entry.state == AttemptState::Silent);
         let Some(&AttemptRecord { backend, kind, .. }) = asked else { return };
         self.attempts.withdraw(attempt);
         for special in [&mut self.marked.newest, &mut self.marked.plain] {
@@ -231,7 +231,7 @@ impl<R: ReplyRank> Race<R> {
         if kind == AttemptKind::Hedge {
             budget.give_back();
             self.hedges.made -= 1;
-            let late = self.attempts.in_state(State::Silent).next_back();
+            let late = self.attempts.in_state(AttemptState::Silent).next_back();
             self.hedges.from = late.map_or(self.hedges.from, |(id, _)| self.hedges.from.min(id));
         } else if self.turns.asked.count_ones() >= u32::from(self.turns.width) {
             self.turns.owed += 1;
@@ -242,10 +242,10 @@ impl<R: ReplyRank> Race<R> {
     /// attempt stays open.
     pub fn on_unreachable(&mut self, attempt: AttemptId) {
         if let Some(entry) = self.attempts.get_mut(attempt)
-            && entry.state == State::Silent
+            && entry.state == AttemptState::Silent
         {
-            entry.state = State::Unreachable;
-            self.move_on(State::Silent);
+            entry.state = AttemptState::Unreachable;
+            self.move_on(AttemptState::Silent);
         }
     }
 
@@ -253,9 +253,9 @@ impl<R: ReplyRank> Race<R> {
     /// the attempt stays open.
     pub fn on_bare_failure(&mut self, attempt: AttemptId) {
         if let Some(entry) = self.attempts.get_mut(attempt)
-            && matches!(entry.state, State::Silent | State::Unreachable)
+            && matches!(entry.state, AttemptState::Silent | AttemptState::Unreachable)
         {
-            let before = std::mem::replace(&mut entry.state, State::Bare);
+            let before = std::mem::replace(&mut entry.state, AttemptState::Bare);
             self.met |= BARE;
             self.move_on(before);
         }
@@ -263,26 +263,36 @@ impl<R: ReplyRank> Race<R> {
 
     /// Processes a refusal of the extension as the reply to an attempt.
     pub fn on_extension_refused(&mut self, attempt: AttemptId) -> ExtensionRefusal {
-        let waiting = self.attempts.in_state(State::ExtensionRefused).count();
+        let waiting = self.attempts.in_state(AttemptState::ExtensionRefused).count();
         let room = waiting < self.attempts.room();
         let Some(&entry) = self.attempts.get(attempt) else {
             return ExtensionRefusal::IsFailure;
         };
         let new_state = match entry.state {
-            State::ExtensionRefused | State::Replaced => return ExtensionRefusal::AskedAgain,
-            State::Spoken | State::Replied | State::Failed | State::Unsent | State::Lost => {
+            AttemptState::ExtensionRefused | AttemptState::Replaced => return ExtensionRefusal::AskedAgain,
+            AttemptState::Spoken
+            | AttemptState::Replied
+            | AttemptState::Failed
+            | AttemptState::Unsent
+            | AttemptState::Lost => {
                 return ExtensionRefusal::IsFailure;
             }
-            State::Silent | State::Unreachable | State::Bare
+            AttemptState::Silent | AttemptState::Unreachable | AttemptState::Bare
                 if self.is_finished() || !self.attempts.is_extended(attempt) =>
             {
                 return ExtensionRefusal::IsFailure;
             }
-            State::Silent | State::Unreachable | State::Bare if self.attempts.refuses_extension(entry.backend) => {
-                State::Replaced
+            AttemptState::Silent | AttemptState::Unreachable | AttemptState::Bare
+                if self.attempts.refuses_extension(entry.backend) =>
+            {
+                AttemptState::Replaced
             }
-            State::Silent | State::Unreachable | State::Bare if room => State::ExtensionRefused,
-            State::Silent | State::Unreachable | State::Bare => return ExtensionRefusal::IsFailure,
+            AttemptState::Silent | AttemptState::Unreachable | AttemptState::Bare if room => {
+                AttemptState::ExtensionRefused
+            }
+            AttemptState::Silent | AttemptState::Unreachable | AttemptState::Bare => {
+                return ExtensionRefusal::IsFailure;
+            }
         };
         if let Some(entry) = self.attempts.get_mut(attempt) {
             entry.state = new_state;
@@ -294,7 +304,7 @@ impl<R: ReplyRank> Race<R> {
     /// backend without the extension.
     pub fn on_bare_extension_refused(&mut self, attempt: AttemptId) {
         let asked = self.attempts.get(attempt);
-        let asked = asked.filter(|entry| matches!(entry.state, State::Silent | State::Unreachable));
+        let asked = asked.filter(|entry| matches!(entry.state, AttemptState::Silent | AttemptState::Unreachable));
         let asked = asked.filter(|_| self.attempts.is_extended(attempt));
         if let Some(backend) = asked.map(|entry| entry.backend)
             && !self.attempts.refuses_extension(backend)
@@ -396,7 +406,7 @@ impl<R: ReplyRank> Race<R> {
 
     /// Returns the number of sent attempts, and true if one of them was a hedge.
     pub fn tally(&self) -> (u8, bool) {
-        let left = self.attempts.iter().filter(|(_, entry)| entry.state != State::Unsent);
+        let left = self.attempts.iter().filter(|(_, entry)| entry.state != AttemptState::Unsent);
         left.fold((0, false), |(count, is_hedged), (_, entry)| {
             (count + 1, is_hedged || entry.kind == AttemptKind::Hedge)
         })
@@ -431,16 +441,16 @@ impl<R: ReplyRank> Race<R> {
     }
 
     #[inline]
-    fn replied(&mut self, attempt: AttemptId) -> Option<(BackendIndex, State)> {
+    fn replied(&mut self, attempt: AttemptId) -> Option<(BackendIndex, AttemptState)> {
         if self.is_finished() {
             return None;
         }
         let entry = self.attempts.get_mut(attempt)?;
-        Some((entry.backend, std::mem::replace(&mut entry.state, State::Replied)))
+        Some((entry.backend, std::mem::replace(&mut entry.state, AttemptState::Replied)))
     }
 
-    fn move_on(&mut self, before: State) {
-        if before == State::Silent {
+    fn move_on(&mut self, before: AttemptState) {
+        if before == AttemptState::Silent {
             self.turns.owed += 1;
         }
     }
@@ -482,10 +492,11 @@ impl<R: ReplyRank> Race<R> {
         if self.attempts.is_full() {
             return None;
         }
-        let refused = self.attempts.in_state(State::ExtensionRefused).next().map(|(id, entry)| (id, entry.backend));
+        let refused =
+            self.attempts.in_state(AttemptState::ExtensionRefused).next().map(|(id, entry)| (id, entry.backend));
         if let Some((attempt, backend)) = refused {
             if let Some(entry) = self.attempts.get_mut(attempt) {
-                entry.state = State::Replaced;
+                entry.state = AttemptState::Replaced;
             }
             return Some((backend, AttemptKind::Failover));
         }
@@ -547,7 +558,7 @@ impl<R: ReplyRank> Race<R> {
         let again = if place.is_none() { Some(self.hedge_by_stream(context)?) } else { None };
         if !context.budget.take() {
             self.hedges.denied += u8::from(self.hedge_again.is_none());
-            let (_, late) = self.attempts.in_state(State::Silent).next_back()?;
+            let (_, late) = self.attempts.in_state(AttemptState::Silent).next_back()?;
             self.hedge_again = Some(now.after(late.asked.until(now).max(MIN_WAIT)));
             return None;
         }
@@ -571,7 +582,7 @@ impl<R: ReplyRank> Race<R> {
         if self.unasked().is_none() {
             self.hedge_by_stream(context)?;
         }
-        let (newest, entry) = self.attempts.in_state(State::Silent).next_back()?;
+        let (newest, entry) = self.attempts.in_state(AttemptState::Silent).next_back()?;
         if newest < self.hedges.from {
             return None;
         }
@@ -601,7 +612,7 @@ impl<R: ReplyRank> Race<R> {
         if self.attempts.waited_for().next().is_some() {
             return Some(self.deadline);
         }
-        let bare = self.attempts.in_state(State::Bare).map(|(_, entry)| entry.asked.after(patience));
+        let bare = self.attempts.in_state(AttemptState::Bare).map(|(_, entry)| entry.asked.after(patience));
         bare.max().filter(|&end| now < end)
     }
 

@@ -59,12 +59,12 @@ pub struct Attempt {
     /// True if the request was sent.
     pub is_sent: bool,
     /// The state of the attempt.
-    pub state: State,
+    pub state: AttemptState,
 }
 
 /// The state of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum AttemptState {
     /// No reply yet.
     Silent,
     /// Only a network error came, such as ICMP, which may be forged; a reply may still come.
@@ -87,7 +87,7 @@ pub enum State {
     Lost,
 }
 
-impl State {
+impl AttemptState {
     pub(super) fn is_open(self) -> bool {
         match self {
             Self::Silent | Self::Unreachable | Self::Bare | Self::Spoken => true,
@@ -131,7 +131,7 @@ pub(super) struct AttemptRecord {
     pub(super) asked: Offset,
     pub(super) backend: BackendIndex,
     pub(super) kind: AttemptKind,
-    pub(super) state: State,
+    pub(super) state: AttemptState,
 }
 
 #[derive(Clone, Debug)]
@@ -149,7 +149,7 @@ impl AttemptList {
             asked: Offset::default(),
             backend: BackendIndex(0),
             kind: AttemptKind::First,
-            state: State::Failed,
+            state: AttemptState::Failed,
         };
         Self { entries: [blank; MAX_ATTEMPTS], len: 0, plain: 0, again: 0, unsent: 0 }
     }
@@ -163,7 +163,7 @@ impl AttemptList {
         asked: Offset,
     ) -> AttemptId {
         let id = self.next_id();
-        self.entries[usize::from(id.0)] = AttemptRecord { asked, backend, kind, state: State::Silent };
+        self.entries[usize::from(id.0)] = AttemptRecord { asked, backend, kind, state: AttemptState::Silent };
         self.plain |= u8::from(!extended) << id.0;
         self.len += 1;
         id
@@ -174,15 +174,22 @@ impl AttemptList {
             self.len = id.0;
             self.plain &= !(1 << id.0);
         } else if let Some(entry) = self.get_mut(id) {
-            entry.state = State::Unsent;
+            entry.state = AttemptState::Unsent;
         }
     }
 
     /// An attempt without the extension in place of another must be sent itself.
     pub(super) fn has_asked(&self, backend: BackendIndex) -> bool {
         let has_left = |state| match state {
-            State::Silent | State::Unreachable | State::Bare | State::Spoken | State::Replied | State::Failed => true,
-            State::ExtensionRefused | State::Replaced | State::Unsent | State::Lost => false,
+            AttemptState::Silent
+            | AttemptState::Unreachable
+            | AttemptState::Bare
+            | AttemptState::Spoken
+            | AttemptState::Replied
+            | AttemptState::Failed => true,
+            AttemptState::ExtensionRefused | AttemptState::Replaced | AttemptState::Unsent | AttemptState::Lost => {
+                false
+            }
         };
         self.as_slice().iter().any(|entry| entry.backend == backend && has_left(entry.state))
     }
@@ -235,19 +242,19 @@ impl AttemptList {
         (0..self.len).map(AttemptId).zip(self.as_slice())
     }
 
-    pub(super) fn in_state(&self, state: State) -> impl DoubleEndedIterator<Item = (AttemptId, &AttemptRecord)> {
+    pub(super) fn in_state(&self, state: AttemptState) -> impl DoubleEndedIterator<Item = (AttemptId, &AttemptRecord)> {
         self.iter().filter(move |(_, entry)| entry.state == state)
     }
 
     #[inline]
     pub(super) fn waited_for(&self) -> impl DoubleEndedIterator<Item = (AttemptId, &AttemptRecord)> {
-        self.iter().filter(|(_, entry)| matches!(entry.state, State::Silent | State::Unreachable))
+        self.iter().filter(|(_, entry)| matches!(entry.state, AttemptState::Silent | AttemptState::Unreachable))
     }
 
     pub(super) fn mark_spoken(&mut self, backend: BackendIndex) {
         for entry in &mut self.entries[..usize::from(self.len)] {
             if entry.backend == backend && entry.state.is_open() {
-                entry.state = State::Spoken;
+                entry.state = AttemptState::Spoken;
             }
         }
     }
@@ -258,10 +265,14 @@ impl AttemptList {
         for entry in self.as_slice().iter().filter(|entry| entry.backend == backend) {
             tries += 1;
             match entry.state {
-                State::Silent | State::Unreachable => last = Some(entry.asked),
-                State::Unsent | State::Lost => tries -= 1,
-                State::Replaced => replaced = 1,
-                State::Bare | State::Spoken | State::ExtensionRefused | State::Replied | State::Failed => return None,
+                AttemptState::Silent | AttemptState::Unreachable => last = Some(entry.asked),
+                AttemptState::Unsent | AttemptState::Lost => tries -= 1,
+                AttemptState::Replaced => replaced = 1,
+                AttemptState::Bare
+                | AttemptState::Spoken
+                | AttemptState::ExtensionRefused
+                | AttemptState::Replied
+                | AttemptState::Failed => return None,
             }
         }
         last.map(|last| (tries - replaced, last))
@@ -269,21 +280,29 @@ impl AttemptList {
 
     pub(super) fn is_lost(&self, backend: BackendIndex) -> bool {
         let has_said_nothing = |state| match state {
-            State::Silent | State::Unreachable | State::Replaced | State::Unsent | State::Lost => true,
-            State::Bare | State::Spoken | State::ExtensionRefused | State::Replied | State::Failed => false,
+            AttemptState::Silent
+            | AttemptState::Unreachable
+            | AttemptState::Replaced
+            | AttemptState::Unsent
+            | AttemptState::Lost => true,
+            AttemptState::Bare
+            | AttemptState::Spoken
+            | AttemptState::ExtensionRefused
+            | AttemptState::Replied
+            | AttemptState::Failed => false,
         };
-        self.last_of(backend).is_some_and(|(_, last)| last.state == State::Lost)
+        self.last_of(backend).is_some_and(|(_, last)| last.state == AttemptState::Lost)
             && self.as_slice().iter().all(|entry| entry.backend != backend || has_said_nothing(entry.state))
     }
 
     pub(super) fn times_lost(&self, backend: BackendIndex) -> usize {
-        self.in_state(State::Lost).filter(|(_, entry)| entry.backend == backend).count()
+        self.in_state(AttemptState::Lost).filter(|(_, entry)| entry.backend == backend).count()
     }
 
     pub(super) fn refuses_extension(&self, backend: BackendIndex) -> bool {
-        self.as_slice()
-            .iter()
-            .any(|entry| entry.backend == backend && matches!(entry.state, State::ExtensionRefused | State::Replaced))
+        self.as_slice().iter().any(|entry| {
+            entry.backend == backend && matches!(entry.state, AttemptState::ExtensionRefused | AttemptState::Replaced)
+        })
     }
 
     pub(super) fn view(&self, id: AttemptId, entry: &AttemptRecord, start: Instant) -> Attempt {
@@ -294,7 +313,7 @@ impl AttemptList {
             asked_at: entry.asked.since(start),
             extended: self.is_extended(id),
             open: entry.state.is_open(),
-            is_sent: entry.state != State::Unsent,
+            is_sent: entry.state != AttemptState::Unsent,
             state: entry.state,
         }
     }

@@ -1,7 +1,7 @@
 //! Attempts that were lost with their connection, which says nothing of the backend: no backend is charged,
 //! the next candidate is asked at once, and the lost backend is queued once more.
 
-use super::attempts::{AttemptId, State};
+use super::attempts::{AttemptId, AttemptState};
 use super::{BackendIndex, LOST, Race, RaceContext, ReplyRank};
 
 impl<R: ReplyRank> Race<R> {
@@ -12,20 +12,20 @@ impl<R: ReplyRank> Race<R> {
             return;
         };
         match entry.state {
-            State::Silent | State::Unreachable | State::Bare => {
-                let before = std::mem::replace(&mut entry.state, State::Lost);
+            AttemptState::Silent | AttemptState::Unreachable | AttemptState::Bare => {
+                let before = std::mem::replace(&mut entry.state, AttemptState::Lost);
                 let backend = entry.backend;
                 self.turns.unsendable &= !self.bit_of(backend);
                 self.met |= LOST;
                 self.move_on(before);
             }
-            State::Spoken => entry.state = State::Failed,
-            State::ExtensionRefused
-            | State::Replaced
-            | State::Replied
-            | State::Failed
-            | State::Unsent
-            | State::Lost => {}
+            AttemptState::Spoken => entry.state = AttemptState::Failed,
+            AttemptState::ExtensionRefused
+            | AttemptState::Replaced
+            | AttemptState::Replied
+            | AttemptState::Failed
+            | AttemptState::Unsent
+            | AttemptState::Lost => {}
         }
     }
 
@@ -43,7 +43,7 @@ impl<R: ReplyRank> Race<R> {
     fn first_lost(&self) -> Option<BackendIndex> {
         let is_last = |id, backend| self.attempts.last_of(backend).is_some_and(|(last, _)| last == id);
         let is_in_line = |backend| self.bit_of(backend) != 0 && self.is_sendable(backend);
-        let mut lost = self.attempts.in_state(State::Lost).map(|(id, entry)| (id, entry.backend));
+        let mut lost = self.attempts.in_state(AttemptState::Lost).map(|(id, entry)| (id, entry.backend));
         let found =
             lost.find(|&(id, backend)| is_last(id, backend) && is_in_line(backend) && self.attempts.is_lost(backend));
         found.map(|(_, backend)| backend)
@@ -57,7 +57,7 @@ impl<R: ReplyRank> Race<R> {
     #[cold]
     fn lost_or_late(&self, context: &RaceContext<'_>) -> Option<BackendIndex> {
         let is_by_stream = |backend: &BackendIndex| context.by_stream.get(backend.get()).is_some_and(|is| *is);
-        let late = self.attempts.in_state(State::Silent).next_back().map(|(_, entry)| entry.backend);
+        let late = self.attempts.in_state(AttemptState::Silent).next_back().map(|(_, entry)| entry.backend);
         let late = late.filter(|backend| self.is_sendable(*backend));
         self.lost_again().or(late).filter(is_by_stream)
     }

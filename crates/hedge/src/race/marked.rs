@@ -1,6 +1,6 @@
 //! Backends that a race asks out of turn: one without the extension, and the one with the newest data.
 
-use super::attempts::{AttemptId, State};
+use super::attempts::{AttemptId, AttemptState};
 use super::{BackendIndex, NO_BACKEND, Race, RaceEnd, ReplyRank, ReplyValue};
 
 impl<R: ReplyRank> Race<R> {
@@ -12,10 +12,23 @@ impl<R: ReplyRank> Race<R> {
         self.attempts.mark_spoken(backend);
         let newest = if self.may_newest_speak() { self.marked.newest } else { newest };
         match self.attempts.last_of(newest).map(|(_, entry)| entry.state) {
-            None | Some(State::Silent | State::Unreachable | State::Bare | State::ExtensionRefused | State::Lost) => {
+            None
+            | Some(
+                AttemptState::Silent
+                | AttemptState::Unreachable
+                | AttemptState::Bare
+                | AttemptState::ExtensionRefused
+                | AttemptState::Lost,
+            ) => {
                 self.marked.newest = newest;
             }
-            Some(State::Spoken | State::Replaced | State::Replied | State::Failed | State::Unsent) => {
+            Some(
+                AttemptState::Spoken
+                | AttemptState::Replaced
+                | AttemptState::Replied
+                | AttemptState::Failed
+                | AttemptState::Unsent,
+            ) => {
                 self.move_on(before);
             }
         }
@@ -54,10 +67,20 @@ impl<R: ReplyRank> Race<R> {
         self.marked.newest != NO_BACKEND
             && match self.attempts.last_of(self.marked.newest).map(|(_, entry)| entry.state) {
                 None
-                | Some(State::Silent | State::Unreachable | State::Bare | State::ExtensionRefused | State::Lost) => {
-                    true
-                }
-                Some(State::Spoken | State::Replaced | State::Replied | State::Failed | State::Unsent) => false,
+                | Some(
+                    AttemptState::Silent
+                    | AttemptState::Unreachable
+                    | AttemptState::Bare
+                    | AttemptState::ExtensionRefused
+                    | AttemptState::Lost,
+                ) => true,
+                Some(
+                    AttemptState::Spoken
+                    | AttemptState::Replaced
+                    | AttemptState::Replied
+                    | AttemptState::Failed
+                    | AttemptState::Unsent,
+                ) => false,
             }
     }
 
