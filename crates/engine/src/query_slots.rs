@@ -168,7 +168,7 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
     }
 
     /// Returns true if the slot's socket was the last to release its ID.
-    pub fn was_released(&self, slot: QuerySlot) -> bool {
+    pub(crate) fn was_released(&self, slot: QuerySlot) -> bool {
         self.released[usize::from(slot.id())] == slot.socket_tag()
     }
 
@@ -194,7 +194,7 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
     }
 
     /// Quarantines an ended query again. `now` must not be earlier than in previous calls.
-    pub fn prolong(&mut self, slot: QuerySlot, now: Instant, note: L) {
+    pub(crate) fn prolong(&mut self, slot: QuerySlot, now: Instant, note: L) {
         self.serial = self.serial.wrapping_add(1);
         self.quarantined.insert(slot, QuarantineEntry { note, serial: self.serial });
         self.prolonged.push_back(QuarantineEnd { at: now + PROLONGED, slot, serial: self.serial });
@@ -254,7 +254,7 @@ const WARM: usize = 4096;
 pub const QUARANTINE: Duration = Duration::from_secs(2);
 
 /// The additional time if the caller wants a late reply.
-pub const PROLONGED: Duration = Duration::from_secs(3);
+pub(crate) const PROLONGED: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {

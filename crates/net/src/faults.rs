@@ -22,7 +22,7 @@ pub fn on_open(path: &Path) {
 
 /// Panics or blocks for ever at the start of a task of the kind that `HEDGEROW_LOST_TASK` or
 /// `HEDGEROW_STUCK_TASK` names.
-pub fn on_task(kind: &str) {
+pub(crate) fn on_task(kind: &str) {
     let is_asked = |variable| std::env::var_os(variable).is_some_and(|asked| asked == kind);
     assert!(!is_asked("HEDGEROW_LOST_TASK"), "asked to lose {kind}");
     while is_asked("HEDGEROW_STUCK_TASK") {

@@ -250,7 +250,7 @@ pub async fn blocking_task<T: Send + 'static>(
 }
 
 /// Resumes the panic of a task that was awaited, so that the waiting task is the lost one.
-pub fn pass_on<T>(ended: Result<T, JoinError>) {
+pub(crate) fn pass_on<T>(ended: Result<T, JoinError>) {
     if let Err(error) = ended
         && let Ok(panic) = error.try_into_panic()
     {

@@ -181,7 +181,7 @@ impl SlowAttempt {
 
 impl SlowRace {
     /// Returns the end, as Unix time in seconds.
-    pub fn ended_at(&self) -> f64 {
+    pub(crate) fn ended_at(&self) -> f64 {
         self.at + self.took_ms / 1e3
     }
 

@@ -229,7 +229,7 @@ impl SharedBackend {
     }
 
     /// Returns the counters of a worker, if it has counted anything.
-    pub fn counted_by(&self, worker: usize) -> Option<&BackendCounters> {
+    pub(crate) fn counted_by(&self, worker: usize) -> Option<&BackendCounters> {
         self.counts.of_workers.get(worker)?.get().map(|counters| &**counters)
     }
 
@@ -381,22 +381,22 @@ impl SharedBackend {
     }
 
     /// Returns true if queries currently omit OPT.
-    pub fn is_without_opt(&self, now: Instant) -> bool {
+    pub(crate) fn is_without_opt(&self, now: Instant) -> bool {
         self.findings.without_opt.is_after(now)
     }
 
     /// Records that the backend works only without OPT, so that only one query pays for the discovery.
-    pub fn set_without_opt(&self, now: Instant) {
+    pub(crate) fn set_without_opt(&self, now: Instant) {
         self.findings.without_opt.set(now + WITHOUT_OPT);
     }
 
     /// Returns true if queries currently keep the client's case.
-    pub fn is_case_lost(&self, now: Instant) -> bool {
+    pub(crate) fn is_case_lost(&self, now: Instant) -> bool {
         self.findings.case_lost.is_after(now)
     }
 
     /// Records that the backend does not keep the case of names.
-    pub fn set_case_lost(&self, now: Instant) {
+    pub(crate) fn set_case_lost(&self, now: Instant) {
         self.findings.case_lost.set(now + CASE_LOST);
     }
 

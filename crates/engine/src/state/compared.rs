@@ -46,7 +46,7 @@ impl ComparisonQuestions {
 
     /// Records a recent question in wire form, if one is wanted.
     #[inline]
-    pub fn note_recent(&self, question: &[u8], flags: QuestionFlags) {
+    pub(crate) fn note_recent(&self, question: &[u8], flags: QuestionFlags) {
         if self.is_wanted.load(Relaxed) {
             self.keep_recent(question, flags);
         }

@@ -139,7 +139,7 @@ impl SharedPool {
 
     /// Returns true if several members may belong to one machine.
     #[inline]
-    pub fn has_machines(&self) -> bool {
+    pub(crate) fn has_machines(&self) -> bool {
         !self.machines.is_empty()
     }
 
@@ -358,7 +358,7 @@ impl PoolState {
     }
 
     /// Counts a query and returns the new number.
-    pub fn count_query(&self) -> u64 {
+    pub(crate) fn count_query(&self) -> u64 {
         self.queries.fetch_add(1, Relaxed) + 1
     }
 
@@ -385,7 +385,7 @@ impl PoolState {
     }
 
     /// Returns the backends that changed since an epoch (`None` for any of them), and the current epoch.
-    pub fn changed_since(&self, epoch: u64) -> (Option<Vec<BackendIndex>>, u64) {
+    pub(crate) fn changed_since(&self, epoch: u64) -> (Option<Vec<BackendIndex>>, u64) {
         self.changes.since(epoch)
     }
 

@@ -12,7 +12,7 @@ use dns::{Cookie, Flag, HEADER_LEN, Header, Name, Query, Rcode, RecordType, Tran
 use zone::{FilePlace, Reaction, Record, Tables, ZoneBuilder, ZoneDb};
 
 /// `resolver.arpa` in wire form, in lower case.
-pub const RESOLVER_ARPA: &[u8] = b"\x08resolver\x04arpa\0";
+pub(crate) const RESOLVER_ARPA: &[u8] = b"\x08resolver\x04arpa\0";
 
 /// The zone that designates the encrypted listeners.
 #[derive(Clone, Debug)]

@@ -106,7 +106,7 @@ impl SerialTable {
     }
 
     /// Returns one of the up members with the newest version of a zone, in rotation by `turn`.
-    pub fn one_of_newest(&self, zone: &[u8], turn: usize) -> Option<BackendIndex> {
+    pub(crate) fn one_of_newest(&self, zone: &[u8], turn: usize) -> Option<BackendIndex> {
         let (_, newest) = self.newest(zone)?;
         let said = &self.zones.get(zone)?.said;
         let up = self.members.iter().zip(said).filter_map(|(member, said)| Some((member.as_ref()?, said)));
@@ -117,7 +117,7 @@ impl SerialTable {
     }
 
     /// Returns true if a member's version of a zone is older than that of another up member.
-    pub fn is_older(&self, zone: &[u8], member: BackendIndex) -> bool {
+    pub(crate) fn is_older(&self, zone: &[u8], member: BackendIndex) -> bool {
         let said = self.zones.get(zone).zip(self.places.get(&member)).and_then(|(zone, place)| zone.said.get(*place));
         said.is_some_and(|said| said.older_since.is_some())
     }
@@ -167,7 +167,7 @@ impl SerialTable {
     }
 
     /// Continues the count of verdicts from another process.
-    pub fn go_on_from(&mut self, verdicts: u64) {
+    pub(crate) fn go_on_from(&mut self, verdicts: u64) {
         self.verdicts = verdicts + 1;
     }
 
@@ -314,16 +314,16 @@ pub fn is_newer(serial: u32, other: u32) -> bool {
 }
 
 /// The limit of known zones per pool.
-pub const MAX_ZONES: usize = 1024;
+pub(crate) const MAX_ZONES: usize = 1024;
 
 /// The limit of their size in bytes.
-pub const MAX_BYTES: usize = 4 << 20;
+pub(crate) const MAX_BYTES: usize = 4 << 20;
 
 /// The age of a report after which a member is asked again, so that it is heard once in 2 s.
 pub const FRESH: Duration = Duration::from_millis(1800);
 
 /// The time for which a zone is in use after a client query.
-pub const IN_USE: Duration = Duration::from_secs(60);
+pub(crate) const IN_USE: Duration = Duration::from_secs(60);
 
 /// The minimum interval of SOA probes to one member.
 pub const ASK_EVERY: Duration = Duration::from_millis(100);

@@ -113,8 +113,7 @@ impl ListenerSocket {
         self.fd.readable().await.map(drop)
     }
 
-    /// Polls for input.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_read_ready(cx).map_ok(drop)
     }
 

@@ -69,7 +69,7 @@ impl ReplyPath {
     }
 
     /// A path past the kernel by the link with this number.
-    pub fn by_link(local: Option<LocalAddress>, link: NonZeroU16) -> Self {
+    pub(crate) fn by_link(local: Option<LocalAddress>, link: NonZeroU16) -> Self {
         Self { local, link: link.get().to_ne_bytes() }
     }
 
@@ -184,13 +184,13 @@ impl RecvBatch {
 
     /// Returns the arrival time of the first datagram of the last call, since the Unix epoch, if the socket
     /// [stamps](super::options::stamp_arrivals) datagrams.
-    pub fn first_arrived(&self) -> Option<Duration> {
+    pub(crate) fn first_arrived(&self) -> Option<Duration> {
         if self.received > 0 { self.ancillary(0).arrived } else { None }
     }
 
     /// Skips the datagrams of the last call that arrived before `time`, since the Unix epoch, and returns
     /// their number. Must be called before any chunk is used.
-    pub fn skip_before(&mut self, time: Duration) -> usize {
+    pub(crate) fn skip_before(&mut self, time: Duration) -> usize {
         let is_early = |number: &usize| self.ancillary(*number).arrived.is_some_and(|arrived| arrived < time);
         // The datagrams are in order of arrival.
         let early = (0..self.received).take_while(is_early).count();
@@ -255,7 +255,7 @@ impl RecvBatch {
     }
 
     /// Returns true if the current chunk has segments of a coalesced datagram.
-    pub fn has_coalesced(&self) -> bool {
+    pub(crate) fn has_coalesced(&self) -> bool {
         self.segments.chunk().last().is_some_and(|last| last.octets.start > 0 || last.buffer + 1 < self.len())
     }
 
@@ -344,7 +344,12 @@ impl SendBatch {
     }
 
     /// Queues a datagram like [`push`](Self::push), unless `fill` writes nothing.
-    pub fn push_unless_empty(&mut self, to: SocketAddr, from: Option<LocalAddress>, fill: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn push_unless_empty(
+        &mut self,
+        to: SocketAddr,
+        from: Option<LocalAddress>,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) {
         let index = self.push(Some(to), from, fill);
         if self.slots[index].bytes.is_empty() {
             self.queued = index;
@@ -353,7 +358,7 @@ impl SendBatch {
 
     /// Queues a datagram like [`push`](Self::push) to the addresses that `fill` returns. Returns false if
     /// `fill` returns none.
-    pub fn push_addressed(
+    pub(crate) fn push_addressed(
         &mut self,
         fill: impl FnOnce(&mut Vec<u8>) -> Option<(SocketAddr, Option<LocalAddress>)>,
     ) -> bool {

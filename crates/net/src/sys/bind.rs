@@ -202,7 +202,7 @@ pub fn asking(is_ipv6: bool) -> io::Result<tokio::net::UdpSocket> {
 }
 
 /// Binds a UDP socket to a random port and connects it to one server.
-pub fn asking_one(server: SocketAddr) -> io::Result<UdpSocket> {
+pub(crate) fn asking_one(server: SocketAddr) -> io::Result<UdpSocket> {
     let socket = on_random_port(server.is_ipv6())?;
     socket.connect(&server.into())?;
     Ok(socket.into())

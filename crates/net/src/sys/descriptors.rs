@@ -142,7 +142,7 @@ const ADMIN_LISTENERS: usize = 4;
 const MIN_ADMIN: usize = 4;
 
 /// The connection limit of the admin server; a third of it is for event listeners.
-pub const MAX_ADMIN: usize = 96;
+pub(crate) const MAX_ADMIN: usize = 96;
 
 const MIN_FILES: usize = 4;
 
@@ -151,7 +151,7 @@ const MAX_FILES: usize = 32;
 const MIN_CONNECTIONS: usize = 4;
 
 /// The concurrent fetches of one worker. They are rare with healthy backends: answers too large for UDP.
-pub const MAX_FETCHES: usize = 64;
+pub(crate) const MAX_FETCHES: usize = 64;
 
 #[cfg(test)]
 mod tests {

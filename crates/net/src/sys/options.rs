@@ -10,7 +10,7 @@ use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 
 /// Makes the kernel report the local address of each datagram ([`super::batch::ReplyPath`]), for
 /// wildcard listeners.
-pub fn receive_local_address(socket: impl AsFd, is_ipv6: bool) -> io::Result<()> {
+pub(crate) fn receive_local_address(socket: impl AsFd, is_ipv6: bool) -> io::Result<()> {
     let (level, option) = match is_ipv6 {
         true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
         false => (libc::IPPROTO_IP, libc::IP_PKTINFO),
@@ -25,8 +25,7 @@ pub fn enable_gro(socket: impl AsFd) {
     let _ = switch_on(socket, libc::SOL_UDP, libc::UDP_GRO);
 }
 
-/// Disables GRO.
-pub fn disable_gro(socket: impl AsFd) {
+pub(crate) fn disable_gro(socket: impl AsFd) {
     let _ = set_flag(socket, libc::SOL_UDP, libc::UDP_GRO, false);
 }
 
@@ -37,7 +36,7 @@ pub fn disable_gro(socket: impl AsFd) {
 /// Over IPv4, datagrams above the device MTU still leave in fragments, and routers may fragment: DF is not
 /// set, because a narrow link would then drop responses that are never made shorter (Unbound, NSD, Knot and
 /// BIND do the same).
-pub fn ignore_path_mtu(socket: impl AsFd, is_ipv6: bool) {
+pub(crate) fn ignore_path_mtu(socket: impl AsFd, is_ipv6: bool) {
     if is_ipv6 {
         let _ = sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::OMIT);
         let _ = switch_on(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG);
@@ -57,13 +56,13 @@ pub fn keep_errors(socket: impl AsFd, is_ipv6: bool) {
 
 /// Enables or disables arrival timestamps. Datagrams that arrived before have no timestamp, or that of their
 /// reception.
-pub fn stamp_arrivals(socket: impl AsFd, on: bool) {
+pub(crate) fn stamp_arrivals(socket: impl AsFd, on: bool) {
     let _ = set_flag(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, on);
 }
 
 /// Returns the number of datagrams dropped because the receive buffer was full; the counter wraps. `None`
 /// before Linux 4.12.
-pub fn refused_by_kernel(socket: impl AsFd) -> Option<u32> {
+pub(crate) fn refused_by_kernel(socket: impl AsFd) -> Option<u32> {
     let mut values = [0_u32; MEMINFO_VALUES];
     let mut size = size_of_val(&values) as libc::socklen_t;
     // SAFETY: the descriptor is open while `socket` is borrowed; the kernel writes at most as many bytes as
@@ -82,7 +81,7 @@ pub fn refused_by_kernel(socket: impl AsFd) -> Option<u32> {
 }
 
 /// Returns the time since the last acknowledgement of a TCP connection, if it has unacknowledged data.
-pub fn unacknowledged_for(socket: impl AsFd) -> Option<Duration> {
+pub(crate) fn unacknowledged_for(socket: impl AsFd) -> Option<Duration> {
     // SAFETY: the structure is made of integers, for which zero is a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut size = size_of_val(&info) as libc::socklen_t;

@@ -69,7 +69,7 @@ fn is_dns_message(value: &HeaderValue) -> bool {
 }
 
 /// The content type of a DNS message (RFC 8484 section 6).
-pub const DNS_MESSAGE: &str = "application/dns-message";
+pub(crate) const DNS_MESSAGE: &str = "application/dns-message";
 
 /// The length of the longest DNS message in bytes.
 pub const MAX_MESSAGE: usize = 65_535;

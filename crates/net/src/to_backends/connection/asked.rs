@@ -43,7 +43,7 @@ impl AskedIds {
     }
 
     /// Returns true if the backend ignores so many queries that the connection should get no further ones.
-    pub fn are_too_many(&self) -> bool {
+    pub(crate) fn are_too_many(&self) -> bool {
         self.count >= MAX_ASKED
     }
 

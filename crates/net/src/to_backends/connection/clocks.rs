@@ -57,7 +57,7 @@ impl LearnedIdleTimeout {
     }
 
     /// Notes the idle timeout that the backend states. RFC 7828 section 3.4: the latest value applies.
-    pub fn set_stated(&mut self, keeps: Duration) {
+    pub(crate) fn set_stated(&mut self, keeps: Duration) {
         self.learnt = Some(keeps);
     }
 
@@ -71,7 +71,7 @@ impl LearnedIdleTimeout {
     }
 
     /// Returns true if the backend is known to close idle connections before `wanted`.
-    pub fn is_shorter(&self, wanted: Duration) -> bool {
+    pub(crate) fn is_shorter(&self, wanted: Duration) -> bool {
         self.idle(wanted) < wanted
     }
 }
@@ -136,7 +136,7 @@ impl SilenceClock {
     }
 
     /// Returns true if the silence exceeds the limit.
-    pub fn is_suspicious(&self, limit: Duration, now: Instant) -> bool {
+    pub(crate) fn is_suspicious(&self, limit: Duration, now: Instant) -> bool {
         self.sign.is_some() || self.since.is_some_and(|since| now >= since + limit)
     }
 
@@ -154,7 +154,7 @@ impl SilenceClock {
 }
 
 /// Returns the silence limit for a backend with this 99th percentile of latency, if known.
-pub fn silence_limit(p99: Option<Duration>) -> Duration {
+pub(crate) fn silence_limit(p99: Option<Duration>) -> Duration {
     p99.map_or(MIN_SILENCE, |p99| p99.saturating_mul(4).max(MIN_SILENCE))
 }
 

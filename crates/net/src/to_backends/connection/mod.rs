@@ -15,7 +15,8 @@ use dns::address::{Scheme, StreamServer};
 use dns::first_message;
 
 pub use self::asked::AskedIds;
-pub use self::clocks::{ConnectionBackoff, LearnedIdleTimeout, SilenceAction, SilenceClock, silence_limit};
+pub(crate) use self::clocks::silence_limit;
+pub use self::clocks::{ConnectionBackoff, LearnedIdleTimeout, SilenceAction, SilenceClock};
 use super::http::Http2Connection;
 pub use super::http::HttpTarget;
 use super::quic::QuicConnection;
@@ -170,7 +171,7 @@ impl StreamProtocol {
     }
 
     /// Returns true if a backend can state its idle timeout by the keepalive option (RFC 7828).
-    pub fn has_keepalive(&self) -> bool {
+    pub(crate) fn has_keepalive(&self) -> bool {
         match self {
             Self::Frames => true,
             // RFC 9250 section 5.5.2: the option must not be sent over QUIC.

@@ -11,6 +11,7 @@ mod verifier;
 
 pub use self::backend_tls::{BackendTls, KnownRoots};
 pub use self::client_tls::{ClientCertificate, ClientTls, TrustRules};
-pub use self::problem::tls_problem;
-pub use self::quic_session::{QuicHandshake, tls_alert};
+pub(crate) use self::problem::tls_problem;
+pub use self::quic_session::QuicHandshake;
+pub(crate) use self::quic_session::tls_alert;
 pub use self::roots::TlsRoots;

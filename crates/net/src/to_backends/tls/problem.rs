@@ -6,7 +6,7 @@ use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, Error};
 
 /// Describes a TLS failure with a server ("it").
-pub fn tls_problem(error: &Error) -> String {
+pub(crate) fn tls_problem(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(problem) => certificate_problem(problem),
         Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),

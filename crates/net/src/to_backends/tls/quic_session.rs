@@ -37,7 +37,7 @@ struct QuicSession {
 }
 
 /// Describes a QUIC error that carries a TLS alert (RFC 9001 section 4.8).
-pub fn tls_alert(code: TransportErrorCode) -> Option<String> {
+pub(crate) fn tls_alert(code: TransportErrorCode) -> Option<String> {
     let alert = u64::from(code).checked_sub(FIRST_ALERT).and_then(|alert| u8::try_from(alert).ok())?;
     Some(tls_problem(&Error::AlertReceived(AlertDescription::from(alert))))
 }
