@@ -45,7 +45,7 @@ impl Budget {
     }
 
     /// Returns a hedge that was taken but not sent.
-    pub(crate) fn give_back(&self) {
+    pub fn give_back(&self) {
         let capacity = self.capacity.load(Ordering::Relaxed);
         let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| {
             (tokens < capacity).then(|| tokens.saturating_add(TOKEN).min(capacity))

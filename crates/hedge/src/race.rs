@@ -188,20 +188,11 @@ impl<R: ReplyRank> Race<R> {
 
     /// Ends an attempt without a reply: a send error, or its backend is down.
     pub fn on_failure(&mut self, attempt: AttemptId) {
-        let Some(entry) = self.attempts.get_mut(attempt) else {
-            return;
-        };
-        match entry.state {
-            AttemptState::Silent | AttemptState::Unreachable | AttemptState::Bare | AttemptState::Spoken => {
-                let before = std::mem::replace(&mut entry.state, AttemptState::Failed);
-                self.move_on(before);
-            }
-            AttemptState::ExtensionRefused
-            | AttemptState::Replaced
-            | AttemptState::Replied
-            | AttemptState::Failed
-            | AttemptState::Unsent
-            | AttemptState::Lost => {}
+        if let Some(entry) = self.attempts.get_mut(attempt)
+            && entry.state.is_open()
+        {
+            let before = std::mem::replace(&mut entry.state, AttemptState::Failed);
+            self.move_on(before);
         }
     }
 
@@ -264,36 +255,19 @@ impl<R: ReplyRank> Race<R> {
     /// Processes a refusal of the extension as the reply to an attempt.
     pub fn on_extension_refused(&mut self, attempt: AttemptId) -> ExtensionRefusal {
         let waiting = self.attempts.in_state(AttemptState::ExtensionRefused).count();
-        let room = waiting < self.attempts.room();
-        let Some(&entry) = self.attempts.get(attempt) else {
+        let Some(&AttemptRecord { backend, state, .. }) = self.attempts.get(attempt) else {
             return ExtensionRefusal::IsFailure;
         };
-        let new_state = match entry.state {
-            AttemptState::ExtensionRefused | AttemptState::Replaced => return ExtensionRefusal::AskedAgain,
-            AttemptState::Spoken
-            | AttemptState::Replied
-            | AttemptState::Failed
-            | AttemptState::Unsent
-            | AttemptState::Lost => {
-                return ExtensionRefusal::IsFailure;
-            }
-            AttemptState::Silent | AttemptState::Unreachable | AttemptState::Bare
-                if self.is_finished() || !self.attempts.is_extended(attempt) =>
-            {
-                return ExtensionRefusal::IsFailure;
-            }
-            AttemptState::Silent | AttemptState::Unreachable | AttemptState::Bare
-                if self.attempts.refuses_extension(entry.backend) =>
-            {
-                AttemptState::Replaced
-            }
-            AttemptState::Silent | AttemptState::Unreachable | AttemptState::Bare if room => {
-                AttemptState::ExtensionRefused
-            }
-            AttemptState::Silent | AttemptState::Unreachable | AttemptState::Bare => {
-                return ExtensionRefusal::IsFailure;
-            }
-        };
+        if matches!(state, AttemptState::ExtensionRefused | AttemptState::Replaced) {
+            return ExtensionRefusal::AskedAgain;
+        }
+        let is_waited_for = state.is_open() && state != AttemptState::Spoken && !self.is_finished();
+        let is_known = self.attempts.refuses_extension(backend);
+        let has_room = is_known || waiting < self.attempts.room();
+        if !is_waited_for || !self.attempts.is_extended(attempt) || !has_room {
+            return ExtensionRefusal::IsFailure;
+        }
+        let new_state = if is_known { AttemptState::Replaced } else { AttemptState::ExtensionRefused };
         if let Some(entry) = self.attempts.get_mut(attempt) {
             entry.state = new_state;
         }

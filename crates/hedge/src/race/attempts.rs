@@ -94,6 +94,28 @@ impl AttemptState {
             Self::ExtensionRefused | Self::Replaced | Self::Replied | Self::Failed | Self::Unsent | Self::Lost => false,
         }
     }
+
+    /// Returns true if the backend may still reply, to this attempt or to one in its place.
+    pub(super) fn may_speak(self) -> bool {
+        match self {
+            Self::Silent | Self::Unreachable | Self::Bare | Self::ExtensionRefused | Self::Lost => true,
+            Self::Spoken | Self::Replaced | Self::Replied | Self::Failed | Self::Unsent => false,
+        }
+    }
+
+    fn has_left(self) -> bool {
+        match self {
+            Self::Silent | Self::Unreachable | Self::Bare | Self::Spoken | Self::Replied | Self::Failed => true,
+            Self::ExtensionRefused | Self::Replaced | Self::Unsent | Self::Lost => false,
+        }
+    }
+
+    fn is_without_reply(self) -> bool {
+        match self {
+            Self::Silent | Self::Unreachable | Self::Replaced | Self::Unsent | Self::Lost => true,
+            Self::Bare | Self::Spoken | Self::ExtensionRefused | Self::Replied | Self::Failed => false,
+        }
+    }
 }
 
 /// Microseconds since the start of a race, counted from 1 so that an `Option` takes no more room.
@@ -180,18 +202,7 @@ impl AttemptList {
 
     /// An attempt without the extension in place of another must be sent itself.
     pub(super) fn has_asked(&self, backend: BackendIndex) -> bool {
-        let has_left = |state| match state {
-            AttemptState::Silent
-            | AttemptState::Unreachable
-            | AttemptState::Bare
-            | AttemptState::Spoken
-            | AttemptState::Replied
-            | AttemptState::Failed => true,
-            AttemptState::ExtensionRefused | AttemptState::Replaced | AttemptState::Unsent | AttemptState::Lost => {
-                false
-            }
-        };
-        self.as_slice().iter().any(|entry| entry.backend == backend && has_left(entry.state))
+        self.as_slice().iter().any(|entry| entry.backend == backend && entry.state.has_left())
     }
 
     pub(super) fn is_extended(&self, id: AttemptId) -> bool {
@@ -279,20 +290,8 @@ impl AttemptList {
     }
 
     pub(super) fn is_lost(&self, backend: BackendIndex) -> bool {
-        let has_said_nothing = |state| match state {
-            AttemptState::Silent
-            | AttemptState::Unreachable
-            | AttemptState::Replaced
-            | AttemptState::Unsent
-            | AttemptState::Lost => true,
-            AttemptState::Bare
-            | AttemptState::Spoken
-            | AttemptState::ExtensionRefused
-            | AttemptState::Replied
-            | AttemptState::Failed => false,
-        };
         self.last_of(backend).is_some_and(|(_, last)| last.state == AttemptState::Lost)
-            && self.as_slice().iter().all(|entry| entry.backend != backend || has_said_nothing(entry.state))
+            && self.as_slice().iter().all(|entry| entry.backend != backend || entry.state.is_without_reply())
     }
 
     pub(super) fn times_lost(&self, backend: BackendIndex) -> usize {

@@ -11,21 +11,14 @@ impl<R: ReplyRank> Race<R> {
         let Some(entry) = self.attempts.get_mut(attempt) else {
             return;
         };
-        match entry.state {
-            AttemptState::Silent | AttemptState::Unreachable | AttemptState::Bare => {
-                let before = std::mem::replace(&mut entry.state, AttemptState::Lost);
-                let backend = entry.backend;
-                self.turns.unsendable &= !self.bit_of(backend);
-                self.met |= LOST;
-                self.move_on(before);
-            }
-            AttemptState::Spoken => entry.state = AttemptState::Failed,
-            AttemptState::ExtensionRefused
-            | AttemptState::Replaced
-            | AttemptState::Replied
-            | AttemptState::Failed
-            | AttemptState::Unsent
-            | AttemptState::Lost => {}
+        if entry.state == AttemptState::Spoken {
+            entry.state = AttemptState::Failed;
+        } else if entry.state.is_open() {
+            let before = std::mem::replace(&mut entry.state, AttemptState::Lost);
+            let backend = entry.backend;
+            self.turns.unsendable &= !self.bit_of(backend);
+            self.met |= LOST;
+            self.move_on(before);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Backends that a race asks out of turn: one without the extension, and the one with the newest data.
 
-use super::attempts::{AttemptId, AttemptState};
+use super::attempts::AttemptId;
 use super::{BackendIndex, NO_BACKEND, Race, RaceEnd, ReplyRank, ReplyValue};
 
 impl<R: ReplyRank> Race<R> {
@@ -10,27 +10,12 @@ impl<R: ReplyRank> Race<R> {
     pub fn on_outdated(&mut self, attempt: AttemptId, rank: R, newest: BackendIndex) -> ReplyValue {
         let Some((backend, before)) = self.replied(attempt) else { return ReplyValue::NotNeeded };
         self.attempts.mark_spoken(backend);
-        let newest = if self.may_newest_speak() { self.marked.newest } else { newest };
-        match self.attempts.last_of(newest).map(|(_, entry)| entry.state) {
-            None
-            | Some(
-                AttemptState::Silent
-                | AttemptState::Unreachable
-                | AttemptState::Bare
-                | AttemptState::ExtensionRefused
-                | AttemptState::Lost,
-            ) => {
-                self.marked.newest = newest;
-            }
-            Some(
-                AttemptState::Spoken
-                | AttemptState::Replaced
-                | AttemptState::Replied
-                | AttemptState::Failed
-                | AttemptState::Unsent,
-            ) => {
-                self.move_on(before);
-            }
+        let first = self.marked.newest;
+        let newest = if first != NO_BACKEND && self.may_speak(first) { first } else { newest };
+        if self.may_speak(newest) {
+            self.marked.newest = newest;
+        } else {
+            self.move_on(before);
         }
         if let Some((kept, best)) = self.ranks.kept
             && !best.is_failure()
@@ -63,25 +48,8 @@ impl<R: ReplyRank> Race<R> {
         self.ranks.kept.is_some_and(|(_, best)| best.is_provisional())
     }
 
-    fn may_newest_speak(&self) -> bool {
-        self.marked.newest != NO_BACKEND
-            && match self.attempts.last_of(self.marked.newest).map(|(_, entry)| entry.state) {
-                None
-                | Some(
-                    AttemptState::Silent
-                    | AttemptState::Unreachable
-                    | AttemptState::Bare
-                    | AttemptState::ExtensionRefused
-                    | AttemptState::Lost,
-                ) => true,
-                Some(
-                    AttemptState::Spoken
-                    | AttemptState::Replaced
-                    | AttemptState::Replied
-                    | AttemptState::Failed
-                    | AttemptState::Unsent,
-                ) => false,
-            }
+    fn may_speak(&self, backend: BackendIndex) -> bool {
+        self.attempts.last_of(backend).is_none_or(|(_, last)| last.state.may_speak())
     }
 
     /// Returns true if the reply of this backend is final, whatever its version.
