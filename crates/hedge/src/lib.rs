@@ -6,27 +6,31 @@
 //! reply wins, and what is learned from each attempt. The caller does the rest.
 //!
 //! ```text
-//!      request                                                            end of each attempt
-//!         │                                                                        │
-//!         ▼                                                                        ▼
-//!   ┌───────────┐   ┌─────────┐  Candidates  ┌────────┐ hedge due? ┌─────────┐ ┌───────┐
-//!   │ Balancer, │──▶│ order() │─────────────▶│        │◀───────────│ Latency │◀┤       │
-//!   │ Crowd     │   └─────────┘              │  Race  │            └─────────┘ │ended()│
-//!   └───────────┘     ▲    ▲                 │        │ affordable?┌─────────┐ │       │
-//!     ▲       ▲       │    └─ BackendLoad    │        │◀───────────│ Budget  │ └───┬───┘
-//!     │       └───────┴─────── (of each) ◀───┼────────┼────────────┼─────────┼─────┘
-//!     │                                      └────────┘            └─────────┘
-//!   Health ◀── replies to probes              ▲    │                 ▲ successful replies
-//!   (which backends take turns)        inputs │    ▼ poll
-//!                       on_reply, on_failure, │   Ask a backend, WaitUntil a time, Finished
-//!                       on_unreachable, ...   └──────────── the caller's I/O
+//!                        the caller, with its I/O and its clock
+//!       │                         │             ▲                      │
+//!       │ request         on_reply│             │poll: Ask, WaitUntil, │ end of an attempt
+//!       ▼             on_failure …▼             │or Finished           ▼
+//!  ┌──────────┐                ┌───────────────────┐          ┌─────────────────┐
+//!  │ Balancer │  Candidates    │       Race        │          │ latency::ended  │
+//!  │ order    │───────────────▶│                   │          └──┬───────────┬──┘
+//!  └──────────┘                └───────────────────┘             │           │
+//!   ▲   ▲    ▲     is it affordable? ▲          ▲ is it late?    ▼           │
+//!   │   │    │                 ┌─────┴────┐     │           ┌─────────┐      │
+//!   │   │    │      successes ▶│  Budget  │     └───────────│ Latency │      │
+//!   │   │    │                 └──────────┘                 └────┬────┘      ▼
+//!   │   │    └───────────────────────────────────────────────────┘   ┌─────────────┐
+//!   │   └────────────────────────────────────────────────────────────│ BackendLoad │
+//!  ┌┴───────┐                                                        └─────────────┘
+//!  │ Health │◀ replies to probes
+//!  └────────┘
 //! ```
 //!
 //! # What the crate owns, and what it never does
 //!
 //! It owns the decisions and the measurements behind them. It has no sockets, threads, tasks, files, clock or
 //! source of random numbers, and knows no protocol: the caller passes `now`, a generator and the rank of each
-//! reply. It does not send, cancel or time anything out by itself. Equal inputs have equal results.
+//! reply ([`ReplyRank`](race::ReplyRank)). It does not send, cancel or time anything out by itself. Equal
+//! inputs have equal results.
 //!
 //! # Terms
 //!

@@ -273,7 +273,7 @@ fn who_refuses_extension_is_asked_once_more_without() {
         .at(11, ExtensionRefused(0))
         .at(20, Reply(1, Best))
         .check("0 first A, 10 failover a, 20 reply 1");
-    // Further tries leave OPT out, and the replaced attempt was no try.
+    // Further tries leave the extension out, and the replaced attempt was no try.
     play(Sequential, 1)
         .rules(|rules| rules.tries = 2)
         .at(10, ExtensionRefused(0))
@@ -281,7 +281,7 @@ fn who_refuses_extension_is_asked_once_more_without() {
 }
 
 #[test]
-fn opt_refused_by_eight_is_a_failure() {
+fn an_extension_refused_by_eight_is_a_failure() {
     let mut refused = play(AtOnce, 8);
     for attempt in 0..8 {
         refused = refused.at(10, ExtensionRefused(attempt));

@@ -47,7 +47,7 @@ fn no_grace_ends_the_wait_of_a_doubtful_decision_for_a_validated_reply() {
 }
 
 #[test]
-fn the_newest_version_of_a_zone_takes_no_doubt_away() {
+fn the_newest_version_of_data_takes_no_doubt_away() {
     let ask = "0 first A, 0 first B, 0 first C";
     let race = || play(AtOnce, 3).at(10, Reply(2, Doubtful)).at(20, Outdated(0, 2));
     race().at(30, Validated(1)).check(&format!("{ask}, 30 reply 1"));

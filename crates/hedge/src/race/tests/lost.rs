@@ -168,7 +168,7 @@ fn a_loss_is_heard_once_and_only_while_something_is_waited_for() {
 }
 
 #[test]
-fn who_refused_opt_is_asked_again_without_it() {
+fn who_refused_the_extension_is_asked_again_without_it() {
     by_stream(Sequential, 1)
         .at(10, ExtensionRefused(0))
         .at(20, Lost(1))

@@ -25,7 +25,7 @@ pub(super) enum Input {
     Down(u8),
     /// A bare failure to this attempt.
     Bare(u8),
-    /// A refusal of OPT to this attempt.
+    /// A refusal of the extension to this attempt.
     ExtensionRefused(u8),
     /// This attempt could not be sent; another socket may help.
     Unsent(u8),
@@ -111,7 +111,7 @@ impl Play {
     }
 
     /// Plays to the end, and compares the steps: `0 first A, 100 hedge B, 120 reply 1`. The numbers are
-    /// times, `A` is the backend (`a`: without OPT), and the outcome comes last.
+    /// times, `A` is the backend (`a`: without the extension), and the outcome comes last.
     #[track_caller]
     pub(super) fn check(self, expected: &str) -> Race<Rank> {
         self.check_with_budget(expected).0

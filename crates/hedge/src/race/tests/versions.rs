@@ -1,4 +1,4 @@
-//! Negative replies of an older version of a zone than another backend has.
+//! Negative replies of an older version than another backend has.
 
 use super::super::*;
 use super::Rank::{self, Best, Failure, Fair, Good, Poor};
