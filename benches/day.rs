@@ -13,8 +13,8 @@ use config::PoolRules;
 use dns::Transport;
 use engine::sim::{BackendModel, Course, Delay, Happening, NameDistribution, PoolModel, Scenario, When, play};
 use hedge::{Dispatch, RaceRules};
-use hedgerow::sight::Sight;
-use hedgerow::sight::live::{Verdict, VerdictState};
+use hedgerow::control::observe::sight::Sight;
+use hedgerow::control::observe::sight::live::{Verdict, VerdictState};
 use metrics::{Counters, CountersSummary, DropReason, Snapshot};
 
 /// A fault of two minutes, and the codes that may report it.

@@ -3,38 +3,28 @@
 //! `docs/src/architecture.md` describes the path of a query, the threads, and where to add things.
 //! The contract beside it lists what must not change, `docs/src/decisions.md` gives the reasons.
 //!
-//! Pure code decides, and a thin shell does the I/O. The engine of a worker has no socket and no clock: its
-//! inputs are bytes, the time and a seeded generator.
+//! Pure code decides, and a thin shell does the I/O. The libraries are below `crates/`, each with a README;
+//! the compiler holds the borders between them:
+//!
+//! ```text
+//!   this program ──▶ net ──▶ engine ──▶ config ──▶ zone ──▶ limit ──▶ dns
+//!                                └──▶ metrics        └──▶ hedge
+//! ```
+//!
+//! All but `net` are pure: no socket, no clock, no runtime (`tests/tidy/crates.rs`).
 //!
 //! # Modules
 //!
-//! The path of a query:
-//!
-//! - `net`: sockets, batches of datagrams, connections from clients and to backends, AF_XDP.
-//! - the crate `dns`: DNS messages, read and edited in place, and the addresses of servers.
-//! - `forwarder`: one worker's forwarder, the shell around its engine.
-//! - `engine`: the pure part of a forwarder: cache, single-flight, races, responses.
-//! - the crate `hedge`: race, balance, hedge delay and budget, health.
-//! - `cache`, `limit`, `state`: the cache; limits, access and cookies; what workers share about pools and
-//!   backends.
-//! - `authority`, `zone`: one worker's authority; zones, from master files and tables to answers.
-//!
-//! The control thread and what it drives:
-//!
-//! - `server`: starts, reloads and drains; owns the listening sockets and the workers.
-//! - `config`, `load`: from TOML to checked values; reads the files that the config names.
-//! - `health`, `discoverer` with `discover`, `replicas`: probes, members of pools, replicas that disagree.
-//! - `secondary` with `transfer`, `notify`: zones from and for other servers.
-//! - `admin`, `metrics`, `sight`, `taps`: HTTP API, counters, verdict and history, query log, dnstap and
-//!   traces.
-//! - `supervisor`, `service_manager`: several processes, systemd.
-//!
-//! Commands: `cli`. Modeled backends for `hedgerow simulate` and the tests: `sim`.
+//! - `worker`: one worker thread. `worker::forwarder` is the shell around an engine, `worker::authority`
+//!   answers from zones.
+//! - `control`: the control thread, in four parts: `pools` (members, probes, replicas), `zones`
+//!   (authorities, secondaries, catalogs), `observe` (verdict and history, query log, dnstap, traces),
+//!   `process` (listeners, reload, drain).
+//! - `admin`: the HTTP API and the page. `load`: the files that the config names.
+//! - `supervisor`, `service_manager`: several processes, systemd. `cli`: the commands.
 //!
 //! # Invariants
 //!
-//! - `config`, `discover`, `cache`, `transfer`, `limit`, `zone`, `engine`, `sim`
-//!   and `sight` are pure. A module uses only the modules below it. `tests/tidy.rs` checks both.
 //! - A worker owns everything that its queries touch. Workers share only atomics (`state`, single-flight,
 //!   limits) and the cache, whose locks are many and held for one copy.
 //! - After warm-up, a query by UDP allocates nothing, starts no task and logs nothing
@@ -46,7 +36,7 @@
 //!   hedgerow counts it as dropped, with the reason.
 //! - The comparison of replicas changes no race and delays no query.
 //! - Each task is in a set that its thread polls (`net/tasks.rs`). A lost task ends its thread. A worker is
-//!   replaced (`server/workers.rs`); a lost task of the control thread ends the process.
+//!   replaced (`control/workers.rs`); a lost task of the control thread ends the process.
 //! - After the start, the control thread waits for no disk until it saves state at the end.
 //! - Bad input from the network is no error: hedgerow counts it, then drops it or answers as the RFC
 //!   requires.
@@ -57,23 +47,14 @@
 //!
 //! Recursion, DNSSEC validation, a scripting language, block lists, plug-ins. Messages that only pass through
 //! are not decoded and encoded again. No trait exists only so that a test can fake something: the trait for
-//! the I/O of an engine has two implementations in the program, `forwarder` and `sim`.
+//! the I/O of an engine has two implementations, `worker::forwarder` and the simulator.
 
 pub mod admin;
-pub mod authority;
 pub mod cli;
-pub mod discover;
-pub mod discoverer;
+pub mod control;
 pub mod files;
-pub mod forwarder;
-pub mod health;
 pub mod load;
-pub mod notify;
-pub mod replicas;
-pub mod secondary;
-pub mod server;
 pub mod service_manager;
-pub mod sight;
 pub mod signals;
 pub mod supervisor;
-pub mod taps;
+pub mod worker;

@@ -23,8 +23,9 @@ use std::thread;
 use std::time::Duration;
 
 use config::Config;
+use hedgerow::control::{CarriedState, DrainResult, Interfaces, Listeners, Server};
 use hedgerow::load::{Confinement, EtcdSecrets, Setup};
-use hedgerow::server::{CarriedState, DrainResult, Interfaces, Listeners, QueuedQueryFate, Server};
+use hedgerow::worker::QueuedQueryFate;
 use metrics::{Snapshot, Tap};
 use tokio::task::LocalSet;
 use zone::master::{self, ZoneFileContext, ZoneFileSource};

@@ -58,7 +58,10 @@ const SLEEPING_FILES: &[(&str, &str)] = &[
         "the state of a server is asked for now and then: nothing tells when it changes",
     ),
     ("src/admin/connections.rs", "out of descriptors: nothing tells when there is one again"),
-    ("src/taps/writer.rs", "who appends records must not pay for a wake-up, so the writer looks for them now and then"),
+    (
+        "src/control/observe/taps/writer.rs",
+        "who appends records must not pay for a wake-up, so the writer looks for them now and then",
+    ),
     ("crates/net/src/faults.rs", "a disk that stalls, in builds for tests alone"),
 ];
 
@@ -73,9 +76,9 @@ const STARTING_FILES: &[(&str, &str)] = &[
     ("crates/net/src/tasks.rs", "the sets of tasks of a thread"),
     ("crates/net/src/from_clients/tcp/mod.rs", "the connections of a listener, whose end it waits for"),
     ("src/admin/connections.rs", "the same for the admin server"),
-    ("src/server/worker.rs", "the thread of a worker, which reports lost tasks"),
-    ("src/server/process/reload.rs", "the thread that reads the config again, which reports its end"),
-    ("src/taps/writer.rs", "the thread that writes the records of taps, which reports its end"),
+    ("src/worker/mod.rs", "the thread of a worker, which reports lost tasks"),
+    ("src/control/process/reload.rs", "the thread that reads the config again, which reports its end"),
+    ("src/control/observe/taps/writer.rs", "the thread that writes the records of taps, which reports its end"),
     ("src/signals.rs", "the thread that takes signals, which reports its end"),
     ("src/supervisor/prepare.rs", "the thread that loads the config, whose end it waits for"),
     ("src/supervisor/locks.rs", "a thread that waits for a lock, and ends with that"),

@@ -22,8 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::authorization::RequestOrigin;
 use super::routes::{HttpError, SharedServer, parameters};
 use super::{AdminRequest, LiveSubscriber};
-use crate::sight::Event;
-use crate::sight::live::{HistoryFigures, Span};
+use crate::control::observe::sight::Event;
+use crate::control::observe::sight::live::{HistoryFigures, Span};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LiveStream;

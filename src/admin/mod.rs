@@ -49,11 +49,11 @@ use self::authorization::Guard;
 use self::connections::ConnectionParts;
 use self::listeners::Door;
 use self::status::{Status, ZonesReport};
-use crate::sight::Event;
-use crate::sight::divergence::Divergences;
-use crate::sight::live::{HistoryFigures, Second, Span};
-use crate::sight::names::TopNames;
-use crate::sight::serials::Serials;
+use crate::control::observe::sight::Event;
+use crate::control::observe::sight::divergence::Divergences;
+use crate::control::observe::sight::live::{HistoryFigures, Second, Span};
+use crate::control::observe::sight::names::TopNames;
+use crate::control::observe::sight::serials::Serials;
 pub use engine::state::ManualHealth;
 pub use metrics::{CertificateSnapshot, OrderWord};
 

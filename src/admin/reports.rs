@@ -11,8 +11,8 @@ use net::sys::clock;
 use net::tasks::blocking;
 
 use super::routes::{HttpError, SharedServer, decoded, parameters};
-use crate::sight::names::{NamesReport, TopNames};
-use crate::taps;
+use crate::control::observe::sight::names::{NamesReport, TopNames};
+use crate::control::observe::taps;
 
 pub(super) async fn names(State(server): SharedServer) -> Result<Json<NamesReport>, HttpError> {
     let names = server.read(|server| server.top_names()).await?.ok_or_else(|| HttpError::absent(NO_NAMES))?;

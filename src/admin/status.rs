@@ -19,8 +19,8 @@ use metrics::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
-use crate::sight::{History, Sight};
+use crate::control::observe::sight::live::{BackendMinute, PoolMinute, Verdict};
+use crate::control::observe::sight::{History, Sight};
 pub use metrics::MemberOrigin;
 
 /// The status of the whole server.

@@ -71,12 +71,43 @@ pub(super) fn init(args: &Args) -> Result<(), String> {
 
 /// Parses a level and levels by target, which apply to all targets with that prefix.
 fn parse_filter(text: &str) -> Option<Targets> {
-    let parts: Vec<_> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let parts: Vec<_> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).flat_map(by_module).collect();
     if parts.is_empty() {
         return Some(Targets::new().with_default(LevelFilter::ERROR));
     }
     parts.join(",").parse().ok()
 }
+
+/// Returns a part of a filter with the modules that it means in place of the name of an area.
+fn by_module(part: &str) -> Vec<String> {
+    let (target, level) = part.split_at(part.find('=').unwrap_or(part.len()));
+    if target == "hedgerow" {
+        return ["hedgerow", "net", "engine"].map(|target| format!("{target}{level}")).into();
+    }
+    let area = |name| target.strip_prefix("hedgerow::")?.strip_prefix(name).filter(|rest| !rest.starts_with(is_word));
+    let meant = AREAS.iter().find_map(|(name, module)| Some(format!("{module}{}{level}", area(*name)?)));
+    vec![meant.unwrap_or_else(|| part.to_owned())]
+}
+
+fn is_word(letter: char) -> bool {
+    letter == '_' || letter.is_ascii_alphanumeric()
+}
+
+/// The areas of the log that are not named as their modules are: filters say `hedgerow::` and the first.
+const AREAS: [(&str, &str); 12] = [
+    ("authority", "hedgerow::worker::authority"),
+    ("discoverer", "hedgerow::control::pools::discoverer"),
+    ("engine", "engine"),
+    ("forwarder", "hedgerow::worker::forwarder"),
+    ("health", "hedgerow::control::pools::health"),
+    ("net", "net"),
+    ("notify", "hedgerow::control::zones::notify"),
+    ("replicas", "hedgerow::control::pools::replicas"),
+    ("secondary", "hedgerow::control::zones::secondary"),
+    ("server", "hedgerow::control"),
+    ("state", "engine::state"),
+    ("taps", "hedgerow::control::observe::taps"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -111,10 +142,17 @@ mod tests {
     fn levels_apply_by_target() {
         let is_on =
             |filter: &str, target: &str, level| parse_filter(filter).expect(filter).would_enable(target, &level);
-        assert!(is_on("warn,hedgerow::health=info", "hedgerow::health::stream", Level::INFO));
-        assert!(!is_on("warn,hedgerow::health=info", "hedgerow::server", Level::INFO));
-        assert!(is_on("debug, ", "hedgerow::server", Level::DEBUG));
-        assert!(is_on("hedgerow", "hedgerow::server", Level::TRACE));
+        assert!(is_on("warn,hedgerow::health=info", "hedgerow::control::pools::health::stream", Level::INFO));
+        assert!(is_on("off,hedgerow::health::stream=info", "hedgerow::control::pools::health::stream", Level::INFO));
+        assert!(!is_on("warn,hedgerow::healthy=info", "hedgerow::control::pools::health", Level::INFO));
+        assert!(["hedgerow", "engine::reply", "net::sys"].iter().all(|target| is_on(
+            "hedgerow=debug",
+            target,
+            Level::DEBUG
+        )));
+        assert!(!is_on("warn,hedgerow::health=info", "hedgerow::control", Level::INFO));
+        assert!(is_on("debug, ", "hedgerow::control", Level::DEBUG));
+        assert!(is_on("hedgerow", "hedgerow::control", Level::TRACE));
         assert!(!is_on("hedgerow=debug", "rustls", Level::ERROR));
         assert!(is_on("", "rustls", Level::ERROR) && !is_on("", "rustls", Level::WARN));
         assert!(is_on("3", "rustls", Level::INFO) && !is_on("off", "rustls", Level::ERROR));

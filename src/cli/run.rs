@@ -12,13 +12,13 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::failure;
 use crate::admin::{ChangeRefusal, ProcessChange};
-use crate::load::{Confinement, LoadError, Setup};
-use crate::server::{
-    CarriedState, Interfaces, Listeners, Loss, QueuedQueryFate, Read, Server, ServerEvent, StartError, confine,
-    warn_of_root,
+use crate::control::{
+    CarriedState, Interfaces, Listeners, Loss, Read, Server, ServerEvent, StartError, confine, warn_of_root,
 };
+use crate::load::{Confinement, LoadError, Setup};
 use crate::service_manager::{Contact, ServiceManager, passed_sockets};
 use crate::signals::{BlockedSignals, SignalRequest};
+use crate::worker::QueuedQueryFate;
 
 /// Serves until SIGTERM or SIGINT and returns the exit status. `read` reloads config and zones on a separate
 /// thread.

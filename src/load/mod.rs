@@ -2,7 +2,7 @@
 //!
 //! All commands load a config here, so that `check` sees the same as `serve`. [`Confinement`] restricts the
 //! files that a process may reach afterwards. Disks and large zones may be slow: a running server loads on a
-//! separate thread (`server/reload.rs`).
+//! separate thread (`control/reload.rs`).
 
 mod certificates;
 mod checks;

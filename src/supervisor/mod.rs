@@ -44,8 +44,8 @@ use self::message::{GivenUp, PROTOCOL, ProcessPart, State};
 use self::process::MemberProcess;
 pub use self::spawn::is_member;
 use self::supervise::Supervisor;
+use crate::control::give_up_early;
 use crate::load::ConfigReader;
-use crate::server::give_up_early;
 use crate::service_manager::passed_sockets;
 use crate::signals::BlockedSignals;
 

@@ -19,8 +19,8 @@ use tokio::time::sleep_until;
 
 use super::message::{GivenUp, ProcessPart, Upward};
 use super::process::{MemberProcess, duplicates};
+use crate::control::{Interfaces, Listeners, SavedZones, StartError, confine, harden, warn_of_root};
 use crate::load::{ConfigText, Confinement, LoadError, Setup};
-use crate::server::{Interfaces, Listeners, SavedZones, StartError, confine, harden, warn_of_root};
 
 pub(super) struct PreparedProcess {
     pub(super) setup: Setup,

@@ -25,11 +25,10 @@ use super::spawn::Image;
 use super::takeover::{TakeoverMessage, add_counted, give, pass};
 use super::tree::{ChangeKind, Pid, ProcessOrder, TreeRules};
 use crate::admin::{ChangeRefusal, ProcessChange};
+use crate::control::{Answer, CarriedPools, CarriedState, Listeners, Loss, Read, Server, ServerEvent, StartError};
 use crate::load::ConfigText;
-use crate::server::{
-    Answer, CarriedPools, CarriedState, Listeners, Loss, QueuedQueryFate, Read, Server, ServerEvent, StartError,
-};
 use crate::signals::{SignalRequest, Signals};
+use crate::worker::QueuedQueryFate;
 
 pub(super) struct Serving {
     member: MemberProcess,

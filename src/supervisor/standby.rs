@@ -22,8 +22,8 @@ use super::prepare::PreparedProcess;
 use super::process::{MemberProcess, ended};
 use super::serving::Serving;
 use super::takeover::{TakeoverMessage, ask};
+use crate::control::{CarriedState, SavedZones};
 use crate::load::{ConfigReader, Confinement, LoadError, Setup};
-use crate::server::{CarriedState, SavedZones};
 use crate::signals::{BlockedSignals, SignalRequest, Signals};
 
 struct LoadedSetup {

@@ -27,7 +27,7 @@ use super::message::{
 };
 use super::spawn::{Image, name_process};
 use super::tree::{ChangeKind, Pid, ProcessEnd, Purpose, Tree, TreeRules, TreeStep};
-use crate::server::raise_descriptor_limit;
+use crate::control::raise_descriptor_limit;
 use crate::service_manager::{Contact, ServiceManager};
 
 pub(super) struct Supervisor {

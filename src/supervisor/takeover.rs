@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::WatchedChannel;
 use super::message::{pack, unpack};
-use crate::server::{CarriedCache, CarriedState, Server};
+use crate::control::{CarriedCache, CarriedState, Server};
 
 /// A message of the takeover. Large data accompanies it in a memory file.
 #[derive(Clone, Debug, Serialize, Deserialize)]

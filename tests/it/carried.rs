@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use hedgerow::server::{CarriedCache, CarriedState};
+use hedgerow::control::{CarriedCache, CarriedState};
 use metrics::exposition::{self, ExpositionFormat};
 use metrics::{ProcessesSnapshot, Snapshot, Usage};
 use serde::Serialize;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use hedgerow::replicas::divergence::CONFIRM_AFTER;
+use hedgerow::control::pools::replicas::divergence::CONFIRM_AFTER;
 use serde_json::Value;
 use testkit::*;
 

@@ -61,7 +61,7 @@ fn ts_serves_without_a_config_file() {
 fn debug_log_explains_a_race() {
     let (missing, known) = (Backend::new(nxdomain()), Backend::new(answer(ADDRESS)));
     let [first, second] = [&missing, &known].map(|backend| backend.address().to_string());
-    let options = ["--log", "info,hedgerow::forwarder=debug", "ls", "-l", "127.0.0.1:0"];
+    let options = ["--log", "info,hedgerow::worker::forwarder=debug", "ls", "-l", "127.0.0.1:0"];
     let pool = ["--dispatch", "sequential", "--balance", "ordered", &first, &second];
     let server = Server::run(options.into_iter().chain(pool));
     let client = Client::of(server.listener("forwarder"));

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use dns::Transport;
-use hedgerow::server::CarriedState;
+use hedgerow::control::CarriedState;
 use testkit::*;
 
 use crate::support::running::Running;

@@ -1,6 +1,6 @@
 //! The names asked for most: which are counted, how far, and which clients may read them.
 
-use hedgerow::sight::names::{NameCount, NamesReport};
+use hedgerow::control::observe::sight::names::{NameCount, NamesReport};
 use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";

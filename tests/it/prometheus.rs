@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use hedgerow::sight::verdict::{RULES, VerdictRule};
+use hedgerow::control::observe::sight::verdict::{RULES, VerdictRule};
 use serde_json::Value;
 use tempfile::TempDir;
 use testkit::*;

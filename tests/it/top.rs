@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hedgerow::sight::live::{BackendSecond, PoolSecond, Reason, Second, VerdictState};
+use hedgerow::control::observe::sight::live::{BackendSecond, PoolSecond, Reason, Second, VerdictState};
 use testkit::*;
 
 /// A stand-in for the admin server that reports the seconds of the test.

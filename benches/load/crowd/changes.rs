@@ -43,7 +43,7 @@ const GAP: Duration = Duration::from_millis(10);
 /// Members that come and go by turns.
 const COMING: u32 = 50;
 /// The log levels that the benchmark needs.
-const LEVELS: &str = "warn,hedgerow::server::worker=debug";
+const LEVELS: &str = "warn,hedgerow::worker=debug";
 
 impl Changes {
     /// Loads a server without changes, and then with them.

@@ -202,7 +202,7 @@ mod tests {
     use engine::slow::RaceObstacles;
 
     use super::*;
-    use crate::sight::sample_race;
+    use crate::control::observe::sight::sample_race;
 
     /// Returns an explained question whose first backend is silent.
     fn sample() -> Explanation {

@@ -32,7 +32,7 @@ use serde_json::json;
 use self::connection::{AdminConnection, AdminOrder, AdminTarget, encoded};
 use super::{failure, print, usage};
 use crate::admin::CertificateSnapshot;
-use crate::sight::serials::Serials;
+use crate::control::observe::sight::serials::Serials;
 
 /// Show and change a running server
 #[derive(Debug, clap::Args)]

@@ -1,7 +1,7 @@
 //! `hedgerow ctl names`: the most frequent names of the last ten minutes, and those with most SERVFAIL.
 
 use super::table::TextTable;
-use crate::sight::names::{NameCount, NamesReport};
+use crate::control::observe::sight::names::{NameCount, NamesReport};
 
 pub(super) fn text(NamesReport { names, servfail }: &NamesReport) -> String {
     let failed = match servfail.as_slice() {

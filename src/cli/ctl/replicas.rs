@@ -2,8 +2,8 @@
 //! that they answer differently, with the members of each answer.
 
 use super::table::at;
-use crate::sight::divergence::{Divergence, Divergences};
-use crate::sight::serials::{MemberSerial, PoolZone, Serials};
+use crate::control::observe::sight::divergence::{Divergence, Divergences};
+use crate::control::observe::sight::serials::{MemberSerial, PoolZone, Serials};
 
 pub(super) fn serials(all: &Serials, now: f64) -> String {
     let mut parts: Vec<_> = all.zones.iter().map(|known| zone(known, now)).collect();

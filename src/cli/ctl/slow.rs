@@ -54,7 +54,7 @@ fn paragraph(race: &SlowRace) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sight::sample_race;
+    use crate::control::observe::sight::sample_race;
 
     #[test]
     fn races_are_two_lines_each() {

@@ -9,7 +9,7 @@ use super::table::{TextTable, millis, or_dash, time};
 use crate::admin::status::{
     BackendStatus, PoolStatus, ProcessStatus, ReloadsStatus, ServiceStatus, Status, ZoneCounts,
 };
-use crate::sight::live::Verdict;
+use crate::control::observe::sight::live::Verdict;
 
 pub(super) fn status(status: &Status) -> String {
     let Status { verdict, version, uptime_seconds, workers, pools, cache, .. } = status;

@@ -100,7 +100,7 @@ mod tests {
     use crate::admin::status::{
         ByKind, LatencyBucket, MembershipStatus, Percentiles, ProcessesStatus, ReloadsStatus, ServiceStatus, WorkStatus,
     };
-    use crate::sight::live::Verdict;
+    use crate::control::observe::sight::live::Verdict;
 
     const CONFIG: &str = "[forwarder]\nlisten = ['127.0.0.1:0']\n[forwarder.routes]\n'.' = 'one'\n'x.' = 'other'\n\
         [pools.one]\ndispatch = 'sequential'\nbackends = ['192.0.2.1:53']\n\

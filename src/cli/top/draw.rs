@@ -13,7 +13,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 use super::look::{TerminalStyle, count, ms};
 use super::state::{BackendList, State, TopView};
 use super::text::{POOL_FIGURES, totals, verdict_for};
-use crate::sight::live::{PoolSecond, Second};
+use crate::control::observe::sight::live::{PoolSecond, Second};
 
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, look: &TerminalStyle, now: Instant) {
     let head = head(state, look, now);

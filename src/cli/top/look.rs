@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use ratatui::style::{Color, Modifier, Style};
 
-use crate::sight::live::VerdictState;
+use crate::control::observe::sight::live::VerdictState;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TerminalStyle {

@@ -35,7 +35,7 @@ use self::terminal::Screen;
 use super::ctl::CommandFailure;
 use super::ctl::connection::{AdminConnection, AdminTarget};
 use super::{failure, print};
-use crate::sight::live::Second;
+use crate::control::observe::sight::live::Second;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use engine::slow::SlowRace;
 
-use crate::sight::live::{BackendHistory, BackendSecond, HistoryFigures, PoolHistory, PoolSecond, Second};
+use crate::control::observe::sight::live::{
+    BackendHistory, BackendSecond, HistoryFigures, PoolHistory, PoolSecond, Second,
+};
 
 pub(super) struct State {
     pub(super) target: String,
@@ -351,7 +353,7 @@ pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::sight::live::{CacheSecond, HedgesSecond};
+    use crate::control::observe::sight::live::{CacheSecond, HedgesSecond};
 
     fn backend(name: &str, state: &str, attempts: u64, p99_ms: Option<f64>) -> BackendSecond {
         let p50_ms = p99_ms.map(|p99| p99 / 3.0);

@@ -4,7 +4,7 @@ use super::look::{TerminalStyle, count, ms};
 use super::state::worst_first;
 use crate::cli::ctl::connection::AdminTarget;
 use crate::cli::ctl::table::{TextTable, time};
-use crate::sight::live::{PoolSecond, Second};
+use crate::control::observe::sight::live::{PoolSecond, Second};
 
 pub(super) fn verdict_for(second: &Second) -> Option<String> {
     let since = Some(second.verdict.since).filter(|since| *since > 0)?;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use hedgerow::sight::live::{
+use hedgerow::control::observe::sight::live::{
     BackendSecond, CacheLookups, CacheSecond, HedgeFigures, HedgesSecond, HistoryFigures, PoolHistory, PoolSecond,
     Reason, Second, Verdict, VerdictState,
 };

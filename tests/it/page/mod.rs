@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use hedgerow::sight::live::VerdictState;
+use hedgerow::control::observe::sight::live::VerdictState;
 use serde_json::json;
 use testkit::browser::Browser;
 use testkit::stand_in::StandIn;

@@ -22,11 +22,11 @@ use hedgerow::admin::{
     self, AdminRequest, AdminUnixSocket, CacheAccess, CertificateSnapshot, ChangeRefusal, HealthCondition,
     ProcessChange, ServerChange, ServerView, Settings, SocketOwner, Token,
 };
-use hedgerow::sight::Sight;
-use hedgerow::sight::divergence::Divergences;
-use hedgerow::sight::live::{HistoryFigures, Second, Span};
-use hedgerow::sight::names::TopNames;
-use hedgerow::sight::serials::Serials;
+use hedgerow::control::observe::sight::Sight;
+use hedgerow::control::observe::sight::divergence::Divergences;
+use hedgerow::control::observe::sight::live::{HistoryFigures, Second, Span};
+use hedgerow::control::observe::sight::names::TopNames;
+use hedgerow::control::observe::sight::serials::Serials;
 use metrics::{
     Aggregate, BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, Gauge, Histogram, HistogramSnapshot,
     MemberOrigin, PendingCounts, PoolCounts, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, ResponseSource, Role,

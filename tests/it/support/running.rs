@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use hedgerow::load::{self, Confinement, Loader};
-use hedgerow::server::{
-    CarriedPools, CarriedState, Interfaces, Learnt, Listeners, QueuedQueryFate, Server as HedgerowServer, ServerEvent,
+use hedgerow::control::{
+    CarriedPools, CarriedState, Interfaces, Learnt, Listeners, Server as HedgerowServer, ServerEvent,
 };
+use hedgerow::load::{self, Confinement, Loader};
+use hedgerow::worker::QueuedQueryFate;
 use metrics::Snapshot;
 use net::from_clients::listening::ListeningSocket;
 use tempfile::TempDir;

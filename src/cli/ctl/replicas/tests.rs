@@ -1,7 +1,7 @@
 //! Tests of the texts of `ctl serials` and `divergence`.
 
 use super::*;
-use crate::sight::divergence::DivergentAnswer;
+use crate::control::observe::sight::divergence::DivergentAnswer;
 
 #[test]
 fn zones_are_told_with_who_has_which_version() {

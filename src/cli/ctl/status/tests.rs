@@ -5,7 +5,7 @@ use crate::admin::status::{
     ByKind, CacheStats, CacheStatus, MembershipStatus, Percentiles, ProcessesStatus, ReloadStatus, ReloadingStatus,
     WorkStatus,
 };
-use crate::sight::live::{BackendMinute, HedgesSecond, PoolMinute, Reason, VerdictState};
+use crate::control::observe::sight::live::{BackendMinute, HedgesSecond, PoolMinute, Reason, VerdictState};
 
 fn sample() -> Status {
     let backend = |name: &str, state: &str, by_hand| BackendStatus {

@@ -7,7 +7,7 @@ use ratatui::backend::TestBackend;
 use super::super::state::Data;
 use super::super::state::tests::{press, second, watched};
 use super::*;
-use crate::sight::live::{Reason, VerdictState};
+use crate::control::observe::sight::live::{Reason, VerdictState};
 
 const PLAIN: TerminalStyle = TerminalStyle { has_colors: false, is_ascii: true };
 

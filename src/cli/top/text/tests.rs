@@ -28,7 +28,7 @@ and 3 more
 #[test]
 fn stale_hits_are_no_hits_and_late_replies_are_not_dropped() {
     let mut second = second();
-    second.cache = Some(crate::sight::live::CacheSecond { hits: 50, stale_hits: 30, misses: 20 });
+    second.cache = Some(crate::control::observe::sight::live::CacheSecond { hits: 50, stale_hits: 30, misses: 20 });
     second.failures = 9;
     second.dropped.insert("overload".to_owned(), 1);
     assert!(

@@ -1,0 +1,293 @@
+//! Receives queries: reads each message once, and prepares the engine's input for a few at a time.
+//!
+//! ```text
+//!   first pass    every message: read it, look at its cookie, fold its question, hash that, find its pool
+//!   between       the CPU prefetches the cache memory for all of them (engine/cache/memory_prefetch.rs)
+//!   second pass   every message, in the order in which they came: refuse it, or pass it to the engine
+//! ```
+//!
+//! Datagrams come in batches; other queries are batches of one. No decision depends on the rest of a batch.
+
+use std::cell::LazyCell;
+use std::iter;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use config::PoolIndex;
+use dns::{Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType};
+use engine::state::{ForwarderState, Routes, Target};
+use engine::{ClientHandle as _, HashedQuestion, LookupReason, QueryPath, ValidQuery, prefetch_memory};
+use limit::{Access, Cookies, OwnAddresses};
+use metrics::DropReason;
+use net::from_clients::tcp::Responder;
+use net::from_clients::udp::ListenerSocket;
+use net::sys::batch::Datagram;
+use net::sys::clock;
+
+use super::client::{DatagramWay, ProxiedClient};
+use super::{Forwarder, HandOver, ReplyChannel};
+use crate::control::observe::taps::{Side, TapQuery};
+
+impl Forwarder {
+    /// Handles datagrams of a listener.
+    pub fn take_datagrams<'d>(&mut self, listener: u16, datagrams: impl Iterator<Item = Datagram<'d>>, now: Instant) {
+        let listening = self.outside.way.listeners.get(usize::from(listener)).and_then(Option::as_ref);
+        if let Some(listening) = listening.filter(|listening| listening.socket.proxies().are_any()) {
+            let socket = Rc::clone(&listening.socket);
+            return self.take_proxied(listener, &socket, datagrams, now);
+        }
+        let messages = datagrams.map(|Datagram { bytes, peer, path, .. }| {
+            (bytes, ReplyChannel::Udp(DatagramWay { listener, peer: peer.into(), path }))
+        });
+        self.take(messages, LookupReason::Query, now);
+    }
+
+    #[cold]
+    fn take_proxied<'d>(
+        &mut self,
+        listener: u16,
+        socket: &ListenerSocket,
+        datagrams: impl Iterator<Item = Datagram<'d>>,
+        now: Instant,
+    ) {
+        let counters = Arc::clone(&self.outside.counters);
+        let messages = datagrams.filter_map(|Datagram { bytes, peer, path, .. }| {
+            let Some((client, message)) = socket.proxies().unwrap(peer, bytes) else {
+                counters.dropped(DropReason::Proxy);
+                return None;
+            };
+            let way = DatagramWay { listener, peer: peer.into(), path };
+            let client = match client == peer {
+                true => ReplyChannel::Udp(way),
+                false => ReplyChannel::Proxied(Arc::new(ProxiedClient { client, way })),
+            };
+            Some((message, client))
+        });
+        self.take(messages, LookupReason::Query, now);
+    }
+
+    /// Handles a query that came by TCP.
+    pub fn take_stream_query(&mut self, message: &[u8], responder: &Responder, now: Instant) {
+        let client = ReplyChannel::Tcp(Arc::new(responder.clone()));
+        self.take(iter::once((message, client)), LookupReason::Query, now);
+    }
+
+    /// Handles a query from another worker.
+    pub fn take_handed_over(&mut self, query: &HandOver, now: Instant) {
+        self.outside.shared.on_the_way[usize::from(self.outside.me.0)].fetch_sub(1, Relaxed);
+        self.take(iter::once((&query.message[..], query.client.clone())), LookupReason::HandedOver, now);
+    }
+
+    fn take<'m>(
+        &mut self,
+        mut messages: impl Iterator<Item = (&'m [u8], ReplyChannel)>,
+        reason: LookupReason,
+        now: Instant,
+    ) {
+        let mut folded = std::mem::take(&mut self.folded);
+        // The time of day, needed only for cookies, which few clients have.
+        let today = LazyCell::new(clock::unix_now_serial as fn() -> u32);
+        while self.take_some(&mut messages, &mut folded, reason, &today, now) {}
+        self.folded = folded;
+        self.end_tick(now);
+    }
+
+    /// Handles the next few messages. Returns true if there may be more. `folded` gets their questions.
+    fn take_some<'m>(
+        &mut self,
+        messages: &mut impl Iterator<Item = (&'m [u8], ReplyChannel)>,
+        folded: &mut Vec<u8>,
+        reason: LookupReason,
+        today: &LazyCell<u32>,
+        now: Instant,
+    ) -> bool {
+        let mut arrivals = [const { None }; TOGETHER];
+        folded.clear();
+        let ForwarderState { routes, access, cookies, .. } = &*self.outside.state;
+        let cookies = cookies.as_deref();
+        let reader =
+            MessageReader { shared: &self.outside.shared.engines, own: &self.own, access, routes, cookies, today };
+        for (arrival, (message, client)) in arrivals.iter_mut().zip(messages) {
+            *arrival = Some(reader.read(message, client, folded));
+        }
+        let questions = arrivals.iter().flatten().filter_map(|arrival| arrival.asked(folded));
+        prefetch_memory(&self.outside.state, questions);
+        for arrival in arrivals.iter().flatten() {
+            self.take_one(arrival, folded, reason, now);
+        }
+        arrivals[TOGETHER - 1].is_some()
+    }
+
+    /// Handles one message: rejects it, answers it, or passes it to the engine.
+    fn take_one(&mut self, arrival: &ReceivedMessage<'_>, folded: &[u8], reason: LookupReason, now: Instant) {
+        let ReceivedMessage { message, client, cookie, content } = arrival;
+        #[cfg(feature = "faults")]
+        net::faults::on_message(message);
+        // The other worker has already counted the query.
+        if reason == LookupReason::Query && !matches!(content, ReceivedContent::Nothing(_)) {
+            self.outside.counters.query(client.transport());
+            self.outside.counters.cookie(cookie);
+            if self.outside.taps.are_on() {
+                self.report_received(arrival, folded, now);
+            }
+        }
+        match content {
+            ReceivedContent::Nothing(reason) => {
+                self.outside.counters.dropped(*reason);
+                client.respond_nothing();
+            }
+            ReceivedContent::Refused(rcode) => self.outside.refuse(arrival, *rcode, now),
+            ReceivedContent::Prohibited(query) => self.outside.prohibit(arrival, query.as_ref(), now),
+            ReceivedContent::Own(query) => self.outside.answer_own(arrival, query, now),
+            ReceivedContent::Query { query, pool, question } => {
+                let state = &self.outside.state;
+                if query.is_signed && message.len() > usize::from(state.edns_udp_size) {
+                    // No part of the query can be left out, and it does not fit into a datagram.
+                    return self.outside.refuse(arrival, Rcode::FORMERR, now);
+                }
+                let question = question.hashed(folded);
+                let (pool, cookie, is_handed_over) = (*pool, arrival.cookie(), reason == LookupReason::HandedOver);
+                let valid = ValidQuery { message, query, cookie, question, pool, reason, is_handed_over };
+                if let QueryPath::Elsewhere(owner, client) = self.tick(now).on_query(valid, client.clone()) {
+                    self.outside.hand_over(owner, message, client);
+                }
+            }
+        }
+    }
+
+    fn report_received(&self, arrival: &ReceivedMessage<'_>, folded: &[u8], now: Instant) {
+        let ReceivedMessage { message, client, .. } = arrival;
+        let local = match client {
+            ReplyChannel::Udp(_) | ReplyChannel::Proxied(_) => {
+                client.datagram().and_then(|way| self.outside.way.asked_at(way))
+            }
+            ReplyChannel::Tcp(_) | ReplyChannel::Admin(_) => client.connected_to(),
+        };
+        let hash = arrival.asked(folded).map(|(_, question)| question.hash);
+        let (client, transport) = (client.peer(), client.transport());
+        self.outside.taps.taken(&TapQuery { side: Side::Forwarder, client, local, transport, now, hash, message });
+    }
+}
+
+pub(super) struct ReceivedMessage<'m> {
+    pub(super) message: &'m [u8],
+    pub(super) client: ReplyChannel,
+    cookie: Result<Option<Cookie>, MalformedCookie>,
+    content: ReceivedContent<'m>,
+}
+
+impl ReceivedMessage<'_> {
+    /// Returns the cookie of the response.
+    pub(super) fn cookie(&self) -> Option<Cookie> {
+        self.cookie.ok().flatten()
+    }
+
+    fn asked<'f>(&self, folded: &'f [u8]) -> Option<(PoolIndex, HashedQuestion<'f>)> {
+        match &self.content {
+            ReceivedContent::Query { pool, question, query: _ } => Some((*pool, question.hashed(folded))),
+            ReceivedContent::Nothing(_)
+            | ReceivedContent::Refused(_)
+            | ReceivedContent::Prohibited(_)
+            | ReceivedContent::Own(_) => None,
+        }
+    }
+}
+
+enum ReceivedContent<'m> {
+    Nothing(DropReason),
+    Refused(Rcode),
+    /// From a client without access; with its query, if it is one.
+    Prohibited(Option<Query<'m>>),
+    Own(Query<'m>),
+    Query {
+        query: Query<'m>,
+        pool: PoolIndex,
+        question: FoldedQuestion,
+    },
+}
+
+struct FoldedQuestion {
+    at: Range<usize>,
+    flags: QuestionFlags,
+    hash: u64,
+}
+
+impl FoldedQuestion {
+    fn hashed<'f>(&self, folded: &'f [u8]) -> HashedQuestion<'f> {
+        HashedQuestion { octets: folded.get(self.at.clone()).unwrap_or_default(), flags: self.flags, hash: self.hash }
+    }
+}
+
+struct MessageReader<'a> {
+    shared: &'a engine::SharedEngineState,
+    own: &'a OwnAddresses,
+    access: &'a Access,
+    routes: &'a Routes,
+    cookies: Option<&'a Cookies>,
+    today: &'a LazyCell<u32>,
+}
+
+impl MessageReader<'_> {
+    fn read<'m>(&self, message: &'m [u8], client: ReplyChannel, folded: &mut Vec<u8>) -> ReceivedMessage<'m> {
+        if let Some(DatagramWay { peer, path, .. }) = client.datagram()
+            && self.own.are_source(peer.ip(), peer.port(), path.local().map(|local| local.ip()))
+        {
+            return ReceivedMessage {
+                message,
+                client,
+                cookie: Ok(None),
+                content: ReceivedContent::Nothing(DropReason::Source),
+            };
+        }
+        let read = dns::read_query(message);
+        let answer = |cookies: &Cookies| cookies.answer(&read, message, client.ip(), || **self.today);
+        let cookie = self.cookies.map_or(Ok(None), answer);
+        let is_admitted = self.access.admits(client.ip());
+        let content = match cookie {
+            Ok(_) => self.content(read, is_admitted, folded),
+            Err(MalformedCookie) if !is_admitted => ReceivedContent::Prohibited(None),
+            // RFC 7873 section 5.2.2.
+            Err(MalformedCookie) => ReceivedContent::Refused(Rcode::FORMERR),
+        };
+        ReceivedMessage { message, client, cookie, content }
+    }
+
+    fn content<'m>(
+        &self,
+        read: Result<Query<'m>, QueryRejection>,
+        is_admitted: bool,
+        folded: &mut Vec<u8>,
+    ) -> ReceivedContent<'m> {
+        let query = match read {
+            Ok(query) if !is_admitted => return ReceivedContent::Prohibited(Some(query)),
+            Ok(query) => query,
+            // No answer to these is safe: two servers could answer each other forever.
+            Err(QueryRejection::Short | QueryRejection::NotAQuery) => {
+                return ReceivedContent::Nothing(DropReason::Malformed);
+            }
+            Err(QueryRejection::Answer(_)) if !is_admitted => return ReceivedContent::Prohibited(None),
+            Err(QueryRejection::Answer(rcode)) => return ReceivedContent::Refused(rcode),
+        };
+        // A zone transfer is between a secondary and its primary; through a balancer it would mix zones.
+        if matches!(query.question.qtype(), RecordType::AXFR | RecordType::IXFR) {
+            return ReceivedContent::Refused(Rcode::REFUSED);
+        }
+        let start = folded.len();
+        let flags = query.fold_question(folded);
+        let at = start..folded.len();
+        let octets = folded.get(at.clone()).unwrap_or_default();
+        let question = FoldedQuestion { flags, hash: self.shared.hash(octets), at };
+        match self.routes.target(question.hashed(folded).qname()) {
+            Target::Pool(pool) => ReceivedContent::Query { query, pool, question },
+            Target::Own => ReceivedContent::Own(query),
+            Target::NoPool => ReceivedContent::Refused(Rcode::REFUSED),
+        }
+    }
+}
+
+/// Messages read before the first of them is handled: as many memory reads as a core has in progress at a
+/// time, and few enough that the first prefetched data is still cached at the end.
+pub(super) const TOGETHER: usize = 8;
