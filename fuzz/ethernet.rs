@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use af_xdp::frame::{Checksums, EthernetLink, headers_len, read, write_headers};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use net::xdp::frame::{Checksums, EthernetLink, headers_len, read, write_headers};
 
 /// A frame with a datagram in it: as it comes, and with checksums that are right, by which more is read.
 pub fn frame(octets: &[u8]) {

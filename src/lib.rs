@@ -11,7 +11,7 @@
 //!                                └──▶ metrics        └──▶ hedge
 //! ```
 //!
-//! All but `net` are pure: no socket, no clock, no runtime (`tests/tidy/crates.rs`).
+//! All in this picture but `net` are pure: no socket, no clock, no runtime (`tests/tidy/crates.rs`).
 //!
 //! # Modules
 //!
@@ -40,8 +40,7 @@
 //! - After the start, the control thread waits for no disk until it saves state at the end.
 //! - Bad input from the network is no error: hedgerow counts it, then drops it or answers as the RFC
 //!   requires.
-//! - `unsafe` is allowed only in `net/sys/batch.rs`, `net/sys/batch/control.rs`, `net/sys/options.rs`,
-//!   `net/xdp/bpf.rs` and `net/xdp/socket.rs`.
+//! - `unsafe` is allowed only in the files that `UNSAFE_FILES` in `tests/tidy.rs` lists.
 //!
 //! # Not included
 //!

@@ -37,8 +37,8 @@ const IMPURE: &str = "tokio socket2 mio rustix libc UdpSocket TcpStream TcpListe
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("crates/net/src/sys/batch.rs", "recvmmsg and sendmmsg behind a safe interface"),
     ("crates/net/src/sys/batch/control.rs", "the control messages of the same calls"),
-    ("crates/net/src/xdp/bpf.rs", "the call `bpf`, which no crate at hand offers without C"),
-    ("crates/net/src/xdp/socket.rs", "sockets of AF_XDP, with rings over memory that is shared with the kernel"),
+    ("crates/xdp/src/bpf.rs", "the call `bpf`, which no crate at hand offers without C"),
+    ("crates/xdp/src/socket.rs", "sockets of AF_XDP, with rings over memory that is shared with the kernel"),
     ("crates/net/src/sys/options.rs", "setsockopt and getsockopt for options that no crate at hand offers"),
     ("benches/common/xdp_echo/rings.rs", "rings over memory that is shared with the kernel"),
     ("tests/allocations.rs", "a counting allocator: `GlobalAlloc` is an unsafe trait"),

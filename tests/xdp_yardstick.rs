@@ -9,11 +9,11 @@ mod program;
 
 #[path = "../benches/common/xdp_echo/frames.rs"]
 mod frames;
-#[path = "../crates/net/src/xdp/program/tests/interpreter.rs"]
+#[path = "../crates/xdp/src/program/tests/interpreter.rs"]
 #[allow(dead_code, reason = "it is a part of the tests of the library too")]
 mod interpreter;
 
-use net::xdp::program::XDP_PASS;
+use af_xdp::program::XDP_PASS;
 
 use interpreter::{InterpreterState, Map};
 

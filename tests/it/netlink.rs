@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
-use net::xdp::netlink::{
+use af_xdp::netlink::{
     InterfaceFacts, drain_changes, driver_features, interface, interface_names, next_hop, open_changes,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

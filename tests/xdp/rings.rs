@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use net::xdp::bpf::{BpfLink as Attached, Mode};
-use net::xdp::filter::XdpFilter;
-use net::xdp::frame::{self, EthernetLink};
-use net::xdp::netlink;
-use net::xdp::socket::{Copying, Xsk};
+use af_xdp::bpf::{BpfLink as Attached, Mode};
+use af_xdp::filter::XdpFilter;
+use af_xdp::frame::{self, EthernetLink};
+use af_xdp::netlink;
+use af_xdp::socket::{Copying, Xsk};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -1,7 +1,7 @@
 //! Frames on which the program is tried, by the kernel when the bench begins (`BPF_PROG_TEST_RUN`), and by
 //! `tests/xdp_yardstick.rs`.
 
-use net::xdp::program::{XDP_PASS, XDP_REDIRECT};
+use af_xdp::program::{XDP_PASS, XDP_REDIRECT};
 
 /// Frames, and what becomes of each.
 pub(crate) fn all(port: u16) -> Vec<(&'static str, Vec<u8>, i32)> {

@@ -7,7 +7,7 @@ mod rings;
 
 use std::io;
 
-use net::xdp::bpf::{Mode, Program, SocketMap};
+use af_xdp::bpf::{Mode, Program, SocketMap};
 
 /// The arguments of the echo.
 #[derive(clap::Args)]

@@ -1,8 +1,8 @@
 //! The programs of the bench: one hands datagrams to a port to the socket, one passes all.
 
-use net::xdp::program::Register::{R0, R1, R2, R3, R4, R5};
-use net::xdp::program::Width::{Half, Octet, Word};
-use net::xdp::program::{
+use af_xdp::program::Register::{R0, R1, R2, R3, R4, R5};
+use af_xdp::program::Width::{Half, Octet, Word};
+use af_xdp::program::{
     Arithmetic, Assembler, CTX_DATA, CTX_DATA_END, CTX_QUEUE, Helper, JumpCondition, XDP_PASS, in_memory,
 };
 

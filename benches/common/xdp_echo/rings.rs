@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use net::xdp::bpf::{Mode, Program, SocketMap};
+use af_xdp::bpf::{Mode, Program, SocketMap};
 use rustix::event::{PollFd, PollFlags, poll};
 use xdp::nic::NicIndex;
 use xdp::slab::{Slab, StackSlab};

@@ -5,7 +5,6 @@
 //! |---|---|
 //! | [`from_clients`] | listeners and connections of clients: `udp`, `tcp`, `tls`, `http`, `quic` |
 //! | [`to_backends`] | sockets and connections to backends: `tcp`, `tls`, `http`, `quic`, and their pools |
-//! | `xdp` | AF_XDP: datagrams past the kernel's network stack, in both directions; its seam is [`Bypass`] |
 //! | [`sys`] | system calls: batches, socket options, descriptors, the clock |
 //! | [`tasks`] | the set of all tasks of one thread |
 //! | [`http_client`] | requests to etcd, collectors and the admin server |

@@ -4,12 +4,12 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use af_xdp::EXPERIMENTAL;
+use af_xdp::netlink::{self, DriverFeatures, InterfaceFacts};
+use af_xdp::rights::Rights;
+use af_xdp::socket::MEMORY;
 use config::{Config, KeyWord, XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 use dns::address::Scheme;
-use net::xdp::EXPERIMENTAL;
-use net::xdp::netlink::{self, DriverFeatures, InterfaceFacts};
-use net::xdp::rights::Rights;
-use net::xdp::socket::MEMORY;
 
 use super::Findings;
 use crate::cli::remedy;

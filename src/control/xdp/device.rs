@@ -7,14 +7,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use af_xdp::SharedXsk;
+use af_xdp::bpf::{BpfLink, Mode};
+use af_xdp::filter::XdpFilter;
+use af_xdp::frame::Checksums;
+use af_xdp::netlink::{self, InterfaceFacts};
+use af_xdp::socket::{Copying, FrameCounts, Xsk, dropped_by_kernel};
 use config::{KeyWord, XdpInterface, XdpMode, ZeroCopy};
 use metrics::FrameSnapshot;
-use net::xdp::SharedXsk;
-use net::xdp::bpf::{BpfLink, Mode};
-use net::xdp::filter::XdpFilter;
-use net::xdp::frame::Checksums;
-use net::xdp::netlink::{self, InterfaceFacts};
-use net::xdp::socket::{Copying, FrameCounts, Xsk, dropped_by_kernel};
 use tokio::sync::Mutex;
 
 use super::frames::DeviceSocket;

@@ -14,16 +14,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use af_xdp::filter::XdpFilter;
+use af_xdp::frame::{self, Checksums, EthernetLink, UdpFrame};
+use af_xdp::netlink::{self, Reach, Requests};
+use af_xdp::socket::{BATCH, Frame};
+use af_xdp::sources::{SourceVerdict, Sources};
+use af_xdp::{NextHops, SharedXsk, WorkerSocket};
 use net::Bypass;
-use net::sys::batch::{BATCH, Datagram, LocalAddress, ReplyPath, watch};
+use net::sys::batch::{Datagram, LocalAddress, ReplyPath, watch};
 use net::sys::busy_poll::BusyPoll;
 use net::tasks::{Endless, LostTask, TaskKind};
-use net::xdp::filter::XdpFilter;
-use net::xdp::frame::{self, Checksums, EthernetLink, UdpFrame};
-use net::xdp::netlink::{self, Reach, Requests};
-use net::xdp::socket::Frame;
-use net::xdp::sources::{SourceVerdict, Sources};
-use net::xdp::{NextHops, SharedXsk, WorkerSocket};
 use tokio::io::unix::AsyncFd;
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
@@ -262,8 +262,9 @@ impl FrameReaders {
             let source = arrival.datagram.peer.ip();
             match sources.judge(source, socket.interface, now, || self.ask(source)) {
                 SourceVerdict::Link => {
-                    let local = arrival.datagram.path.local();
-                    arrival.datagram.path = self.bypass.path(local, (socket.number, arrival.came), now);
+                    let path = &mut arrival.datagram.path;
+                    let link = self.bypass.link((socket.number, arrival.came), now);
+                    *path = link.map_or(*path, |link| ReplyPath::by_link(path.local(), link));
                 }
                 SourceVerdict::Route => {}
                 SourceVerdict::Drop => {

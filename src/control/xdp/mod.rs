@@ -23,13 +23,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use af_xdp::frame::EthernetLink;
+use af_xdp::{EXPERIMENTAL, NextHop, NextHops, netlink};
 use config::Config;
 use engine::state::ForwarderState;
 use hedge::backoff::Backoff;
 use metrics::FrameSnapshot;
 use net::sys::batch;
-use net::xdp::frame::EthernetLink;
-use net::xdp::{EXPERIMENTAL, NextHop, NextHops, netlink};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;

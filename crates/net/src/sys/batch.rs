@@ -69,7 +69,7 @@ impl ReplyPath {
     }
 
     /// A path past the kernel by the link with this number.
-    pub(crate) fn by_link(local: Option<LocalAddress>, link: NonZeroU16) -> Self {
+    pub fn by_link(local: Option<LocalAddress>, link: NonZeroU16) -> Self {
         Self { local, link: link.get().to_ne_bytes() }
     }
 

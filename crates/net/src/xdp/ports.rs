@@ -5,14 +5,12 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use af_xdp::{Bypass, HeldPort};
 use engine::query_slots::{QuerySlot, SocketId};
 use foldhash::fast::FixedState;
 
-use super::bypass::Bypass;
-use super::filter::XdpFilter;
 use crate::sys::batch::SendBatch;
 
 /// The held ports of one worker's sockets to backends. While a port is held, the program redirects the
@@ -21,18 +19,6 @@ pub struct BypassPorts {
     bypass: Rc<Bypass>,
     by_address: HashMap<(IpAddr, u16), SocketId, FixedState>,
     by_socket: HashMap<SocketId, HeldPort, FixedState>,
-}
-
-struct HeldPort {
-    filter: Arc<XdpFilter>,
-    local: SocketAddr,
-    remote: SocketAddr,
-}
-
-impl Drop for HeldPort {
-    fn drop(&mut self) {
-        self.filter.release(self.local);
-    }
 }
 
 impl BypassPorts {
@@ -67,11 +53,9 @@ impl BypassPorts {
             return;
         }
         let Ok(local) = udp.local_addr() else { return };
-        let Some((socket, _)) = self.bypass.way(local, remote) else { return };
-        let filter = Arc::clone(&socket.filter);
-        filter.hold(self.bypass.worker, local, remote);
+        let Some(held) = self.bypass.hold(local, remote) else { return };
         self.by_address.insert((local.ip(), local.port()), number);
-        self.by_socket.insert(number, HeldPort { filter, local, remote });
+        self.by_socket.insert(number, held);
     }
 
     /// Releases the port of a socket, if it is held.
@@ -83,15 +67,10 @@ impl BypassPorts {
 
     /// Sends the messages of a socket that can leave by AF_XDP. The rest stays in the batch, with its slots.
     pub fn divert(&self, number: SocketId, batch: &mut SendBatch, slots: &mut Vec<QuerySlot>) {
-        let Some(HeldPort { filter, local, remote }) = self.by_socket.get(&number) else { return };
-        let Some((socket, link)) = self.bypass.way(*local, *remote) else { return };
-        // Replies would not arrive by AF_XDP.
-        if !Arc::ptr_eq(filter, &socket.filter) {
-            return;
-        }
+        let Some(send) = self.by_socket.get(&number).and_then(|held| self.bypass.sender(held)) else { return };
         let mut left = 0;
         batch.retain(|index, datagram| {
-            let stays = !socket.xsk.push(link, *local, *remote, datagram);
+            let stays = !send(datagram);
             if stays {
                 slots.swap(left, index);
                 left += 1;

@@ -6,6 +6,10 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use af_xdp::filter::XdpFilter;
+use af_xdp::frame::{Checksums, EthernetLink};
+use af_xdp::socket::{Copying, FrameCounts, Xsk};
+use af_xdp::{NextHop, NextHops, SharedXsk};
 use metrics::Want;
 use tokio::sync::Mutex;
 
@@ -13,11 +17,7 @@ use super::super::*;
 use super::WorkerSockets;
 use crate::refusal::SendRefusal;
 use crate::to_backends::sockets::UnsentMessage;
-use crate::xdp::filter::XdpFilter;
-use crate::xdp::frame::Checksums;
-use crate::xdp::frame::EthernetLink;
-use crate::xdp::socket::{Copying, FrameCounts, Xsk};
-use crate::xdp::{BY_KERNEL_EVERY, NextHop, NextHops, SharedXsk};
+use crate::xdp::BY_KERNEL_EVERY;
 
 /// The sockets to a backend that an interface with AF_XDP reaches.
 struct Fixture {
@@ -217,8 +217,12 @@ fn what_finds_no_frame_free_leaves_by_the_socket() {
     let Some(mut fixture) = Fixture::new(1500) else { return };
     let slot = fixture.send(0);
     let (local, remote) = (fixture.local(slot), fixture.backend.local_addr().unwrap());
-    let (socket, link) = fixture.bypass.way(local, remote).expect("an interface");
-    while socket.xsk.push(link, local, remote, &[0; 20]) {}
+    let link = EthernetLink { ours: OURS, theirs: [2, 0, 0, 0, 0, 2] };
+    let link = fixture.bypass.link((fixture.xsk, link), fixture.now).expect("there is room");
+    let mut is_full = false;
+    while !is_full {
+        fixture.bypass.push(link, (local, remote), |out| out.resize(20, 0), |_| is_full = true);
+    }
     let slots = [1, 2, 3].map(|number| fixture.queue(number, 20));
     assert!(fixture.flush().is_empty());
     assert_eq!(fixture.received(), slots.map(QuerySlot::id));

@@ -8,8 +8,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 
-use super::bpf::{BpfLink, KeySet, Mode, Program, SocketMap, WordArray};
-use super::program::{self, HELD, HELD_IPV6, LISTENING_KEY, Maps, PASSED};
+use crate::bpf::{BpfLink, KeySet, Mode, Program, SocketMap, WordArray};
+use crate::program::{self, HELD, HELD_IPV6, LISTENING_KEY, Maps, PASSED};
 
 /// The program of an interface with its maps.
 pub struct XdpFilter {
@@ -64,7 +64,7 @@ impl XdpFilter {
 
     /// Redirects datagrams from `remote` to `local`, a connected socket of this worker, on its queues. If
     /// several local addresses use the same port, the kernel still serves the first.
-    pub fn hold(&self, worker: u32, local: SocketAddr, remote: SocketAddr) {
+    pub(crate) fn hold(&self, worker: u32, local: SocketAddr, remote: SocketAddr) {
         let [holder, addresses @ ..] = self.holder(local);
         // A frame that arrives during this write finds no holder, or one with another address.
         holder.store(0, Relaxed);
@@ -80,7 +80,7 @@ impl XdpFilter {
     }
 
     /// Leaves datagrams to a local port to the kernel again. Call this before the socket is closed.
-    pub fn release(&self, local: SocketAddr) {
+    pub(crate) fn release(&self, local: SocketAddr) {
         let [holder, ..] = self.holder(local);
         holder.store(0, Relaxed);
     }
@@ -90,8 +90,8 @@ impl XdpFilter {
         self.passed.values().iter().map(|[count, ..]| count.load(Relaxed)).sum()
     }
 
-    #[cfg(test)]
-    pub(crate) fn holds(&self, local: SocketAddr) -> bool {
+    /// Returns true if a local port is held.
+    pub fn holds(&self, local: SocketAddr) -> bool {
         self.holder(local)[0].load(Relaxed) != 0
     }
 
@@ -116,7 +116,7 @@ fn address_octets(address: SocketAddr) -> [u8; 16] {
 }
 
 /// The maximum number of listening addresses per interface.
-pub const MAX_LISTENING: u32 = 1024;
+const MAX_LISTENING: u32 = 1024;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ pub const XDP_REDIRECT: i32 = 4;
 
 /// Descriptors of the maps that the program uses.
 #[derive(Clone, Copy, Debug)]
-pub struct Maps {
+pub(crate) struct Maps {
     /// Listening addresses and ports: keys of [`LISTENING_KEY`] bytes.
     pub listening: i32,
     /// The holder of each local port, IPv4 first, then IPv6: values of [`HELD`] bytes.
@@ -30,17 +30,17 @@ pub struct Maps {
 }
 
 /// Length of a `listening` key: address in IPv6 form, port in network order, two zero bytes.
-pub const LISTENING_KEY: usize = 20;
+pub(crate) const LISTENING_KEY: usize = 20;
 
 /// Length of a value of `held`: the worker's number plus 1, or 0 for no holder (32 bits), the remote port in
 /// network order, two zero bytes, then the remote and the local address in IPv6 form.
-pub const HELD: usize = 40;
+pub(crate) const HELD: usize = 40;
 
 /// The index of the first IPv6 port in `held`.
-pub const HELD_IPV6: u32 = 1 << 16;
+pub(crate) const HELD_IPV6: u32 = 1 << 16;
 
 /// Length of a value of `passed`: a cache line, so that queues on different processors do not share one.
-pub const PASSED: usize = 64;
+pub(crate) const PASSED: usize = 64;
 
 /// Assembles the filter, which redirects a frame to the socket of its queue if all of this is true:
 ///
@@ -51,7 +51,7 @@ pub const PASSED: usize = 64;
 ///   another worker could not handle the reply.
 ///
 /// All other frames, and frames on a queue without a socket, go to the kernel and are counted.
-pub fn filter(mac: [u8; 6], workers: u32, maps: Maps) -> Vec<u64> {
+pub(crate) fn filter(mac: [u8; 6], workers: u32, maps: Maps) -> Vec<u64> {
     let mut code = Assembler::default();
     let [ipv6, known, redirect, pass, counted] = [(); 5].map(|()| code.label());
     check_ethernet(&mut code, mac, pass);
@@ -134,7 +134,7 @@ fn read_ipv6(code: &mut Assembler, pass: JumpLabel) {
 /// Checks that a worker of this queue holds the local port for the sender.
 fn check_holder(code: &mut Assembler, workers: u32, held: i32, pass: JumpLabel) {
     code.load(Half, R1, (R10, LOCAL_PORT));
-    code.from_network(R1);
+    code.network_to_host(R1);
     code.compute(Arithmetic::Add, R1, FIRST_PORT);
     code.store(Word, (R10, INDEX), R1);
     look_up(code, held, INDEX);
@@ -215,7 +215,7 @@ pub const CTX_DATA_END: i16 = 4;
 pub const CTX_QUEUE: i16 = 16;
 
 /// The longest frame that sockets accept: 2 KiB minus the kernel's headroom.
-pub const MAX_FRAME: usize = 2048 - 256;
+pub(crate) const MAX_FRAME: usize = 2048 - 256;
 
 const ETHERNET: i16 = 14;
 const IPV4: i16 = 20;

@@ -93,7 +93,7 @@ fn header_of_ipv4_is_as_the_kernel_writes_it() {
     let query = query_v4();
     assert_eq!(query[14..24], [0x45, 0, 0, 35, 0x12, 0x34, 0, 0, 64, 17]);
     assert_eq!(query_v6()[14..22], [0x60, 0, 0, 0, 0, 15, 17, 64]);
-    assert_eq!(MAX_HEADERS, 62);
+    assert_eq!(headers_len(true), 62);
 }
 
 type Change = fn(&mut Vec<u8>);
@@ -358,7 +358,7 @@ proptest! {
         is_corrected: bool,
     ) {
         let mut frame = octets;
-        if let Some(head) = frame.first_chunk_mut::<MAX_HEADERS>() {
+        if let Some(head) = frame.first_chunk_mut::<{ headers_len(true) }>() {
             head[0] &= 0xFE;
             head[6] &= 0xFE;
             head[12..14].copy_from_slice(&ether_type);

@@ -33,29 +33,29 @@ impl SocketMap {
 }
 
 /// A set of keys of fixed length (`BPF_MAP_TYPE_HASH`). The value of a key has no meaning.
-pub struct KeySet<const LENGTH: usize> {
+pub(crate) struct KeySet<const LENGTH: usize> {
     fd: OwnedFd,
 }
 
 impl<const LENGTH: usize> KeySet<LENGTH> {
     /// Creates a set for `max_entries` keys.
-    pub fn new(max_entries: u32) -> io::Result<Self> {
+    pub(crate) fn new(max_entries: u32) -> io::Result<Self> {
         Ok(Self { fd: create(BPF_MAP_TYPE_HASH, LENGTH, size_of::<u32>(), max_entries, 0)? })
     }
 
     /// The descriptor that programs use for this map.
-    pub fn number(&self) -> i32 {
+    pub(crate) fn number(&self) -> i32 {
         self.fd.as_raw_fd()
     }
 
     /// Adds a key. A key that is present stays.
-    pub fn insert(&self, key: &[u8; LENGTH]) -> io::Result<()> {
+    pub(crate) fn insert(&self, key: &[u8; LENGTH]) -> io::Result<()> {
         // SAFETY: `new` makes the map with keys of `LENGTH` bytes and values of 32 bits.
         unsafe { update(&self.fd, key, &1_u32.to_ne_bytes()) }
     }
 
     /// Removes a key if it is present.
-    pub fn remove(&self, key: &[u8; LENGTH]) -> io::Result<()> {
+    pub(crate) fn remove(&self, key: &[u8; LENGTH]) -> io::Result<()> {
         let mut attributes =
             Element { map_fd: self.fd.as_raw_fd() as u32, key: key.as_ptr() as u64, ..Element::default() };
         // SAFETY: this command reads `Element`; the key is borrowed for the call and as long as the map's
@@ -68,7 +68,7 @@ impl<const LENGTH: usize> KeySet<LENGTH> {
 }
 
 /// A memory-mapped array of values of `WORDS` 64-bit words each (`BPF_MAP_TYPE_ARRAY`).
-pub struct WordArray<const WORDS: usize> {
+pub(crate) struct WordArray<const WORDS: usize> {
     fd: OwnedFd,
     first: NonNull<[AtomicU64; WORDS]>,
     entries: usize,
@@ -81,7 +81,7 @@ unsafe impl<const WORDS: usize> Sync for WordArray<WORDS> {}
 
 impl<const WORDS: usize> WordArray<WORDS> {
     /// Creates an array of zeros.
-    pub fn new(entries: u32) -> io::Result<Self> {
+    pub(crate) fn new(entries: u32) -> io::Result<Self> {
         let fd = create(BPF_MAP_TYPE_ARRAY, size_of::<u32>(), Self::VALUE, entries, BPF_F_MMAPABLE)?;
         let entries = entries as usize;
         let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -96,12 +96,12 @@ impl<const WORDS: usize> WordArray<WORDS> {
     }
 
     /// The descriptor that programs use for this map.
-    pub fn number(&self) -> i32 {
+    pub(crate) fn number(&self) -> i32 {
         self.fd.as_raw_fd()
     }
 
     /// The values, which programs may read and write at any time.
-    pub fn values(&self) -> &[[AtomicU64; WORDS]] {
+    pub(crate) fn values(&self) -> &[[AtomicU64; WORDS]] {
         // SAFETY: `entries` values are mapped contiguously, page-aligned, for as long as `self` lives. Any
         // bytes are valid numbers, and only the kernel writes by other means.
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.entries) }

@@ -1,8 +1,8 @@
 //! The AF_XDP sockets of one worker, the links of received datagrams, and the ways to backends.
 //!
-//! The [`ReplyPath`] of a received datagram carries the number of its link, for the response. Without a link
-//! the response leaves by the listener's ordinary socket. A query leaves by the interface of the kernel's
-//! route ([`NextHops`]), if the reply arrives by AF_XDP too (`ports.rs`).
+//! A received datagram carries the number of its link, for the response. Without a link the response leaves
+//! by the listener's ordinary socket. A query leaves by the interface of the kernel's route ([`NextHops`]),
+//! if the reply arrives by AF_XDP too ([`HeldPort`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
-use super::filter::XdpFilter;
-use super::frame::{Checksums, EthernetLink};
-use super::socket::Xsk;
-use crate::sys::batch::{LocalAddress, ReplyPath};
+use crate::filter::XdpFilter;
+use crate::frame::{Checksums, EthernetLink};
+use crate::socket::Xsk;
 
 /// Enough for the hosts of a small network or its routers. Others get late responses by ordinary sockets.
 const MAX_LINKS: usize = 1 << PLACE_BITS;
@@ -77,7 +76,7 @@ pub struct WorkerSocket {
     pub checksums: Checksums,
     /// The socket, which this worker uses until it drops the guard.
     pub xsk: OwnedMutexGuard<Xsk>,
-    pub(super) filter: Arc<XdpFilter>,
+    filter: Arc<XdpFilter>,
     stuck: Notify,
 }
 
@@ -101,10 +100,26 @@ impl WorkerSocket {
     }
 }
 
+/// A local port of a connected socket. While this lives, the program redirects datagrams from `remote` to it.
+/// Drop this before the socket is closed, because another socket may get the port then.
+pub struct HeldPort {
+    filter: Arc<XdpFilter>,
+    /// The address of the socket.
+    pub local: SocketAddr,
+    /// The address of the peer.
+    pub remote: SocketAddr,
+}
+
+impl Drop for HeldPort {
+    fn drop(&mut self) {
+        self.filter.release(self.local);
+    }
+}
+
 /// The AF_XDP sockets of one worker; empty without `[xdp]`.
 #[derive(Default)]
 pub struct Bypass {
-    pub(super) worker: u32,
+    worker: u32,
     next_hops: RefCell<Arc<NextHops>>,
     all: RefCell<Vec<Rc<WorkerSocket>>>,
     next_number: Cell<u32>,
@@ -222,7 +237,7 @@ impl Bypass {
     }
 
     /// The current way of datagrams from a local socket to a backend.
-    pub(crate) fn way(&self, from: SocketAddr, to: SocketAddr) -> Option<(Rc<WorkerSocket>, EthernetLink)> {
+    fn way(&self, from: SocketAddr, to: SocketAddr) -> Option<(Rc<WorkerSocket>, EthernetLink)> {
         // Otherwise the route changed after the connect; the kernel handles that.
         let hop = self.next_hops.borrow().get(&to.ip()).copied().filter(|hop| hop.source == from.ip())?;
         let all = self.all.borrow();
@@ -230,11 +245,25 @@ impl Bypass {
         Some((Rc::clone(socket), hop.link))
     }
 
-    /// The path of a response to a datagram that came to `local` at a socket of this number by this link. It
-    /// is that of the listener's socket if too many links are in use.
-    pub fn path(&self, local: Option<LocalAddress>, came: (u32, EthernetLink), now: Instant) -> ReplyPath {
-        let link = self.links.borrow_mut().number(came, now);
-        link.map_or_else(|| ReplyPath::by_socket(local), |LinkId(link)| ReplyPath::by_link(local, link))
+    /// Holds the port of a local socket that is connected to `remote`, if AF_XDP reaches that.
+    pub fn hold(&self, local: SocketAddr, remote: SocketAddr) -> Option<HeldPort> {
+        let (socket, _) = self.way(local, remote)?;
+        let filter = Arc::clone(&socket.filter);
+        filter.hold(self.worker, local, remote);
+        Some(HeldPort { filter, local, remote })
+    }
+
+    /// Returns the sender of datagrams from a held port, if replies would arrive by AF_XDP. It returns false
+    /// if only an ordinary socket may send the datagram.
+    pub fn sender(&self, &HeldPort { ref filter, local, remote }: &HeldPort) -> Option<impl Fn(&[u8]) -> bool> {
+        let (socket, link) = self.way(local, remote)?;
+        Arc::ptr_eq(filter, &socket.filter).then_some(move |bytes: &[u8]| socket.xsk.push(link, local, remote, bytes))
+    }
+
+    /// The number of the link of a datagram that came to a socket of this number, for the response. `None` if
+    /// too many links are in use.
+    pub fn link(&self, came: (u32, EthernetLink), now: Instant) -> Option<NonZeroU16> {
+        self.links.borrow_mut().number(came, now).map(|LinkId(link)| link)
     }
 
     /// Queues the response that `fill` writes, if any. If that fails, it goes to `otherwise`.
@@ -301,7 +330,7 @@ mod tests {
     fn what_cannot_leave_goes_elsewhere() {
         let sockets = Bypass::default();
         let came = (0, EthernetLink { ours: [2; 6], theirs: [4; 6] });
-        let link = sockets.path(None, came, Instant::now()).link().expect("there is room");
+        let link = sockets.link(came, Instant::now()).expect("there is room");
         let addresses = ("192.0.2.1:53".parse().unwrap(), "192.0.2.2:1024".parse().unwrap());
         let mut other = Vec::new();
         sockets.push(link, addresses, |out| out.extend([1, 2]), |message| other = message.to_vec());

@@ -9,8 +9,8 @@ use std::thread;
 use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 
 use super::*;
-use crate::xdp::program::tests::cases;
-use crate::xdp::program::{XDP_PASS, XDP_REDIRECT};
+use crate::program::tests::cases;
+use crate::program::{XDP_PASS, XDP_REDIRECT};
 
 /// A filter for the interface of the cases; `None` without the privileges.
 fn filter() -> Option<XdpFilter> {

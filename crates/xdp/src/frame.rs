@@ -36,9 +36,6 @@ pub enum Checksums {
     MaybePartial,
 }
 
-/// The maximum length of the headers: Ethernet, IPv6 and UDP.
-pub const MAX_HEADERS: usize = headers_len(true);
-
 /// The length of the headers ahead of a payload.
 pub const fn headers_len(is_ipv6: bool) -> usize {
     ETHERNET + if is_ipv6 { IPV6 } else { IPV4 } + UDP

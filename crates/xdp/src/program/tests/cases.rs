@@ -2,25 +2,25 @@
 
 use std::net::SocketAddr;
 
-use crate::xdp::frame::{self, EthernetLink};
-use crate::xdp::program::{MAX_FRAME, XDP_PASS, XDP_REDIRECT};
+use crate::frame::{self, EthernetLink};
+use crate::program::{MAX_FRAME, XDP_PASS, XDP_REDIRECT};
 
 /// The interface's address. Each part would be negative as a signed number.
-pub(in crate::xdp) const MAC: [u8; 6] = [0xA2, 0x81, 0x92, 0xF3, 0x84, 0x95];
+pub(crate) const MAC: [u8; 6] = [0xA2, 0x81, 0x92, 0xF3, 0x84, 0x95];
 
-pub(in crate::xdp) const LISTENING: [&str; 3] = ["192.0.2.1:53", "[2001:db8::1]:53", "192.0.2.1:8453"];
+pub(crate) const LISTENING: [&str; 3] = ["192.0.2.1:53", "[2001:db8::1]:53", "192.0.2.1:8453"];
 
 /// Worker, local and remote address. Only the first worker has queue 0.
-pub(in crate::xdp) const HELD: [(u32, &str, &str); 4] = [
+pub(crate) const HELD: [(u32, &str, &str); 4] = [
     (0, "192.0.2.1:54321", "198.51.100.7:53"),
     (0, "[2001:db8::1]:61234", "[2001:db8:7::7]:53"),
     (1, "192.0.2.1:54322", "198.51.100.7:53"),
     (1, "[2001:db8::1]:61235", "[2001:db8:7::7]:53"),
 ];
 
-pub(in crate::xdp) const WORKERS: u32 = 2;
+pub(crate) const WORKERS: u32 = 2;
 
-pub(in crate::xdp) fn all() -> Vec<(String, Vec<u8>, i32)> {
+pub(crate) fn all() -> Vec<(String, Vec<u8>, i32)> {
     let mut cases: Vec<_> = plain().map(|(what, frame, fate)| (what.to_owned(), frame, fate)).into();
     for (source, destination, read) in [
         ("198.51.100.9:1024", LISTENING[0], read_of_query(false)),

@@ -130,7 +130,7 @@ impl Assembler {
     }
 
     /// Adds a register to memory atomically (RFC 9669 section 5.3).
-    pub fn atomic_add(&mut self, width: Width, (base, offset): (Register, i16), addend: Register) {
+    pub(crate) fn atomic_add(&mut self, width: Width, (base, offset): (Register, i16), addend: Register) {
         self.add(ATOMIC | width as u8, base, addend, offset, 0);
     }
 
@@ -145,7 +145,7 @@ impl Assembler {
     }
 
     /// Converts 16 bits between network order and a number (RFC 9669 section 4.2).
-    pub fn from_network(&mut self, register: Register) {
+    pub(crate) fn network_to_host(&mut self, register: Register) {
         self.add(TO_BIG_ENDIAN, register, R0, 0, 16);
     }
 
@@ -156,7 +156,7 @@ impl Assembler {
     }
 
     /// Jumps to a label.
-    pub fn jump(&mut self, label: JumpLabel) {
+    pub(crate) fn jump(&mut self, label: JumpLabel) {
         self.jumps.push((self.instructions.len(), label));
         self.add(JUMP, R0, R0, 0, 0);
     }

@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::netlink::Reach;
+use crate::netlink::Reach;
 
 /// The treatment of a query that came by AF_XDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use self::interpreter::{InterpreterState, Map, run};
 use super::*;
-use crate::xdp::frame;
+use crate::frame;
 
 const LISTENING: i32 = 11;
 const HELD_PORTS: i32 = 12;
@@ -139,7 +139,7 @@ fn instructions_are_those_of_the_kernel() {
     code.copy(R2, R10);
     code.compute(Arithmetic::Add, R2, -16);
     code.atomic_add(Long, (R0, 0), R1);
-    code.from_network(R1);
+    code.network_to_host(R1);
     code.load_map(R1, 5);
     code.exit();
     let octets: Vec<_> = code.finish().into_iter().map(u64::to_le_bytes).collect();
