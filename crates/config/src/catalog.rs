@@ -50,7 +50,7 @@ pub struct ProducedCatalog {
 
 impl CatalogConfig {
     /// The settings of a zone in these groups: those of the first matching group, else the default ones.
-    pub fn member(&self, groups: &[String]) -> &MemberConfig {
+    pub(crate) fn member(&self, groups: &[String]) -> &MemberConfig {
         let group = self.groups.iter().find(|(name, _)| groups.contains(name));
         group.map_or(&self.members, |(_, members)| members)
     }

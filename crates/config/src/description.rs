@@ -98,7 +98,7 @@ pub enum ValueKind {
 
 impl ValueKind {
     /// The accepted values in words.
-    pub fn what(&self) -> String {
+    pub(crate) fn what(&self) -> String {
         match self {
             Self::Text(text) => text.what.clone(),
             Self::Integer { min, max } => format!("an integer from {min} to {max}"),
@@ -125,7 +125,7 @@ pub struct TableDescription {
 
 impl TableDescription {
     /// The shape of the value of a key.
-    pub fn key(&self, name: &str) -> Option<&Shape> {
+    pub(crate) fn key(&self, name: &str) -> Option<&Shape> {
         self.keys.iter().find(|(key, _)| key == name).map(|(_, shape)| shape)
     }
 }
@@ -139,17 +139,17 @@ pub struct Shape {
 
 impl Shape {
     /// The table among the kinds.
-    pub fn table(&self) -> Option<&TableDescription> {
+    pub(crate) fn table(&self) -> Option<&TableDescription> {
         self.kinds.iter().find_map(|kind| if let ValueKind::Table(table) = kind { Some(table) } else { None })
     }
 
     /// The shape at a path of keys below.
-    pub fn at(&self, path: &str) -> Option<&Self> {
+    pub(crate) fn at(&self, path: &str) -> Option<&Self> {
         path.split('.').filter(|key| !key.is_empty()).try_fold(self, |shape, key| shape.table()?.key(key))
     }
 
     /// The accepted values in words.
-    pub fn what(&self) -> String {
+    pub(crate) fn what(&self) -> String {
         self.kinds.iter().map(ValueKind::what).collect::<Vec<_>>().join(" or ")
     }
 

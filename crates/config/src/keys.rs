@@ -30,7 +30,7 @@ impl KeyConfig {
     pub(crate) const ALGORITHM: Algorithm = Algorithm::HmacSha256;
 
     /// The name of the key, in lower case.
-    pub fn name(&self) -> &Name {
+    pub(crate) fn name(&self) -> &Name {
         match self {
             Self::Given(key) => key.name(),
             Self::InFile { name, .. } => name,

@@ -121,13 +121,13 @@ pub const HEDGES: Limits<u8> = Limits { min: 1, max: 7 };
 pub const PROBE_INTERVAL: Limits<Duration> = Limits { min: ms(100), max: secs(3600) };
 
 /// TTL of table records. RFC 2181 section 8: 31 bits.
-pub const TTL: Limits<Duration> = Limits { min: ms(0), max: secs((1 << 31) - 1) };
+pub(crate) const TTL: Limits<Duration> = Limits { min: ms(0), max: secs((1 << 31) - 1) };
 
 /// Memory of the cache in bytes. Less holds only a few of the longest messages; more is a typing error.
 pub const CACHE_SIZE: Limits<usize> = Limits { min: 1 << 20, max: 64 << 30 };
 
 /// Upper bound for TTLs. RFC 8767 section 4: seven days; RFC 2308 section 5: at most a day for negatives.
-pub const MAX_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(7 * 86_400) };
+pub(crate) const MAX_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(7 * 86_400) };
 
 /// Idle time of a connection. RFC 7828 section 3.1 can announce up to 6553.5 s.
 pub(crate) const CONNECTION_IDLE: Limits<Duration> = Limits { min: ms(100), max: secs(6553) };
@@ -136,7 +136,7 @@ pub(crate) const CONNECTION_IDLE: Limits<Duration> = Limits { min: ms(100), max:
 pub const FAILURE_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(300) };
 
 /// A share of all questions.
-pub const SHARE: Limits<f64> = Limits { min: 0.0, max: 1.0 };
+pub(crate) const SHARE: Limits<f64> = Limits { min: 0.0, max: 1.0 };
 
 /// Memory for queued records in bytes. It should hold a few buffers of the longest message.
 pub(crate) const TAP_BUFFER: Limits<usize> = Limits { min: 1 << 20, max: 1 << 30 };

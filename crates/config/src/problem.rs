@@ -18,7 +18,8 @@ impl Problems {
     }
 
     /// The number of problems.
-    pub fn count(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
@@ -50,7 +51,8 @@ impl Problem {
     }
 
     /// The line in the file, counted from 1.
-    pub fn line(&self) -> Option<usize> {
+    #[cfg(test)]
+    pub(crate) fn line(&self) -> Option<usize> {
         self.place.as_ref().map(|place| place.line)
     }
 

@@ -43,7 +43,7 @@ pub enum KeyDefault {
 
 impl ReferenceSection {
     /// The path in the description of the readers.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         let mut steps: Vec<_> = self.name.split('.').collect();
         if let [_, name, ..] = &mut steps[..]
             && is_named(&self.name)

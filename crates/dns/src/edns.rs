@@ -104,7 +104,7 @@ impl<'a> OptRecord<'a> {
     }
 
     /// Sets the bits of an rcode that do not fit into the header (RFC 6891 section 6.1.3).
-    pub fn with_rcode(self, rcode: Rcode) -> Self {
+    pub(crate) fn with_rcode(self, rcode: Rcode) -> Self {
         Self { extended_rcode: (rcode.0 >> 4) as u8, ..self }
     }
 

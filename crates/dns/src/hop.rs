@@ -36,7 +36,7 @@ impl Asks {
     }
 
     /// Returns true if the client asks for the version of the zone (RFC 9660).
-    pub fn version(self) -> bool {
+    pub(crate) fn version(self) -> bool {
         self.0 & VERSION != 0
     }
 

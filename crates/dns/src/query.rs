@@ -56,7 +56,7 @@ impl QuestionFlags {
     const SIGNED: u8 = 1 << 7;
 
     /// Returns the flags of a query, without the one for TSIG.
-    pub fn of(query: &Query<'_>) -> Self {
+    pub(crate) fn of(query: &Query<'_>) -> Self {
         Self(
             (u8::from(query.header.recursion_desired()) * Self::RECURSION_DESIRED)
                 | (u8::from(query.header.checking_disabled()) * Self::CHECKING_DISABLED)

@@ -114,7 +114,7 @@ impl<'a> Reply<'a> {
     }
 
     /// Returns true if AA is set.
-    pub fn is_authoritative(&self) -> bool {
+    pub(crate) fn is_authoritative(&self) -> bool {
         self.header.is_authoritative()
     }
 

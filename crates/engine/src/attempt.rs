@@ -26,12 +26,12 @@ impl Outstanding {
     }
 
     /// Returns the race of this attempt.
-    pub fn race(self) -> RaceRef {
+    pub(crate) fn race(self) -> RaceRef {
         self.race
     }
 
     /// Returns the attempt's number in its race.
-    pub fn attempt(self) -> AttemptId {
+    pub(crate) fn attempt(self) -> AttemptId {
         AttemptId(self.tag & ((1 << Self::ATTEMPT_BITS) - 1))
     }
 

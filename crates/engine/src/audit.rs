@@ -12,7 +12,7 @@ use super::slots::RaceRef;
 
 impl<C: ClientHandle> Engine<C> {
     /// Returns an error with the invariant of an engine that is violated between two events.
-    pub fn audit(&self) -> Result<(), String> {
+    pub(crate) fn audit(&self) -> Result<(), String> {
         let mut named = BTreeSet::new();
         for (at, entry) in self.in_flight.iter() {
             self.audit_race(at)?;

@@ -200,12 +200,12 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Returns the active state.
-    pub fn state(&self) -> &Arc<ForwarderState> {
+    pub(crate) fn state(&self) -> &Arc<ForwarderState> {
         &self.worker.state
     }
 
     /// Returns the number of queries in flight.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.in_flight.len()
     }
 
@@ -220,7 +220,7 @@ impl<C: ClientHandle> Engine<C> {
     }
 
     /// Returns the slots of the queries whose reply may still come.
-    pub fn slots(&self) -> &AttemptSlots {
+    pub(crate) fn slots(&self) -> &AttemptSlots {
         &self.slots
     }
 

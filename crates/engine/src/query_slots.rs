@@ -61,7 +61,7 @@ impl QuerySlot {
     }
 
     /// Returns socket tag and ID in one number.
-    pub fn number(self) -> u32 {
+    pub(crate) fn number(self) -> u32 {
         self.0.get()
     }
 

@@ -20,7 +20,7 @@ impl RaceRef {
     }
 
     /// Returns the number of the place, which is unique among present races.
-    pub fn index(self) -> u32 {
+    pub(crate) fn index(self) -> u32 {
         u32::from_le_bytes(self.index)
     }
 }

@@ -51,7 +51,7 @@ impl Holding {
     }
 
     /// Returns the maximum count.
-    pub const fn most(self) -> u32 {
+    pub(crate) const fn most(self) -> u32 {
         match self {
             Self::Waiting => (1 << WAITING_BITS) - 1,
             Self::Connection => (1 << CONNECTION_BITS) - 1,
@@ -165,7 +165,7 @@ impl Clients {
     }
 
     /// Counts one more thing of a client, unless it holds `limit` of them.
-    pub fn take(&self, client: IpAddr, what: Holding, limit: u32) -> Option<ClientPlace> {
+    pub(crate) fn take(&self, client: IpAddr, what: Holding, limit: u32) -> Option<ClientPlace> {
         let limit = limit.min(what.most());
         let hash = self.hash(client);
         let tag = (hash >> TAG_SHIFT).max(1);
@@ -180,14 +180,14 @@ impl Clients {
     }
 
     /// Gives back one thing that was counted at a place.
-    pub fn give_back(&self, place: ClientPlace, what: Holding) {
+    pub(crate) fn give_back(&self, place: ClientPlace, what: Holding) {
         let Some(word) = self.word(&place) else { return };
         let before = word.fetch_sub(what.one(), Relaxed);
         debug_assert!(what.of(before) > 0, "what is given back was taken");
     }
 
     /// Returns the count of a place's client; 1 if it is not counted.
-    pub fn held(&self, place: &ClientPlace, what: Holding) -> u32 {
+    pub(crate) fn held(&self, place: &ClientPlace, what: Holding) -> u32 {
         self.word(place).map_or(1, |word| what.of(word.load(Relaxed)))
     }
 
@@ -198,13 +198,15 @@ impl Clients {
     }
 
     /// Returns the total of all clients, by a walk over the whole table.
-    pub fn total(&self, what: Holding) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn total(&self, what: Holding) -> u64 {
         let words = self.sets.iter().flat_map(|set| &set.0);
         words.map(|word| u64::from(what.of(word.load(Relaxed)))).sum()
     }
 
     /// Returns the constant size in bytes.
-    pub fn size(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
         size_of_val(&*self.sets)
     }
 

@@ -33,7 +33,8 @@ impl<K: PartialEq + Copy, T> FairQueue<K, T> {
     }
 
     /// Returns the first item of the next party that `may_have` admits.
-    pub fn peek(&self, may_have: impl Fn(K) -> bool) -> Option<&T> {
+    #[cfg(test)]
+    pub(crate) fn peek(&self, may_have: impl Fn(K) -> bool) -> Option<&T> {
         self.parties.iter().find(|(party, _)| may_have(*party)).and_then(|(_, items)| items.front())
     }
 

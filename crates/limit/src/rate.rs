@@ -135,7 +135,8 @@ impl ResponseRate {
     }
 
     /// Returns the constant size in bytes.
-    pub fn size(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
         self.accounts.size()
     }
 

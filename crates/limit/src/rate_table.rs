@@ -50,6 +50,7 @@ impl Accounts {
         Self { start: now, sets: (0..sets).map(|_| RateSet::default()).collect() }
     }
 
+    #[cfg(test)]
     pub(super) fn size(&self) -> usize {
         size_of_val(&*self.sets)
     }

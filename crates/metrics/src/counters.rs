@@ -293,7 +293,7 @@ counters! {
 }
 
 /// The kinds of attempts, by their number: at the start, because another was late, because another failed.
-pub const ATTEMPT_KINDS: [&str; 3] = ["first", "hedge", "failover"];
+pub(crate) const ATTEMPT_KINDS: [&str; 3] = ["first", "hedge", "failover"];
 
 /// The number of hedges among the kinds of attempts.
 pub const HEDGE: usize = 1;

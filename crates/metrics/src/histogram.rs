@@ -71,7 +71,7 @@ impl HistogramSnapshot {
     }
 
     /// Returns the sum of all durations.
-    pub fn sum(&self) -> Duration {
+    pub(crate) fn sum(&self) -> Duration {
         Duration::from_nanos(self.nanos)
     }
 
@@ -94,7 +94,7 @@ impl HistogramSnapshot {
 
     /// Returns the number of durations in the buckets that end at or below `bound`. A bucket that `bound`
     /// cuts is left out, so a quantile from these counts is never too low, and at most an eighth too high.
-    pub fn at_most(&self, bound: Duration) -> u64 {
+    pub(crate) fn at_most(&self, bound: Duration) -> u64 {
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
         self.counts()
             .iter()

@@ -83,7 +83,7 @@ dns::labels! {
 
 impl ProcessesSnapshot {
     /// Returns the number of processes with a role.
-    pub fn count(&self, role: Role) -> u64 {
+    pub(crate) fn count(&self, role: Role) -> u64 {
         self.processes.iter().filter(|process| process.role == role).count() as u64
     }
 }

@@ -199,7 +199,7 @@ impl CacheStats {
     }
 
     /// Returns the growth of the counters. The sizes are the current ones.
-    pub fn since(self, earlier: Self) -> Self {
+    pub(crate) fn since(self, earlier: Self) -> Self {
         self.with(earlier, u64::saturating_sub)
     }
 

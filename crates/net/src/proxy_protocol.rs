@@ -33,12 +33,12 @@ impl Proxies {
     }
 
     /// Returns true if `peer` is a proxy.
-    pub fn has(&self, peer: IpAddr) -> bool {
+    pub(crate) fn has(&self, peer: IpAddr) -> bool {
         self.are_any() && self.rules.load().0.iter().any(|prefix| prefix.contains(peer))
     }
 
     /// Returns the client named by a proxy, or `None` if the proxy may not name it.
-    pub fn client(&self, named: NamedClient, proxy: SocketAddr) -> Option<SocketAddr> {
+    pub(crate) fn client(&self, named: NamedClient, proxy: SocketAddr) -> Option<SocketAddr> {
         match named {
             NamedClient::Client(client) => self.rules.load().1.may_be_named(client.ip(), proxy.ip()).then_some(client),
             NamedClient::Unnamed => Some(proxy),

@@ -20,7 +20,7 @@ pub enum SendRefusal {
 
 impl SendRefusal {
     /// Classifies an error of a socket, or of opening one.
-    pub fn of(error: &io::Error) -> Self {
+    pub(crate) fn of(error: &io::Error) -> Self {
         match (error.kind(), error.raw_os_error()) {
             (
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable,

@@ -35,7 +35,7 @@ impl Tables {
     /// # Errors
     ///
     /// Every bad line of every file.
-    pub fn build(sources: &[(String, Vec<u8>)], ttl: u32, miss: Miss) -> Result<Self, FileErrors> {
+    pub(crate) fn build(sources: &[(String, Vec<u8>)], ttl: u32, miss: Miss) -> Result<Self, FileErrors> {
         let mut builder = TablesBuilder::new(miss);
         for (file, octets) in sources {
             let errors = read_table(octets, ttl, &mut |record, place| builder.add(&record, place));
@@ -72,7 +72,7 @@ impl Tables {
     }
 
     /// The number of name servers in the referral, or 0 if there is none.
-    pub fn name_servers(&self) -> usize {
+    pub(crate) fn name_servers(&self) -> usize {
         self.referral.as_ref().map_or(0, |referral| usize::from(referral.servers()))
     }
 

@@ -100,7 +100,8 @@ impl ZoneDb {
     }
 
     /// The number of records in tables and zones.
-    pub fn records(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn records(&self) -> usize {
         self.tables.records() + self.zones.iter().map(|zone| zone.records()).sum::<usize>()
     }
 

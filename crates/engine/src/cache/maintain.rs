@@ -90,7 +90,7 @@ impl Cache {
     }
 
     /// Returns the entry of one question if it is fresh or stale. This does not count as a hit.
-    pub fn peek(&self, key: &CacheKey<'_>, rules: &CacheRules, now: Instant) -> Option<ShownEntry> {
+    pub(crate) fn peek(&self, key: &CacheKey<'_>, rules: &CacheRules, now: Instant) -> Option<ShownEntry> {
         let now = self.millis(now);
         let shard = self.shard(key);
         let (head, kept) = shard.find(key).and_then(|slot| shard.entry(slot))?;

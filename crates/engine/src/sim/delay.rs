@@ -43,8 +43,7 @@ pub enum Delay {
 }
 
 impl Delay {
-    /// Draws a time.
-    pub fn draw(&self, rng: &mut impl Rng) -> Duration {
+    pub(crate) fn draw(&self, rng: &mut impl Rng) -> Duration {
         match self {
             Self::Constant(time) => *time,
             Self::Uniform { from, to } => *from + to.saturating_sub(*from).mul_f64(rng.random()),

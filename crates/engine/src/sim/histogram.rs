@@ -13,8 +13,7 @@ pub struct TimeHistogram {
 }
 
 impl TimeHistogram {
-    /// Adds one time.
-    pub fn record(&mut self, time: Duration) {
+    pub(crate) fn record(&mut self, time: Duration) {
         let bucket = Buckets::bucket_of(time, u64::MAX);
         if bucket >= self.counts.len() {
             self.counts.resize(bucket + 1, 0);

@@ -186,7 +186,7 @@ impl SlowRace {
     }
 
     /// Joins a late reply to the attempt that it answers. Returns false if there is none.
-    pub fn join(&mut self, late: &LateReply) -> bool {
+    pub(crate) fn join(&mut self, late: &LateReply) -> bool {
         let asked_ms = (late.asked_at - self.at) * 1e3;
         let waits = |attempt: &&mut SlowAttempt| attempt.backend == late.backend && attempt.may_reply();
         // A backend may have got two attempts.

@@ -202,7 +202,7 @@ impl SharedBackend {
     }
 
     /// Returns the reason why the last connection failed, if it did.
-    pub fn connection_problem(&self) -> Option<Arc<String>> {
+    pub(crate) fn connection_problem(&self) -> Option<Arc<String>> {
         self.findings.connection_problem.load_full()
     }
 
@@ -218,7 +218,7 @@ impl SharedBackend {
 
     /// Returns true if the AD flag of its replies is trusted (`trust_ad`).
     #[inline]
-    pub fn is_ad_trusted(&self) -> bool {
+    pub(crate) fn is_ad_trusted(&self) -> bool {
         self.settings.is_ad_trusted.load(Relaxed)
     }
 
@@ -234,12 +234,12 @@ impl SharedBackend {
     }
 
     /// Returns the counters of all workers that have counted anything.
-    pub fn counted(&self) -> impl Iterator<Item = &BackendCounters> {
+    pub(crate) fn counted(&self) -> impl Iterator<Item = &BackendCounters> {
         self.counts.of_workers.iter().filter_map(OnceLock::get).map(|counters| &**counters)
     }
 
     /// Returns the counters of earlier processes, if there are any.
-    pub fn carried(&self) -> Option<&BackendCounters> {
+    pub(crate) fn carried(&self) -> Option<&BackendCounters> {
         self.counts.carried.get().map(|counters| &**counters)
     }
 
@@ -249,7 +249,7 @@ impl SharedBackend {
     }
 
     /// Returns the number of workers.
-    pub fn workers(&self) -> usize {
+    pub(crate) fn workers(&self) -> usize {
         self.counts.of_workers.len()
     }
 
@@ -273,7 +273,7 @@ impl SharedBackend {
     }
 
     /// Returns true if the backend takes its turn: it must not be behind if another one is ahead.
-    pub fn takes_turns(&self, is_anybody_ahead: bool) -> bool {
+    pub(crate) fn takes_turns(&self, is_anybody_ahead: bool) -> bool {
         self.takes_queries() && !(is_anybody_ahead && self.is_behind())
     }
 
@@ -299,12 +299,12 @@ impl SharedBackend {
     }
 
     /// Returns the operator's setting.
-    pub fn manual(&self) -> ManualHealth {
+    pub(crate) fn manual(&self) -> ManualHealth {
         [ManualHealth::Auto, ManualHealth::Up, ManualHealth::Down][usize::from(self.status.manual.load(Relaxed))]
     }
 
     /// Returns true if the operator, an order, or the backend itself drains the backend.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         match (self.status.is_draining.load(Relaxed), self.manual(), self.order()) {
             (true, ..) | (false, ManualHealth::Auto, Some(OrderWord::Drain)) => true,
             (false, ManualHealth::Up | ManualHealth::Down, _)
@@ -314,7 +314,7 @@ impl SharedBackend {
     }
 
     /// Returns the order for all forwarders.
-    pub fn order(&self) -> Option<OrderWord> {
+    pub(crate) fn order(&self) -> Option<OrderWord> {
         let number = usize::from(self.status.order.load(Relaxed));
         number.checked_sub(1).and_then(|place| OrderWord::ALL.get(place).copied())
     }
@@ -328,7 +328,7 @@ impl SharedBackend {
     }
 
     /// Returns the time of the last state change.
-    pub fn since(&self) -> SystemTime {
+    pub(crate) fn since(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.status.since.load(Relaxed))
     }
 
@@ -401,7 +401,7 @@ impl SharedBackend {
     }
 
     /// Records a signal. Returns true if none of its kind is pending: strangers cannot flood the prober.
-    pub fn is_first(&self, sign: HealthSignal) -> bool {
+    pub(crate) fn is_first(&self, sign: HealthSignal) -> bool {
         let bit = sign.bit();
         self.findings.signaled.load(Relaxed) & bit == 0 && self.findings.signaled.fetch_or(bit, Relaxed) & bit == 0
     }

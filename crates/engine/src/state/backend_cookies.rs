@@ -101,12 +101,12 @@ impl BackendCookies {
     }
 
     /// Returns the cookies for queries, if the backend gives any.
-    pub fn pair(&self) -> Option<CookiePair> {
+    pub(crate) fn pair(&self) -> Option<CookiePair> {
         self.lock().given.as_ref().map(|given| given.pair)
     }
 
     /// Adopts the cookies from the reply to a query.
-    pub fn renew(&self, pair: &CookiePair, urgency: Urgency, now: Instant) -> HasChanged {
+    pub(crate) fn renew(&self, pair: &CookiePair, urgency: Urgency, now: Instant) -> HasChanged {
         match &mut self.lock().given {
             Some(given) => given.renew(pair, urgency, now),
             None => HasChanged(false),
@@ -115,7 +115,7 @@ impl BackendCookies {
 
     /// Records that the backend no longer returns this client cookie, and pauses cookies. Without effect and
     /// `HasChanged(false)` if the current cookies are others.
-    pub fn lose(&self, client: ClientCookie, now: Instant) -> HasChanged {
+    pub(crate) fn lose(&self, client: ClientCookie, now: Instant) -> HasChanged {
         let mut state = self.lock();
         let lost = state.given.take_if(|given| given.pair.client() == client).is_some();
         if lost {
@@ -162,7 +162,7 @@ pub enum Urgency {
 
 /// Some servers send a new cookie each second, and each change must reach all workers. No server lets one
 /// expire that soon (RFC 9018 section 4.3: after an hour, and renewed after half of that).
-pub const RENEWAL: Duration = Duration::from_secs(10);
+pub(crate) const RENEWAL: Duration = Duration::from_secs(10);
 
 /// The example of RFC 9018 section 3.
 const PAUSE: Duration = Duration::from_secs(300);

@@ -16,12 +16,12 @@ pub struct PoolChanges {
 impl PoolChanges {
     /// Returns the number of changes so far.
     #[inline]
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Acquire)
     }
 
     /// Records a change; `None` stands for several or unknown backends.
-    pub fn note(&self, backend: Option<BackendIndex>) {
+    pub(crate) fn note(&self, backend: Option<BackendIndex>) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.len() == KEPT {
             last.pop_front();
@@ -32,7 +32,7 @@ impl PoolChanges {
 
     /// Returns the backends of the changes after the first `known` ones, some maybe twice, and the number of
     /// changes now. `None` stands for any backends.
-    pub fn since(&self, known: u64) -> (Option<Vec<BackendIndex>>, u64) {
+    pub(crate) fn since(&self, known: u64) -> (Option<Vec<BackendIndex>>, u64) {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.count();
         let new = usize::try_from(count.saturating_sub(known)).unwrap_or(usize::MAX);

@@ -27,7 +27,7 @@ pub struct Suspect {
 impl ComparisonQuestions {
     /// Records that a backend replied differently to a question in wire form.
     #[cold]
-    pub fn suspect(&self, question: &[u8], flags: QuestionFlags, backend: BackendIndex) {
+    pub(crate) fn suspect(&self, question: &[u8], flags: QuestionFlags, backend: BackendIndex) {
         let Some(mut suspects) = try_lock(&self.suspects) else { return };
         let Some(question) = QuestionKey::of_parts(question, flags) else { return };
         if suspects.len() < MAX_SUSPECTS && !suspects.iter().any(|suspect| suspect.question == question) {

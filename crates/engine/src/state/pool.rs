@@ -127,13 +127,13 @@ impl SharedPool {
 
     /// Returns the load share of the member at this place.
     #[inline]
-    pub fn weight(&self, index: BackendIndex) -> u16 {
+    pub(crate) fn weight(&self, index: BackendIndex) -> u16 {
         self.by_index.get(index.get()).and_then(Option::as_ref).map_or(1, |(_, weight)| *weight)
     }
 
     /// Returns the machine of the member at this place; 0: a machine without other members.
     #[inline]
-    pub fn machine(&self, index: BackendIndex) -> u16 {
+    pub(crate) fn machine(&self, index: BackendIndex) -> u16 {
         self.machines.get(index.get()).copied().unwrap_or(0)
     }
 
@@ -144,13 +144,13 @@ impl SharedPool {
     }
 
     /// Returns all members with their load shares, in order of the config.
-    pub fn members(&self) -> impl Iterator<Item = (&Arc<SharedBackend>, u16)> + Clone {
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&Arc<SharedBackend>, u16)> + Clone {
         self.backends.iter().map(|backend| (backend, self.weight(backend.index)))
     }
 
     /// Returns all members as the balancers take them: with the load share, the identity for `hash`, and true
     /// if the member takes turns.
-    pub fn turns(&self) -> impl Iterator<Item = (BackendIndex, u16, u64, bool)> + Clone {
+    pub(crate) fn turns(&self) -> impl Iterator<Item = (BackendIndex, u16, u64, bool)> + Clone {
         let is_anybody_ahead = self.is_anybody_ahead();
         self.members().map(move |(backend, weight)| {
             (backend.index, weight, hash_identity(backend.address), backend.takes_turns(is_anybody_ahead))
@@ -158,18 +158,18 @@ impl SharedPool {
     }
 
     /// Returns the size of tables by [`BackendIndex`].
-    pub fn places(&self) -> usize {
+    pub(crate) fn places(&self) -> usize {
         self.by_index.len()
     }
 
     /// Returns the member with this affinity number.
-    pub fn by_affinity(&self, number: u32) -> Option<BackendIndex> {
+    pub(crate) fn by_affinity(&self, number: u32) -> Option<BackendIndex> {
         let place = self.by_affinity.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(self.by_affinity[place].1)
     }
 
     /// Returns the crowd if the pool is so large that queries do not check all members.
-    pub fn crowd(&self) -> Option<Arc<Crowd>> {
+    pub(crate) fn crowd(&self) -> Option<Arc<Crowd>> {
         self.crowd.as_ref().map(ArcSwap::load_full)
     }
 
@@ -201,7 +201,7 @@ impl SharedPool {
 
     /// Returns true if replies to a question with this hash are compared, by all workers alike.
     #[inline]
-    pub fn compares(&self, hash: u64) -> bool {
+    pub(crate) fn compares(&self, hash: u64) -> bool {
         let share = self.config.replicas.compare;
         share > 0.0 && ((hash >> 11) as f64) < share * 2_f64.powi(53)
     }
@@ -353,7 +353,7 @@ impl PoolState {
     }
 
     /// Takes the next turn. A single shared counter makes round-robin exact across workers.
-    pub fn take_turn(&self) -> u64 {
+    pub(crate) fn take_turn(&self) -> u64 {
         self.turn.fetch_add(1, Relaxed)
     }
 
@@ -380,7 +380,7 @@ impl PoolState {
 
     /// Returns a number that grows with every change of a backend's health or cookies.
     #[inline]
-    pub fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.changes.count()
     }
 

@@ -27,7 +27,7 @@ impl Default for ResolverArpa {
 
 impl ResolverArpa {
     /// Creates the zone of a forwarder with this name and these bound addresses.
-    pub fn new(name: Option<&Name>, listeners: &[ListenUrl]) -> Self {
+    pub(crate) fn new(name: Option<&Name>, listeners: &[ListenUrl]) -> Self {
         let encrypted =
             listeners.iter().filter(|listener| alpn(listener.address.scheme).is_some()).take(MAX_DESIGNATED);
         let mut designations: Vec<_> = name

@@ -27,7 +27,7 @@ pub enum Target {
 
 impl Routes {
     /// Creates routes from pairs of suffix and pool.
-    pub fn new<'a>(routes: impl Iterator<Item = (&'a Name, PoolIndex)>) -> Self {
+    pub(crate) fn new<'a>(routes: impl Iterator<Item = (&'a Name, PoolIndex)>) -> Self {
         let mut by_suffix = HashMap::default();
         let mut root = None;
         for (suffix, pool) in routes {
@@ -59,7 +59,7 @@ impl Routes {
     }
 
     /// Returns the pool for a folded name in wire form.
-    pub fn find(&self, qname: &[u8]) -> Option<PoolIndex> {
+    pub(crate) fn find(&self, qname: &[u8]) -> Option<PoolIndex> {
         self.route(qname).map(|(_, pool)| pool)
     }
 

@@ -59,7 +59,7 @@ struct SerialObservation {
 
 impl SerialTable {
     /// Adds a member, or sets its state.
-    pub fn set_up(&mut self, member: BackendIndex, is_up: bool, now: Instant) {
+    pub(crate) fn set_up(&mut self, member: BackendIndex, is_up: bool, now: Instant) {
         let place = self.place_of(member);
         let Some(known) = self.members.get_mut(place).and_then(Option::as_mut) else { return };
         if known.is_up != is_up {
@@ -69,7 +69,7 @@ impl SerialTable {
     }
 
     /// Removes a member and its serials.
-    pub fn forget(&mut self, member: BackendIndex, now: Instant) {
+    pub(crate) fn forget(&mut self, member: BackendIndex, now: Instant) {
         let Some(place) = self.places.remove(&member) else { return };
         self.members[place] = None;
         self.judge_all(place, now);
@@ -79,7 +79,7 @@ impl SerialTable {
     }
 
     /// Records the serial of a zone at a member. Unknown members are ignored.
-    pub fn hear(&mut self, zone: &[u8], member: BackendIndex, serial: u32, source: SerialSource, now: Instant) {
+    pub(crate) fn hear(&mut self, zone: &[u8], member: BackendIndex, serial: u32, source: SerialSource, now: Instant) {
         let Some(&place) = self.places.get(&member) else { return };
         if !self.zones.contains_key(zone) {
             if source == SerialSource::Probe {
@@ -99,7 +99,7 @@ impl SerialTable {
     }
 
     /// Returns the up member with the newest version of a zone, and its serial.
-    pub fn newest(&self, zone: &[u8]) -> Option<(BackendIndex, u32)> {
+    pub(crate) fn newest(&self, zone: &[u8]) -> Option<(BackendIndex, u32)> {
         let zone = self.zones.get(zone)?;
         let place = zone.newest?;
         Some((self.members.get(place)?.as_ref()?.id, zone.said.get(place)?.serial?))
@@ -123,7 +123,7 @@ impl SerialTable {
     }
 
     /// Returns the up members that are older for longer than `max_lag`, but never all up members.
-    pub fn behind(&self, max_lag: Duration, now: Instant) -> Vec<BackendIndex> {
+    pub(crate) fn behind(&self, max_lag: Duration, now: Instant) -> Vec<BackendIndex> {
         let is_late = |said: &SerialObservation| {
             said.older_since.is_some_and(|since| now.saturating_duration_since(since) > max_lag)
         };
@@ -137,7 +137,7 @@ impl SerialTable {
     }
 
     /// Returns the SOA probes to send now: one per member at most, about its zone with the oldest report.
-    pub fn ask(&mut self, now: Instant) -> Vec<(BackendIndex, Box<[u8]>)> {
+    pub(crate) fn ask(&mut self, now: Instant) -> Vec<(BackendIndex, Box<[u8]>)> {
         let mut asked = Vec::new();
         for (place, member) in self.members.iter_mut().enumerate() {
             let Some(member) = member.as_mut().filter(|member| member.is_up) else { continue };
@@ -162,7 +162,7 @@ impl SerialTable {
     }
 
     /// Returns the number of times a member became older.
-    pub fn verdicts(&self) -> u64 {
+    pub(crate) fn verdicts(&self) -> u64 {
         self.verdicts
     }
 
@@ -172,7 +172,7 @@ impl SerialTable {
     }
 
     /// Returns the last serials of each zone at the members, in the order of the zone names.
-    pub fn versions(&self, now: Instant) -> Vec<Versions> {
+    pub(crate) fn versions(&self, now: Instant) -> Vec<Versions> {
         let member = |(member, said): (&Option<SerialMember>, &SerialObservation)| {
             let (member, serial) = (member.as_ref()?, said.serial?);
             let ago = |at: Instant| now.saturating_duration_since(at);
@@ -309,7 +309,7 @@ pub struct LastSerial {
 }
 
 /// Returns true if `serial` is newer than `other` (RFC 1982 section 3.2). If they are 2^31 apart, neither is.
-pub fn is_newer(serial: u32, other: u32) -> bool {
+pub(crate) fn is_newer(serial: u32, other: u32) -> bool {
     (1..1 << 31).contains(&serial.wrapping_sub(other))
 }
 
@@ -320,13 +320,13 @@ pub(crate) const MAX_ZONES: usize = 1024;
 pub(crate) const MAX_BYTES: usize = 4 << 20;
 
 /// The age of a report after which a member is asked again, so that it is heard once in 2 s.
-pub const FRESH: Duration = Duration::from_millis(1800);
+pub(crate) const FRESH: Duration = Duration::from_millis(1800);
 
 /// The time for which a zone is in use after a client query.
 pub(crate) const IN_USE: Duration = Duration::from_secs(60);
 
 /// The minimum interval of SOA probes to one member.
-pub const ASK_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const ASK_EVERY: Duration = Duration::from_millis(100);
 
 const ZONE_OCTETS: usize = 128;
 

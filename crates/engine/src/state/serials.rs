@@ -28,7 +28,7 @@ struct PoolSerials {
 impl SharedSerials {
     /// Returns the number of times a member was found outdated.
     #[inline]
-    pub fn verdicts(&self) -> u64 {
+    pub(crate) fn verdicts(&self) -> u64 {
         self.verdicts.load(Acquire)
     }
 
@@ -52,7 +52,7 @@ impl SharedSerials {
     }
 
     /// Returns true if a member that is up has a newer version.
-    pub fn is_outdated(&self, reported: &ZoneSerial) -> bool {
+    pub(crate) fn is_outdated(&self, reported: &ZoneSerial) -> bool {
         let known = self.known();
         known.serials.newest(reported.zone.as_wire()).is_some_and(|(_, newest)| is_newer(newest, reported.serial))
     }

@@ -197,7 +197,7 @@ pub fn adopt_stream(listener: TcpListener, address: SocketAddr) -> Result<TcpLis
 }
 
 /// Binds a UDP socket to a random port, for occasional queries to servers of one family.
-pub fn asking(is_ipv6: bool) -> io::Result<tokio::net::UdpSocket> {
+pub(crate) fn asking(is_ipv6: bool) -> io::Result<tokio::net::UdpSocket> {
     tokio::net::UdpSocket::from_std(on_random_port(is_ipv6)?.into())
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn ignore_path_mtu(socket: impl AsFd, is_ipv6: bool) {
 
 /// Makes the kernel keep ICMP errors with their datagrams, to be received with `MSG_ERRQUEUE`. A kernel
 /// without it reports no datagrams.
-pub fn keep_errors(socket: impl AsFd, is_ipv6: bool) {
+pub(crate) fn keep_errors(socket: impl AsFd, is_ipv6: bool) {
     let _ = match is_ipv6 {
         true => switch_on(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
         false => switch_on(socket, libc::IPPROTO_IP, libc::IP_RECVERR),

@@ -146,7 +146,7 @@ impl ServerClient {
     }
 
     /// Waits for the next event. Cancel safe.
-    pub async fn next(&mut self) -> io::Result<ServerHeard> {
+    pub(crate) async fn next(&mut self) -> io::Result<ServerHeard> {
         loop {
             if let Some(heard) = self.heard.pop_front() {
                 return Ok(heard);
@@ -264,7 +264,7 @@ impl ServerClient {
     }
 
     /// Returns true if the server accepts no further queries on this connection.
-    pub fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         self.connection.is_ending()
     }
 }

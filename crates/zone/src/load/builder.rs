@@ -24,7 +24,7 @@ impl ZoneBuilder {
     }
 
     /// Reserves memory for many records.
-    pub fn expect_many(&mut self) {
+    pub(crate) fn expect_many(&mut self) {
         self.store.expect_many();
     }
 

@@ -18,7 +18,8 @@ impl FileErrors {
     }
 
     /// Iterates over the errors.
-    pub fn iter(&self) -> impl Iterator<Item = &FileError> {
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &FileError> {
         self.0.iter()
     }
 }

@@ -74,8 +74,7 @@ impl Records {
         self.entries.first().map(|entry| self.record(entry))
     }
 
-    /// Removes all records.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.octets.clear();
         self.entries.clear();
     }
@@ -87,7 +86,7 @@ impl Records {
     }
 
     /// Returns the approximate bytes of memory.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.octets.len() + self.entries.len() * size_of::<RecordAt>()
     }
 

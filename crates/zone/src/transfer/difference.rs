@@ -34,7 +34,7 @@ pub struct Difference {
 
 impl Difference {
     /// Makes a difference of both sides, each with exactly one SOA, which comes first.
-    pub fn new(removed: Records, added: Records) -> Result<Self, Inexact> {
+    pub(crate) fn new(removed: Records, added: Records) -> Result<Self, Inexact> {
         let serial = |side: &Records| {
             let soas = side.iter().filter(|record| record.rtype == RecordType::SOA).count();
             let first = side.first().and_then(|record| Soa::of(&record)).filter(|_| soas == 1);
@@ -122,7 +122,7 @@ impl Difference {
     }
 
     /// Returns the approximate bytes of memory, which is also the approximate size of the transfer.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.removed.size() + self.added.size()
     }
 }

@@ -22,7 +22,7 @@ pub enum TransferKind {
 
 impl TransferKind {
     /// Returns the type of the question.
-    pub fn qtype(self) -> RecordType {
+    pub(crate) fn qtype(self) -> RecordType {
         match self {
             Self::Axfr => RecordType::AXFR,
             Self::Ixfr { .. } => RecordType::IXFR,

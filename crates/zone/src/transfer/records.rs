@@ -51,7 +51,7 @@ pub struct Soa<'a> {
 
 impl<'a> Soa<'a> {
     /// Reads whole RDATA; `None` if it is not that of an SOA record.
-    pub fn read(rdata: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(rdata: &'a [u8]) -> Option<Self> {
         let (mname, rest) = split_name(rdata)?;
         let (_rname, rest) = split_name(rest)?;
         let fields: &[u8; 20] = rest.try_into().ok()?;

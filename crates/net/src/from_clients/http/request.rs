@@ -72,7 +72,7 @@ fn is_dns_message(value: &HeaderValue) -> bool {
 pub(crate) const DNS_MESSAGE: &str = "application/dns-message";
 
 /// The length of the longest DNS message in bytes.
-pub const MAX_MESSAGE: usize = 65_535;
+pub(crate) const MAX_MESSAGE: usize = 65_535;
 
 #[cfg(test)]
 mod tests {

@@ -57,7 +57,7 @@ impl Certificate {
     }
 
     /// The server names that select it, in lower case; `*.x` is possible.
-    pub fn names(&self) -> &[String] {
+    pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
 

@@ -6,7 +6,7 @@
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The period of validity of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +27,6 @@ impl Validity {
     pub fn is_to_come(&self, now: SystemTime) -> bool {
         self.not_before > seconds(now)
     }
-
-    /// The last second of validity.
-    pub fn end(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.not_after.max(0).unsigned_abs())
-    }
 }
 
 /// The fields of a certificate that hedgerow uses.
@@ -47,7 +42,7 @@ pub struct CertificateContents {
 
 impl CertificateContents {
     /// Reads a certificate in DER; `None` if it is malformed.
-    pub fn read(der: &[u8]) -> Option<Self> {
+    pub(crate) fn read(der: &[u8]) -> Option<Self> {
         let certificate = Elements(der).next_of(SEQUENCE)?;
         let mut fields = Elements(Elements(certificate).next_of(SEQUENCE)?);
         if fields.tag() == Some(VERSION) {

@@ -113,7 +113,8 @@ impl CertificateStore {
     }
 
     /// The certificate of a section.
-    pub fn get(&self, name: &str) -> Option<Arc<Certificate>> {
+    #[cfg(test)]
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Certificate>> {
         let entries = self.entries.load();
         let entry = entries.iter().find(|entry| entry.named.name == name)?;
         Some(Arc::clone(&entry.named.certificate))

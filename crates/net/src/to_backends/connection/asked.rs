@@ -9,12 +9,12 @@ pub struct AskedIds {
 
 impl AskedIds {
     /// Returns an empty set.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { bits: Box::new([0; WORDS]), count: 0 }
     }
 
     /// Adds an ID. Returns true if it was free.
-    pub fn insert(&mut self, id: u16) -> bool {
+    pub(crate) fn insert(&mut self, id: u16) -> bool {
         let (word, bit) = self.place(id);
         // Branches here and below, because rustc 1.95 loses an addition such as `count += u32::from(is_free)`
         // when the bool then decides (rust-lang/rust#158206).
@@ -27,7 +27,7 @@ impl AskedIds {
     }
 
     /// Removes an ID. Returns true if its reply was due.
-    pub fn remove(&mut self, id: u16) -> bool {
+    pub(crate) fn remove(&mut self, id: u16) -> bool {
         let (word, bit) = self.place(id);
         if *word & bit == 0 {
             return false;
@@ -38,7 +38,7 @@ impl AskedIds {
     }
 
     /// Returns true if the reply to this ID is due.
-    pub fn contains(&self, id: u16) -> bool {
+    pub(crate) fn contains(&self, id: u16) -> bool {
         self.bits[usize::from(id) / 64] & 1 << (id % 64) != 0
     }
 
@@ -48,7 +48,7 @@ impl AskedIds {
     }
 
     /// Returns true if no reply is due.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 

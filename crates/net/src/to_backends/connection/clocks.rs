@@ -16,22 +16,22 @@ pub struct ConnectionBackoff {
 
 impl ConnectionBackoff {
     /// Returns a back-off that allows a dial at once.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { waits: Backoff::new(FIRST_WAIT), until: None }
     }
 
     /// Notes a failed dial. The wait is random by a quarter, so that workers do not dial all at once.
-    pub fn failed(&mut self, max: Duration, now: Instant, rng: &mut StdRng) {
+    pub(crate) fn failed(&mut self, max: Duration, now: Instant, rng: &mut StdRng) {
         self.until = Some(now + self.waits.wait(max).mul_f64(rng.random_range(0.75..1.25)));
     }
 
     /// Resets the back-off, because a connection was useful.
-    pub fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         *self = Self::new();
     }
 
     /// Returns the time of the next permitted dial, if it is in the future.
-    pub fn until(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|until| *until > now)
     }
 }
@@ -106,32 +106,32 @@ pub enum SilenceAction {
 
 impl SilenceClock {
     /// Notes that a query was sent.
-    pub fn sent(&mut self, now: Instant) {
+    pub(crate) fn sent(&mut self, now: Instant) {
         self.since.get_or_insert(now);
     }
 
     /// Notes that a ping was sent, as a query with this ID or by the protocol.
-    pub fn asked(&mut self, id: Option<u16>, now: Instant) {
+    pub(crate) fn asked(&mut self, id: Option<u16>, now: Instant) {
         self.sign = Some((id, now));
     }
 
     /// Resets the clock, because data was received.
-    pub fn heard(&mut self) {
+    pub(crate) fn heard(&mut self) {
         *self = Self::default();
     }
 
     /// Returns the ID of the query that serves as a ping.
-    pub fn sign(&self) -> Option<u16> {
+    pub(crate) fn sign(&self) -> Option<u16> {
         self.sign.and_then(|(id, _)| id)
     }
 
     /// Returns true if a ping is unanswered.
-    pub fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         self.sign.is_some()
     }
 
     /// Returns the time since the oldest query that no received data followed.
-    pub fn lasts(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn lasts(&self, now: Instant) -> Option<Duration> {
         self.since.map(|since| now.saturating_duration_since(since))
     }
 
@@ -142,7 +142,7 @@ impl SilenceClock {
 
     /// Returns the next action. The connection is pinged after `limit` and given up `patience` after the
     /// ping.
-    pub fn judge(&self, limit: Duration, patience: Duration, now: Instant) -> SilenceAction {
+    pub(crate) fn judge(&self, limit: Duration, patience: Duration, now: Instant) -> SilenceAction {
         match (self.since, self.sign) {
             (_, Some((_, asked))) if now >= asked + patience => SilenceAction::GiveUp,
             (_, Some((_, asked))) => SilenceAction::Waits(asked + patience),

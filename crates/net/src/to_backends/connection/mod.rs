@@ -156,7 +156,7 @@ impl StreamProtocol {
     }
 
     /// Creates a connection that is being dialled to this server.
-    pub fn begin(
+    pub(crate) fn begin(
         &self,
         tls: Option<&ClientTls>,
         address: SocketAddr,
@@ -180,7 +180,7 @@ impl StreamProtocol {
     }
 
     /// Returns true if the protocol uses UDP.
-    pub fn is_by_udp(&self) -> bool {
+    pub(crate) fn is_by_udp(&self) -> bool {
         match self {
             Self::Frames | Self::Http(_) => false,
             Self::Quic => true,
@@ -253,7 +253,7 @@ pub struct FailedQuery {
 
 impl ConnectionEvents {
     /// Returns `None` if there are no events.
-    pub fn some(self) -> Option<Self> {
+    pub(crate) fn some(self) -> Option<Self> {
         let Self { failed, lost, pause, has_sign } = &self;
         let is_nothing = failed.is_empty() && lost.is_empty() && pause.is_none() && !has_sign;
         (!is_nothing).then_some(self)

@@ -16,7 +16,7 @@ pub struct HttpTarget(Uri);
 
 impl HttpTarget {
     /// Builds the URI of a path at this server, by name if it has one, otherwise by address.
-    pub fn new(server: SocketAddr, name: Option<&str>, path: &HttpPath) -> Self {
+    pub(crate) fn new(server: SocketAddr, name: Option<&str>, path: &HttpPath) -> Self {
         // RFC 9110 section 4.2.2: without a port, 443 applies.
         let port = if server.port() == HTTPS { String::new() } else { format!(":{}", server.port()) };
         let by_name = name.and_then(|name| Authority::try_from(format!("{name}{port}")).ok());

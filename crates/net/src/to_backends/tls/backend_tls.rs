@@ -39,7 +39,7 @@ impl KnownRoots {
     }
 
     /// The client certificate of this name.
-    pub fn shown(&self, name: &str) -> Option<&Arc<ClientCertificate>> {
+    pub(crate) fn shown(&self, name: &str) -> Option<&Arc<ClientCertificate>> {
         self.shown.get(name)
     }
 

@@ -86,27 +86,17 @@ impl ClientTls {
     ///
     /// # Errors
     /// If the rules are inconsistent; this is no fault of the server.
-    pub fn begin(&self) -> Result<ClientConnection, String> {
+    pub(crate) fn begin(&self) -> Result<ClientConnection, String> {
         let connection = ClientConnection::new(Arc::clone(&self.config), self.server_name.clone());
         connection.map_err(|error| tls_problem(&error))
     }
 
     /// The configuration for QUIC connections.
-    pub fn quic(&self) -> quinn_proto::ClientConfig {
+    pub(crate) fn quic(&self) -> quinn_proto::ClientConfig {
         let tls = QuicTls { config: Arc::clone(&self.config), server_name: self.server_name.clone() };
         let mut config = quinn_proto::ClientConfig::new(Arc::new(tls));
         config.token_store(Arc::clone(&self.address_tokens) as _);
         config
-    }
-
-    /// The configuration for all TLS connections to this server.
-    pub fn config(&self) -> &Arc<ClientConfig> {
-        &self.config
-    }
-
-    /// The name that the certificate must have.
-    pub fn server_name(&self) -> &ServerName<'static> {
-        &self.server_name
     }
 
     /// The rules of this configuration.

@@ -54,7 +54,7 @@ impl ZoneFiles {
     }
 
     /// Returns an error for a problem at a place in one of the files.
-    pub fn error(&self, place: FilePlace, problem: FileProblem) -> FileError {
+    pub(crate) fn error(&self, place: FilePlace, problem: FileProblem) -> FileError {
         let file = self.0.get(usize::from(place.file));
         FileError {
             file: file.map_or_else(String::new, |file| file.name.clone()),

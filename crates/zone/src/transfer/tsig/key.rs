@@ -18,7 +18,7 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// Returns the name of the algorithm as a domain name.
-    pub fn name(self) -> Name {
+    pub(crate) fn name(self) -> Name {
         let name = match self {
             Self::HmacSha256 => "hmac-sha256",
             Self::HmacSha512 => "hmac-sha512",
@@ -46,8 +46,7 @@ impl TsigKey {
         &self.name
     }
 
-    /// Returns the algorithm.
-    pub fn algorithm(&self) -> Algorithm {
+    pub(crate) fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
