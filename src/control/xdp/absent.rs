@@ -72,36 +72,36 @@ impl Interfaces {
 }
 
 #[derive(Debug)]
-pub(super) enum FrameCommand {}
+pub(crate) enum FrameCommand {}
 
-pub(super) struct FrameListener;
+pub(crate) struct FrameListener;
 
-pub(super) type FrameDatagrams<'f> = iter::Empty<Datagram<'f>>;
+pub(crate) type FrameDatagrams<'f> = iter::Empty<Datagram<'f>>;
 
-pub(super) struct FrameReaders {
+pub(crate) struct FrameReaders {
     bypass: Rc<Bypass>,
 }
 
 impl FrameReaders {
-    pub(super) fn new(_: u32, _: bool) -> Self {
+    pub(crate) fn new(_: u32, _: bool) -> Self {
         Self { bypass: Rc::default() }
     }
 
-    pub(super) fn bypass(&self) -> &Rc<Bypass> {
+    pub(crate) fn bypass(&self) -> &Rc<Bypass> {
         &self.bypass
     }
 
-    pub(super) fn add_forwarder(&self, _: &Rc<RefCell<Forwarder>>) {}
+    pub(crate) fn add_forwarder(&self, _: &Rc<RefCell<Forwarder>>) {}
 
-    pub(super) fn listen(&self, _: SocketAddr, _: impl Fn(FrameDatagrams<'_>) + 'static) -> Rc<FrameListener> {
+    pub(crate) fn listen(&self, _: SocketAddr, _: impl Fn(FrameDatagrams<'_>) + 'static) -> Rc<FrameListener> {
         Rc::new(FrameListener)
     }
 
-    pub(super) fn obey(self: &Rc<Self>, command: FrameCommand, _: BusyPoll) -> io::Result<()> {
+    pub(crate) fn obey(self: &Rc<Self>, command: FrameCommand, _: BusyPoll) -> io::Result<()> {
         match command {}
     }
 
-    pub(super) fn poll_lost(&self, _: &mut Context<'_>) -> Poll<LostTask> {
+    pub(crate) fn poll_lost(&self, _: &mut Context<'_>) -> Poll<LostTask> {
         Poll::Pending
     }
 }
