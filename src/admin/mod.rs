@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) use authorization::is_private;
 pub use cache::CacheAccess;
 pub use condition::HealthCondition;
-use config::nearest;
+use config::remedy;
 use dns::address::BackendAddress;
 use engine::slow::SlowRaces;
 pub use explain::ExplainQuestion;
@@ -242,10 +242,9 @@ impl ChangeRefusal {
     /// Returns the error for an unknown `what` (pool, backend), with the most similar known name.
     pub fn no_such<'n>(what: &str, name: &str, known: impl IntoIterator<Item = &'n str>) -> Self {
         let known: Vec<_> = known.into_iter().collect();
-        let remedy = match nearest(name, known.iter().copied()) {
-            Some(known) => format!(", did you mean {known:?}?"),
-            None if known.is_empty() => String::new(),
-            None => format!(", expected one of {}", known.join(", ")),
+        let remedy = match &*known {
+            [] => String::new(),
+            known => format!(", {}", remedy(name, known.iter().copied())),
         };
         Self::NotFound(format!("there is no {what} {name:?}{remedy}"))
     }

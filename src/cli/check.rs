@@ -1,8 +1,5 @@
 //! `hedgerow check`: reads the config file and all files that it names, as `serve` does, and starts nothing.
 
-#[cfg(feature = "xdp")]
-mod interfaces;
-
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,6 +10,7 @@ use dns::{Name, display_name};
 use zone::{Zone, rdata_to_text};
 
 use super::{count, failure, usage};
+use crate::control::{Findings, check_interfaces};
 use crate::load::{self, ConfigText, LoadError, Loader, Setup};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -29,11 +27,7 @@ pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
         Ok(checked) => checked,
         Err(error) => return usage(error),
     };
-    #[cfg(feature = "xdp")]
-    let findings = interfaces::look(&setup.config);
-    #[cfg(not(feature = "xdp"))]
-    let findings = Findings::default();
-    let Findings { lines, warnings: odd, problems } = findings;
+    let Findings { lines, warnings: odd, problems } = check_interfaces(&setup.config);
     warnings.iter().chain(&odd).for_each(|warning| eprintln!("warning: {warning}"));
     if !problems.is_empty() {
         return usage(problems.join("\n"));
@@ -55,14 +49,6 @@ pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => failure(format_args!("hedgerow: {error}")),
     }
-}
-
-/// The abilities and problems of interfaces.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Findings {
-    lines: Vec<String>,
-    warnings: Vec<String>,
-    problems: Vec<String>,
 }
 
 #[derive(Debug)]

@@ -27,7 +27,7 @@ use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use config::{Limits, nearest};
+use config::Limits;
 use dns::HashSeed;
 
 /// Exit status of a wrong command line, config or zone file.
@@ -165,14 +165,6 @@ fn print(text: &[u8]) -> ExitCode {
 fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, limits: Limits<T>) -> Result<T, String> {
     let number = text.parse().ok().filter(|number| limits.holds(number));
     number.ok_or_else(|| format!("expected a number {limits}"))
-}
-
-/// Suggests the word that was meant, or lists all.
-fn remedy<'w>(word: &str, known: impl Iterator<Item = &'w str> + Clone) -> String {
-    match nearest(word, known.clone()) {
-        Some(known) => format!("did you mean {known:?}?"),
-        None => format!("expected one of {}", known.collect::<Vec<_>>().join(", ")),
-    }
 }
 
 /// Formats a number of things.

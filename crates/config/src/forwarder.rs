@@ -71,10 +71,9 @@ fn read_routes(section: &ConfigSection<'_>, pools: &[&str]) -> Vec<Route> {
 fn read_pool(node: &ConfigNode<'_>, pool: &str, pools: &[&str]) -> Option<PoolIndex> {
     let index = pools.iter().position(|&known| known == pool).map(PoolIndex);
     if index.is_none() {
-        let remedy = match words::nearest(pool, pools.iter().copied()) {
-            Some(known) => format!("did you mean {known:?}?"),
-            None if pools.is_empty() => format!("add [pools.{pool}]"),
-            None => format!("expected one of {}", pools.join(", ")),
+        let remedy = match pools {
+            [] => format!("add [pools.{pool}]"),
+            pools => words::remedy(pool, pools.iter().copied()),
         };
         node.spot.note(format!("there is no pool {pool:?}, {remedy}"));
     }

@@ -72,7 +72,7 @@ pub use taps::{
     SlowConfig, SlowThreshold, TappedMessages, TapsConfig, TracesConfig,
 };
 pub use transfer::{AuthorityZones, SecondaryConfig, SharedZone, Sharing};
-pub use words::{Expectation, KeyWord, nearest};
+pub use words::{Expectation, KeyWord, nearest, remedy};
 pub use xdp::{XdpConfig, XdpInterface, XdpMode, ZeroCopy};
 
 /// The configuration of `hedgerow serve`, without bad addresses, zero deadlines or empty pools.

@@ -17,7 +17,7 @@ use toml::de::{DeTable, DeValue};
 use super::description::{ANY_KEY, Fact, ValueKind, Variant};
 use super::limits::Limits;
 use super::problem::Problem;
-use super::words::{Expectation, nearest};
+use super::words::{Expectation, remedy};
 
 pub(super) struct Notes<'d> {
     file: &'d str,
@@ -425,10 +425,7 @@ impl<'d> ConfigSection<'d> {
             if self.taken.contains(&name) {
                 continue;
             }
-            let remedy = match nearest(name, self.taken.iter().copied()) {
-                Some(key) => format!("did you mean {key:?}?"),
-                None => format!("expected one of {}", self.taken.join(", ")),
-            };
+            let remedy = remedy(name, self.taken.iter().copied());
             let spot = DocumentSpot { path: self.spot.path.clone(), ..node.key };
             spot.note(format!("unknown key {name:?}, {remedy}"));
         }

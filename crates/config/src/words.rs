@@ -332,6 +332,14 @@ pub fn nearest<'w>(typed: &str, known: impl IntoIterator<Item = &'w str>) -> Opt
     (slips <= allowed(word)).then_some(word)
 }
 
+/// Suggests the word that was meant, or lists all.
+pub fn remedy<'w>(typed: &str, known: impl IntoIterator<Item = &'w str> + Clone) -> String {
+    match nearest(typed, known.clone()) {
+        Some(known) => format!("did you mean {known:?}?"),
+        None => format!("expected one of {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+    }
+}
+
 /// The number of slips allowed: two in a short word make another word.
 fn allowed(word: &str) -> usize {
     match word.chars().count() {

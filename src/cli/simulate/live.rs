@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use config::{BackendConfig, Config, PoolConfig, PoolRules};
+use config::{BackendConfig, Config, PoolConfig, PoolRules, remedy};
 use engine::sim::{BackendModel, Course, Delay, Empirical};
 use hedge::Dispatch;
 use hedge::latency::MIN_SAMPLES;
@@ -12,7 +12,6 @@ use super::settings::Mistake;
 use crate::admin::status::{BackendStatus, PoolStatus, Status};
 use crate::cli::ctl::CommandFailure;
 use crate::cli::ctl::connection::{AdminConnection, AdminTarget};
-use crate::cli::remedy;
 use crate::load;
 
 pub(super) fn pool(file: &Path, name: Option<&str>) -> Result<PoolConfig, Mistake> {

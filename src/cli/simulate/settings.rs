@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::cli::remedy;
+use config::remedy;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct SettingEntries {

@@ -13,7 +13,9 @@
 //!
 //! The control thread checks all interfaces after changes of the kernel, listeners or backends.
 
+mod check;
 mod device;
+mod findings;
 mod frames;
 
 use std::collections::HashSet;
@@ -35,7 +37,9 @@ use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 use tokio::time::sleep_until;
 
+pub use self::check::check_interfaces;
 use self::device::XdpDevice;
+pub use self::findings::Findings;
 pub(crate) use self::frames::{FrameCommand, FrameDatagrams, FrameListener, FrameReaders};
 use super::workers::WorkerChannels;
 use super::{Listeners, worker_count};

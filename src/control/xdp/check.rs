@@ -1,4 +1,4 @@
-//! The `[xdp]` part of `hedgerow check`: the abilities of each interface, its listeners, missing rights, and
+//! The check of `[xdp]` without serving: the abilities of each interface, its listeners, missing rights, and
 //! settings that would work. It queries the kernel and attaches nothing; pure functions judge the result.
 
 use std::io;
@@ -8,13 +8,13 @@ use af_xdp::EXPERIMENTAL;
 use af_xdp::netlink::{self, DriverFeatures, InterfaceFacts};
 use af_xdp::rights::Rights;
 use af_xdp::socket::MEMORY;
-use config::{Config, KeyWord, XdpConfig, XdpInterface, XdpMode, ZeroCopy};
+use config::{Config, KeyWord, XdpConfig, XdpInterface, XdpMode, ZeroCopy, counted, remedy};
 use dns::address::Scheme;
 
 use super::Findings;
-use crate::cli::remedy;
 
-pub(super) fn look(config: &Config) -> Findings {
+/// Returns the abilities and problems of the interfaces of `[xdp]`. Attaches nothing.
+pub fn check_interfaces(config: &Config) -> Findings {
     let Some(xdp) = &config.xdp else { return Findings::default() };
     let mut findings = Findings { lines: vec![EXPERIMENTAL.to_owned()], ..Findings::default() };
     let mut sockets = 0;
@@ -126,7 +126,7 @@ fn judge(wanted: &XdpInterface, found: &InterfaceAbilities, workers: Option<usiz
     let queues = served(wanted, facts).len();
     if let Some(workers) = workers.filter(|workers| *workers > queues && queues > 0) {
         let have = if queues == 1 { "has" } else { "have" };
-        warnings.push(format!("of {} only {queues} {have} a queue here", count(workers, "worker")));
+        warnings.push(format!("of {} only {queues} {have} a queue here", counted(workers, "worker")));
     }
     lines.push(right(name, facts, *features));
     findings
@@ -144,7 +144,7 @@ fn summary(name: &str, InterfaceAbilities { facts, features, listeners, backends
     let listeners: Vec<_> = listeners.iter().map(SocketAddr::to_string).collect();
     let listeners =
         if listeners.is_empty() { "no listener".to_owned() } else { format!("listeners {}", listeners.join(", ")) };
-    let (queues, backends) = (count(facts.queues as usize, "queue"), count(*backends, "backend"));
+    let (queues, backends) = (counted(facts.queues as usize, "queue"), counted(*backends, "backend"));
     format!("{name}: {state}, {driver}, {queues}, {can}; {listeners}, {backends}")
 }
 
@@ -182,14 +182,10 @@ fn lacking(rights: &Rights, sockets: usize) -> Vec<String> {
         let (lockable, needed) = (lockable >> 10, needed >> 10);
         lacking.push(format!(
             "xdp: this user may lock {lockable} KiB of memory, and {} take {needed} KiB: raise it (LimitMEMLOCK= of systemd, ulimit -l), or give CAP_IPC_LOCK",
-            count(sockets, "queue")
+            counted(sockets, "queue")
         ));
     }
     lacking
-}
-
-fn count(number: usize, noun: &str) -> String {
-    super::count(number, noun, &format!("{noun}s"))
 }
 
 #[cfg(test)]
