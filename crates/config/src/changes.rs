@@ -40,6 +40,18 @@ impl Config {
         changes.extend(sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("{name} changed")));
         changes
     }
+
+    /// Returns the keys that differ from an earlier config and that a running process cannot change.
+    pub fn fixed_changes_since(&self, earlier: &Self) -> Vec<&'static str> {
+        let (old, new) = (&earlier.process, &self.process);
+        let keys = [
+            ("workers", old.workers != new.workers),
+            ("user", old.user != new.user),
+            ("busy_poll", old.busy_poll != new.busy_poll),
+            ("xdp", earlier.xdp != self.xdp),
+        ];
+        keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
 }
 
 fn count<T: PartialEq>(

@@ -167,20 +167,14 @@ impl ServerProcess {
     /// Notes the changed settings that need another process, which a supervisor starts itself unless the user
     /// changes. Returns a notice for each.
     fn needs_restart(&mut self, new: &Config) -> Vec<String> {
-        let (running, is_supervised) = (&self.started_with, self.processes.known.is_some());
-        let settings = [
-            ("workers", running.process.workers != new.process.workers, is_supervised),
-            ("user", running.process.user != new.process.user, false),
-            ("busy_poll", running.process.busy_poll != new.process.busy_poll, is_supervised),
-            ("xdp", running.xdp != new.xdp, is_supervised),
-        ];
-        let changed = settings.iter().filter(|(_, has_changed, _)| *has_changed);
-        self.is_restart_due = changed.clone().any(|(.., restarts)| *restarts);
-        let notice = |(key, _, restarts): &(&str, bool, bool)| match restarts {
+        let restarts = |key: &str| self.processes.known.is_some() && key != "user";
+        let changed = new.fixed_changes_since(&self.started_with);
+        self.is_restart_due = changed.iter().any(|key| restarts(key));
+        let notice = |key| match restarts(key) {
             true => format!("{key} has changed; restart to apply it"),
             false => format!("{key} has changed, which needs a restart to take effect"),
         };
-        changed.map(notice).collect()
+        changed.into_iter().map(notice).collect()
     }
 
     /// Waits for an event. Cancel safe.
