@@ -1,6 +1,6 @@
 //! Zones: records in, an immutable store out, and responses from it.
 //!
-//! Two kinds of zone share one store. Tables are sets of hosts, built by [`Tables::build`]. Zones are trees:
+//! Two kinds of zone share one store. Tables are sets of hosts, built by `Tables::build`. Zones are trees:
 //! [`master`] reads their records, and [`ZoneBuilder`] checks and compiles them. A [`ZoneDb`] holds all zones
 //! and tables of one authority, and [`respond`] handles one query. [`transfer`] has the state machines of
 //! AXFR, IXFR, NOTIFY, TSIG and catalog zones. This crate opens no files and sockets and reads no clock.

@@ -1,7 +1,7 @@
 //! The zones of the server: authorities, secondary zones, NOTIFY, catalogs, and the registrations of
 //! authorities in etcd.
 //!
-//! The reload thread compares the new files with the current state ([`PreparedZones`]); the control thread
+//! The reload thread compares the new files with the current state (`PreparedZones`); the control thread
 //! swaps the result in.
 
 mod authorities;

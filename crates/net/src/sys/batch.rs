@@ -372,7 +372,7 @@ impl SendBatch {
     }
 
     /// Keeps the datagrams for which `stays` returns true, in order. The others were sent by other means.
-    pub(crate) fn retain(&mut self, mut stays: impl FnMut(usize, &[u8]) -> bool) {
+    pub fn retain(&mut self, mut stays: impl FnMut(usize, &[u8]) -> bool) {
         let mut left = 0;
         for index in 0..self.queued {
             if stays(index, &self.slots[index].bytes) {

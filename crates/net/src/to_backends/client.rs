@@ -31,7 +31,7 @@ impl UdpClient {
         self.socket.connect(self.server).await
     }
 
-    /// Makes the kernel keep the datagrams of ICMP errors (see [`options::keep_errors`]).
+    /// Makes the kernel keep the datagrams of ICMP errors (see `options::keep_errors`).
     pub fn keep_errors(&self) {
         options::keep_errors(&self.socket, self.server.is_ipv6());
     }

@@ -140,7 +140,7 @@ impl ServerClient {
         self.connection.queue_frames(&header.octets);
     }
 
-    /// Queues a query, which leaves with the next [`next`](Self::next). Its reply has the same ID.
+    /// Queues a query, which leaves at the next call of `next`. Its reply has the same ID.
     pub fn queue(&mut self, query: &[u8]) -> io::Result<()> {
         Ok(self.connection.queue(query).ok_or(io::ErrorKind::InvalidInput)?)
     }
