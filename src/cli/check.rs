@@ -10,7 +10,7 @@ use dns::{Name, display_name};
 use zone::{Zone, rdata_to_text};
 
 use super::{count, failure, usage};
-use crate::control::{Findings, check_interfaces};
+use crate::control::check_interfaces;
 use crate::load::{self, ConfigText, LoadError, Loader, Setup};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -23,15 +23,16 @@ pub(super) struct Args {
 /// Prints a summary and the abilities of interfaces on stdout, or every problem on stderr with exit status 2.
 /// Warnings always go to stderr. With `--dump`, zones go to stdout and the summary to stderr.
 pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
-    let CheckReport { summary, warnings, setup } = match check(file.as_deref()) {
+    let CheckReport { summary, mut warnings, setup } = match check(file.as_deref()) {
         Ok(checked) => checked,
         Err(error) => return usage(error),
     };
-    let Findings { lines, warnings: odd, problems } = check_interfaces(&setup.config);
-    warnings.iter().chain(&odd).for_each(|warning| eprintln!("warning: {warning}"));
-    if !problems.is_empty() {
-        return usage(problems.join("\n"));
-    }
+    let interfaces = check_interfaces(&setup.config, &mut warnings);
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let lines = match interfaces {
+        Ok(lines) => lines,
+        Err(problems) => return usage(problems),
+    };
     let report = [&[summary], &lines[..]].concat().join("\n");
     let Some(wanted) = &args.dump else {
         println!("{report}");

@@ -52,8 +52,8 @@ pub use self::process::{
 };
 use self::reload::Reload;
 use self::workers::{WorkerEvent, WorkerStart, Workers};
-pub use self::xdp::{Findings, InterfaceError, Interfaces, check_interfaces};
 pub(crate) use self::xdp::{FrameCommand, FrameDatagrams, FrameListener, FrameReaders};
+pub use self::xdp::{InterfaceError, Interfaces, check_interfaces};
 use self::zones::{PreparedZones, ServerZones, ZonesBase};
 use crate::admin::{AdminEnding, AdminRequest, ChangeRefusal, ServerChange};
 pub use crate::control::zones::secondary::SavedZones;

@@ -8,6 +8,18 @@ impl Config {
         let mut changes = Vec::new();
         count(&mut changes, "pool", &earlier.pools, &self.pools, |pool| &pool.name);
         count(&mut changes, "authority", &earlier.authorities, &self.authorities, |authority| &authority.name);
+        let sections = self.sections_changed_since(earlier);
+        changes.extend(sections.into_iter().map(|name| format!("{name} changed")));
+        changes
+    }
+
+    /// Returns the keys that differ from an earlier config and that a running process cannot change.
+    pub fn fixed_changes_since(&self, earlier: &Self) -> Vec<&'static str> {
+        let is_fixed = |name: &&str| matches!(*name, "workers" | "user" | "busy_poll" | "xdp");
+        self.sections_changed_since(earlier).into_iter().filter(is_fixed).collect()
+    }
+
+    fn sections_changed_since(&self, earlier: &Self) -> Vec<&'static str> {
         // Names every field, so that the compiler asks for a new one.
         let Self {
             pools: _,
@@ -37,20 +49,7 @@ impl Config {
             earlier => etcd;
             earlier.process => state_dir;
         );
-        changes.extend(sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("{name} changed")));
-        changes
-    }
-
-    /// Returns the keys that differ from an earlier config and that a running process cannot change.
-    pub fn fixed_changes_since(&self, earlier: &Self) -> Vec<&'static str> {
-        let (old, new) = (&earlier.process, &self.process);
-        let keys = [
-            ("workers", old.workers != new.workers),
-            ("user", old.user != new.user),
-            ("busy_poll", old.busy_poll != new.busy_poll),
-            ("xdp", earlier.xdp != self.xdp),
-        ];
-        keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+        sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 }
 

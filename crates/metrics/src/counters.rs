@@ -265,11 +265,11 @@ counters! {
 counters! {
     /// The attempts at a backend, without probes.
     pub struct BackendCounts, counted in BackendCounters {
-        /// Attempts by [`ATTEMPT_KINDS`].
+        /// Attempts by `ATTEMPT_KINDS`.
         pub attempts: [u64; ATTEMPT_KINDS.len()],
         /// Repeated attempts by [`Cause`].
         pub again: [u64; Cause::ALL.len()],
-        /// Attempts whose reply went to the client, by [`ATTEMPT_KINDS`].
+        /// Attempts whose reply went to the client, by `ATTEMPT_KINDS`.
         pub wins: [u64; ATTEMPT_KINDS.len()],
         /// Attempts without a reply yet.
         pub pending: PendingCounts,

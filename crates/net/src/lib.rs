@@ -20,7 +20,8 @@ pub mod sys;
 pub mod tasks;
 pub mod to_backends;
 #[cfg(feature = "xdp")]
-pub mod xdp;
+#[path = "xdp/ports.rs"]
+mod xdp;
 #[cfg(not(feature = "xdp"))]
 #[path = "xdp/absent.rs"]
 mod xdp;

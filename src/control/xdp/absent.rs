@@ -1,7 +1,5 @@
 //! The seam of a build without the cargo feature `xdp`: there are no interfaces, and workers read no frames.
 
-mod findings;
-
 use std::cell::RefCell;
 use std::future::pending;
 use std::io;
@@ -19,14 +17,16 @@ use net::sys::busy_poll::BusyPoll;
 use net::tasks::LostTask;
 use thiserror::Error;
 
-pub use self::findings::Findings;
 use super::Listeners;
 use super::workers::WorkerChannels;
 use crate::worker::forwarder::Forwarder;
 
-/// Returns no findings.
-pub fn check_interfaces(_: &Config) -> Findings {
-    Findings::default()
+/// Describes no interfaces.
+///
+/// # Errors
+/// Never.
+pub fn check_interfaces(_: &Config, _: &mut Vec<String>) -> Result<Vec<String>, String> {
+    Ok(Vec::new())
 }
 
 /// An interface is not available. There is none.

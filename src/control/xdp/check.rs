@@ -11,10 +11,24 @@ use af_xdp::socket::MEMORY;
 use config::{Config, KeyWord, XdpConfig, XdpInterface, XdpMode, ZeroCopy, counted, remedy};
 use dns::address::Scheme;
 
-use super::Findings;
+/// Describes the interfaces of `[xdp]`, with settings that would work. Attaches nothing.
+///
+/// # Errors
+/// The reasons why the server would not start.
+pub fn check_interfaces(config: &Config, warnings: &mut Vec<String>) -> Result<Vec<String>, String> {
+    let findings = look(config);
+    warnings.extend(findings.warnings);
+    if findings.problems.is_empty() { Ok(findings.lines) } else { Err(findings.problems.join("\n")) }
+}
 
-/// Returns the abilities and problems of the interfaces of `[xdp]`. Attaches nothing.
-pub fn check_interfaces(config: &Config) -> Findings {
+#[derive(Debug, Default)]
+struct Findings {
+    lines: Vec<String>,
+    warnings: Vec<String>,
+    problems: Vec<String>,
+}
+
+fn look(config: &Config) -> Findings {
     let Some(xdp) = &config.xdp else { return Findings::default() };
     let mut findings = Findings { lines: vec![EXPERIMENTAL.to_owned()], ..Findings::default() };
     let mut sockets = 0;

@@ -15,7 +15,6 @@
 
 mod check;
 mod device;
-mod findings;
 mod frames;
 
 use std::collections::HashSet;
@@ -39,7 +38,6 @@ use tokio::time::sleep_until;
 
 pub use self::check::check_interfaces;
 use self::device::XdpDevice;
-pub use self::findings::Findings;
 pub(crate) use self::frames::{FrameCommand, FrameDatagrams, FrameListener, FrameReaders};
 use super::workers::WorkerChannels;
 use super::{Listeners, worker_count};

@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use af_xdp::{Bypass, HeldPort};
+pub use af_xdp::Bypass;
+use af_xdp::HeldPort;
 use engine::query_slots::{QuerySlot, SocketId};
 use foldhash::fast::FixedState;
 
