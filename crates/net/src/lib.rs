@@ -26,4 +26,4 @@ mod xdp;
 #[path = "xdp/absent.rs"]
 mod xdp;
 
-pub use self::xdp::{Bypass, BypassPorts};
+pub use self::xdp::Bypass;

@@ -164,11 +164,6 @@ impl Xsk {
         if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// The number of the queue.
-    pub fn queue(&self) -> u32 {
-        self.queue
-    }
-
     /// The frame counters.
     pub fn counts(&self) -> &Arc<FrameCounts> {
         &self.counts

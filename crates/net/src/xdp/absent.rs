@@ -39,32 +39,26 @@ impl Bypass {
 }
 
 /// The ports of a worker's sockets to backends. None is held.
-pub struct BypassPorts {
+pub(crate) struct BypassPorts {
     bypass: Rc<Bypass>,
 }
 
 impl BypassPorts {
-    /// Creates an empty set of ports.
-    pub fn new(bypass: Rc<Bypass>) -> Self {
+    pub(crate) fn new(bypass: Rc<Bypass>) -> Self {
         Self { bypass }
     }
 
-    /// The bypass of these ports.
-    pub fn bypass(&self) -> &Bypass {
+    pub(crate) fn bypass(&self) -> &Bypass {
         &self.bypass
     }
 
-    /// Holds nothing.
-    pub fn hold(&mut self, _: SocketId, _: &UdpSocket, _: SocketAddr, _: &mut Option<Instant>, _: Instant) {}
+    pub(crate) fn hold(&mut self, _: SocketId, _: &UdpSocket, _: SocketAddr, _: &mut Option<Instant>, _: Instant) {}
 
-    /// Releases nothing.
-    pub fn release(&mut self, _: SocketId) {}
+    pub(crate) fn release(&mut self, _: SocketId) {}
 
-    /// Leaves all messages in the batch.
-    pub fn divert(&self, _: SocketId, _: &mut SendBatch, _: &mut Vec<QuerySlot>) {}
+    pub(crate) fn divert(&self, _: SocketId, _: &mut SendBatch, _: &mut Vec<QuerySlot>) {}
 
-    /// Returns `None`: no datagram bypasses the kernel.
-    pub fn socket_between(&self, _: SocketAddr, _: SocketAddr) -> Option<SocketId> {
+    pub(crate) fn socket_between(&self, _: SocketAddr, _: SocketAddr) -> Option<SocketId> {
         None
     }
 }

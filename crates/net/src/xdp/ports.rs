@@ -16,7 +16,7 @@ use crate::sys::batch::SendBatch;
 
 /// The held ports of one worker's sockets to backends. While a port is held, the program redirects the
 /// replies to it. Release a port before its socket is closed, because another socket may get the port then.
-pub struct BypassPorts {
+pub(crate) struct BypassPorts {
     bypass: Rc<Bypass>,
     by_address: HashMap<(IpAddr, u16), SocketId, FixedState>,
     by_socket: HashMap<SocketId, HeldPort, FixedState>,
@@ -24,18 +24,18 @@ pub struct BypassPorts {
 
 impl BypassPorts {
     /// Creates an empty set of ports for datagrams by this bypass.
-    pub fn new(bypass: Rc<Bypass>) -> Self {
+    pub(crate) fn new(bypass: Rc<Bypass>) -> Self {
         Self { bypass, by_address: HashMap::default(), by_socket: HashMap::default() }
     }
 
     /// The bypass of these ports.
-    pub fn bypass(&self) -> &Bypass {
+    pub(crate) fn bypass(&self) -> &Bypass {
         &self.bypass
     }
 
     /// Holds the port of a socket to the backend at `remote`, if AF_XDP reaches it, except once per interval.
     /// `by_kernel_at` is the time for that exception.
-    pub fn hold(
+    pub(crate) fn hold(
         &mut self,
         number: SocketId,
         udp: &UdpSocket,
@@ -60,14 +60,14 @@ impl BypassPorts {
     }
 
     /// Releases the port of a socket, if it is held.
-    pub fn release(&mut self, number: SocketId) {
+    pub(crate) fn release(&mut self, number: SocketId) {
         if let Some(held) = self.by_socket.remove(&number) {
             self.by_address.remove(&(held.local.ip(), held.local.port()));
         }
     }
 
     /// Sends the messages of a socket that can leave by AF_XDP. The rest stays in the batch, with its slots.
-    pub fn divert(&self, number: SocketId, batch: &mut SendBatch, slots: &mut Vec<QuerySlot>) {
+    pub(crate) fn divert(&self, number: SocketId, batch: &mut SendBatch, slots: &mut Vec<QuerySlot>) {
         let Some(send) = self.by_socket.get(&number).and_then(|held| self.bypass.sender(held)) else { return };
         let mut left = 0;
         batch.retain(|index, datagram| {
@@ -83,7 +83,7 @@ impl BypassPorts {
 
     /// Returns the socket for a datagram that came by AF_XDP from `remote` to `local`, if its port is held
     /// for that backend (RFC 5452 section 9.1).
-    pub fn socket_between(&self, local: SocketAddr, remote: SocketAddr) -> Option<SocketId> {
+    pub(crate) fn socket_between(&self, local: SocketAddr, remote: SocketAddr) -> Option<SocketId> {
         let number = *self.by_address.get(&(local.ip(), local.port()))?;
         let backend = self.by_socket.get(&number)?.remote;
         (backend.ip() == remote.ip() && backend.port() == remote.port()).then_some(number)
