@@ -27,3 +27,4 @@ mod xdp;
 mod xdp;
 
 pub use self::xdp::Bypass;
+use self::xdp::BypassPorts;

@@ -19,11 +19,10 @@ use super::room::Room;
 use super::socket::{self, BackendSocket, Renewals};
 use super::void::VoidedSockets;
 use super::{RecvError, UnsentMessage};
-use crate::Bypass;
 use crate::refusal::{SendRefusal, is_unreachable};
 use crate::sys::batch::RecvBatch;
 use crate::sys::options::enable_gro;
-use crate::xdp::BypassPorts;
+use crate::{Bypass, BypassPorts};
 
 /// The UDP sockets of one worker to its backends.
 pub struct UdpSockets {
