@@ -162,7 +162,7 @@ fn the_dockerfile_names_files_that_are_there_and_enough() {
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
     // What the source has built in, tests apart.
     let reference = top().join("crates/config/src/reference.rs");
-    assert!(fs::read_to_string(reference).expect("it is there").contains("include_str!(\"../../config.toml\")"));
+    assert!(fs::read_to_string(reference).expect("it is there").contains("include_str!(\"../../../config.toml\")"));
     let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).expect("a user");
     assert!(user.split(':').all(|id| id.parse::<u32>().is_ok_and(|id| id > 0)), "{user}");
 }

@@ -133,6 +133,7 @@ struct MarkedBackends {
 
 impl<R: ReplyRank> Race<R> {
     /// Starts a race. A reply of the rank `accept` or a better one wins at once.
+    #[inline]
     pub fn start(context: &RaceContext<'_>, candidates: &Candidates, accept: R, now: Instant) -> Self {
         let RaceContext { rules, .. } = context;
         let all = candidates.first_in_line();
