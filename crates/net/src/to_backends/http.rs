@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dns::append_frame;
+use foldhash::fast::RandomState;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use hashbrown::HashMap;
@@ -76,7 +77,7 @@ struct OpenRequests {
     ready: Arc<ReadyList>,
     open: Vec<StreamPlace>,
     free: Vec<usize>,
-    places: HashMap<u16, usize>,
+    places: HashMap<u16, usize, RandomState>,
 }
 
 struct StreamPlace {
