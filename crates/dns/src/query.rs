@@ -199,7 +199,6 @@ impl QuestionKey {
     pub const MAX_LEN: usize = Name::MAX_LEN + 5;
 
     /// Makes the key of a query.
-    #[inline]
     pub fn of(query: &Query<'_>) -> Self {
         let question = query.question.as_wire();
         let mut octets = [0; Self::MAX_LEN];
@@ -220,7 +219,6 @@ impl QuestionKey {
     }
 
     /// Returns the bytes to hash and compare.
-    #[inline]
     pub fn as_octets(&self) -> &[u8] {
         &self.octets[..self.len]
     }
