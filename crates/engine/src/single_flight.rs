@@ -28,7 +28,7 @@ impl SingleFlight {
     }
 
     /// Claims the slot of `hash`, once more if this worker holds it already, or returns its holder.
-    pub(crate) fn take(&self, hash: u64, me: WorkerId) -> Result<(), WorkerId> {
+    pub fn take(&self, hash: u64, me: WorkerId) -> Result<(), WorkerId> {
         let Some(slot) = self.slot(hash) else { return Ok(()) };
         let mine = (u32::from(me.0) + 1) << COUNT_BITS;
         slot.fetch_update(AcqRel, Relaxed, |held| match held >> COUNT_BITS {
@@ -41,7 +41,7 @@ impl SingleFlight {
     }
 
     /// Releases one claim of the slot.
-    pub(crate) fn release(&self, hash: u64) {
+    pub fn release(&self, hash: u64) {
         let Some(slot) = self.slot(hash) else { return };
         let released = slot.fetch_update(AcqRel, Relaxed, |held| match held & COUNT_MASK {
             0 => None,

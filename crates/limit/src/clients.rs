@@ -165,7 +165,7 @@ impl Clients {
     }
 
     /// Counts one more thing of a client, unless it holds `limit` of them.
-    pub(crate) fn take(&self, client: IpAddr, what: Holding, limit: u32) -> Option<ClientPlace> {
+    pub fn take(&self, client: IpAddr, what: Holding, limit: u32) -> Option<ClientPlace> {
         let limit = limit.min(what.most());
         let hash = self.hash(client);
         let tag = (hash >> TAG_SHIFT).max(1);
@@ -180,14 +180,14 @@ impl Clients {
     }
 
     /// Gives back one thing that was counted at a place.
-    pub(crate) fn give_back(&self, place: ClientPlace, what: Holding) {
+    pub fn give_back(&self, place: ClientPlace, what: Holding) {
         let Some(word) = self.word(&place) else { return };
         let before = word.fetch_sub(what.one(), Relaxed);
         debug_assert!(what.of(before) > 0, "what is given back was taken");
     }
 
     /// Returns the count of a place's client; 1 if it is not counted.
-    pub(crate) fn held(&self, place: &ClientPlace, what: Holding) -> u32 {
+    pub fn held(&self, place: &ClientPlace, what: Holding) -> u32 {
         self.word(place).map_or(1, |word| what.of(word.load(Relaxed)))
     }
 
@@ -198,8 +198,7 @@ impl Clients {
     }
 
     /// Returns the total of all clients, by a walk over the whole table.
-    #[cfg(test)]
-    pub(crate) fn total(&self, what: Holding) -> u64 {
+    pub fn total(&self, what: Holding) -> u64 {
         let words = self.sets.iter().flat_map(|set| &set.0);
         words.map(|word| u64::from(what.of(word.load(Relaxed)))).sum()
     }
