@@ -55,9 +55,9 @@ const SLEEPING_FILES: &[(&str, &str)] = &[
     ("crates/testkit/src/backends/backend.rs", "a scripted backend that is slow: the delay is what is tested"),
     (
         "crates/testkit/src/program/admin.rs",
-        "the state of a server is asked for now and then: nothing tells when it changes",
+        "the state of a server is polled: the admin server reports no changes to wait for",
     ),
-    ("src/admin/connections.rs", "out of descriptors: nothing tells when there is one again"),
+    ("src/admin/connections.rs", "out of descriptors: nothing reports when one is free"),
     (
         "src/control/observe/taps/writer.rs",
         "who appends records must not pay for a wake-up, so the writer looks for them now and then",

@@ -76,27 +76,27 @@ impl Peer {
 
     /// Starts NSD with the zone at this address, by TLS alone, with `rsa.pem` and `rsa.key` of this folder.
     pub fn start_by_tls(address: SocketAddr, certificate: &Path) -> Option<Self> {
-        let (nobody, port, certificate) =
+        let (discard, port, certificate) =
             (SocketAddr::from(([127, 0, 0, 1], 9)), address.port(), certificate.display());
         Self::start_with(Kind::Nsd, |at| {
             let tls = format!(
                 "server:\n  tls-port: {port}\n  tls-service-pem: \"{certificate}/rsa.pem\"\n  \
                  tls-service-key: \"{certificate}/rsa.key\"\n"
             );
-            nsd_config(at, address, Role::Primary(nobody)).replacen("server:\n", &tls, 1)
+            nsd_config(at, address, Role::Primary(discard)).replacen("server:\n", &tls, 1)
         })
     }
 
     /// Starts BIND with the zone at this address, by HTTPS, with `rsa.pem` and `rsa.key` of this folder.
     pub fn start_by_https(address: SocketAddr, certificate: &Path) -> Option<Self> {
-        let (nobody, plain) = (SocketAddr::from(([127, 0, 0, 1], 9)), crate::free_address());
+        let (discard, plain) = (SocketAddr::from(([127, 0, 0, 1], 9)), crate::free_address());
         let (ip, port, certificate) = (address.ip(), address.port(), certificate.display());
         Self::start_with(Kind::Bind, |at| {
             let ways = format!(
                 "tls ours {{ cert-file \"{certificate}/rsa.pem\"; key-file \"{certificate}/rsa.key\"; }};\n\
                  http ours {{ endpoints {{ \"/q\"; }}; }};\noptions {{ listen-on port {port} tls ours http ours {{ {ip}; }};"
             );
-            bind_config(at, plain, Role::Primary(nobody)).replacen("options {", &ways, 1)
+            bind_config(at, plain, Role::Primary(discard)).replacen("options {", &ways, 1)
         })
     }
 
