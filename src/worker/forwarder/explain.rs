@@ -1,18 +1,15 @@
-//! Explains a question for an operator: runs it like a client's query and returns events.
+//! The operator's side of an explained question: the query, and the events that are sent back.
 
 use std::time::Instant;
 
 use data_encoding::BASE64;
-use dns::{Name, RecordClass, RecordType, Transport};
+use dns::{Name, RecordClass, RecordType};
 use engine::explanation::{Event, ExplainedResponse};
-use engine::state::Target;
-use engine::{HashedQuestion, LateReport, LookupReason, RaceReport, ResponseSummary, ValidQuery};
-use metrics::ResponseSource;
+use engine::{LateReport, RaceReport, ResponseSummary};
 use net::sys::clock;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::outside::WorkerIo;
-use super::{Forwarder, ReplyChannel};
 
 /// A question to explain.
 #[derive(Debug)]
@@ -31,7 +28,7 @@ pub struct ExplainRequest {
 
 /// The client of an explained question: an operator.
 #[derive(Clone, Debug)]
-pub struct Operator(UnboundedSender<Event>);
+pub struct Operator(pub(super) UnboundedSender<Event>);
 
 impl Operator {
     pub(super) fn send(&self, event: Event) {
@@ -56,51 +53,8 @@ impl Operator {
 }
 
 pub(super) struct ExplainedRace {
-    hash: u64,
-    operator: Operator,
-}
-
-impl Forwarder {
-    /// Runs a question for an operator and reports its events. One question runs at a time.
-    pub fn explain(&mut self, asked: ExplainRequest, now: Instant) {
-        let ExplainRequest { name, qtype, is_fresh, is_handed_over, events } = asked;
-        let operator = Operator(events);
-        let udp_size = self.outside.state.edns_udp_size;
-        let message = query(&name, qtype, udp_size);
-        let Ok(query) = dns::read_query(&message) else { return operator.send(Event::NoResponse) };
-        let mut folded = Vec::new();
-        let flags = query.fold_question(&mut folded);
-        let hash = self.outside.shared.engines.hash(&folded);
-        let question = HashedQuestion { octets: &folded, flags, hash };
-        if self.outside.state.routes.target(question.qname()) == Target::Own {
-            operator.send(Event::Own);
-            let (zone, mut response) = (&self.outside.state.resolver_arpa, Vec::new());
-            if let Some(rcode) = zone.respond((&message, &query), None, Transport::Tcp, udp_size, &mut response) {
-                let summary = ResponseSummary { source: ResponseSource::Authority, rcode };
-                operator.take_response(now, now, summary, &response);
-            }
-            return;
-        }
-        let Some((suffix, pool)) = self.outside.state.routes.route(question.qname()) else {
-            return operator.send(Event::NoRoute);
-        };
-        let route = dns::display_name(suffix).to_string();
-        let pool_name = self.outside.state.pools[pool.0].config.name.clone();
-        self.outside.explained = Some(ExplainedRace { hash, operator: operator.clone() });
-        let reason = if is_fresh { LookupReason::Ignore } else { LookupReason::HandedOver };
-        let (message, query) = (&message[..], &query);
-        let valid = ValidQuery { message, query, cookie: None, question, pool, reason, is_handed_over };
-        let client = ReplyChannel::Admin(operator.clone());
-        match self.tick(now).explain(valid, client) {
-            Ok(mut plan) => {
-                self.outside.counters.explained.increment();
-                plan.route = route;
-                operator.send(Event::Planned { pool: pool_name, plan: Box::new(plan) });
-            }
-            Err(owner) => operator.send(Event::Elsewhere(owner.0)),
-        }
-        self.end_tick(now);
-    }
+    pub(super) hash: u64,
+    pub(super) operator: Operator,
 }
 
 impl WorkerIo {
@@ -121,7 +75,8 @@ impl WorkerIo {
     }
 }
 
-fn query(name: &Name, qtype: RecordType, udp_size: u16) -> Vec<u8> {
+/// Returns the query as a client would send it.
+pub(super) fn explained_query(name: &Name, qtype: RecordType, udp_size: u16) -> Vec<u8> {
     // RFC 1035 section 4.1.1: ID 0, RD, one question and one additional record.
     let mut message = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
     message.extend_from_slice(name.as_wire());

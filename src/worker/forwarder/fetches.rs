@@ -98,28 +98,6 @@ impl Fetches {
     }
 }
 
-impl Forwarder {
-    fn on_fetch_over(&mut self, race: RaceRef, result: Result<WholeReply, FetchResult>) {
-        let now = Instant::now();
-        match &result {
-            Ok(WholeReply { message, is_ad_trusted }) => {
-                let Ok(reply) = dns::read_reply(message) else { return };
-                let reply = if *is_ad_trusted { reply } else { reply.without_authentic() };
-                self.tick(now).on_fetched(race, &reply);
-            }
-            Err(failure) => self.tick(now).on_fetch_failed(race, *failure),
-        }
-        self.end_tick(now);
-    }
-
-    fn on_reply_by_tcp(&mut self, attempt: Outstanding, reply: Option<Vec<u8>>) {
-        let now = Instant::now();
-        let reply = reply.as_ref().and_then(|reply| dns::read_reply(reply).ok());
-        self.tick(now).on_reply_by_tcp(attempt, reply.as_ref());
-        self.end_tick(now);
-    }
-}
-
 struct Fetch {
     pool: Rc<FetchPool>,
     query: FetchQuery,
@@ -129,9 +107,9 @@ struct Fetch {
     has_left: Cell<bool>,
 }
 
-struct WholeReply {
-    message: Vec<u8>,
-    is_ad_trusted: bool,
+pub(super) struct WholeReply {
+    pub(super) message: Vec<u8>,
+    pub(super) is_ad_trusted: bool,
 }
 
 impl Fetch {

@@ -10,7 +10,7 @@
 //!
 //! The engine decides; this module moves bytes. A [`Forwarder`] is single-threaded and never waits. It
 //! handles datagrams and timers in ticks, and sends everything queued in batches at the end of each tick.
-//! `server/worker` reads the sockets.
+//! `worker` reads the sockets.
 
 mod allowance;
 mod client;

@@ -17,17 +17,21 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use config::PoolIndex;
-use dns::{Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType};
+use dns::{Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType, Transport};
+use engine::explanation::Event;
 use engine::state::{ForwarderState, Routes, Target};
-use engine::{ClientHandle as _, HashedQuestion, LookupReason, QueryPath, ValidQuery, prefetch_memory};
+use engine::{
+    ClientHandle as _, HashedQuestion, LookupReason, QueryPath, ResponseSummary, ValidQuery, prefetch_memory,
+};
 use limit::{Access, Cookies, OwnAddresses};
-use metrics::DropReason;
+use metrics::{DropReason, ResponseSource};
 use net::from_clients::tcp::Responder;
 use net::from_clients::udp::ListenerSocket;
 use net::sys::batch::Datagram;
 use net::sys::clock;
 
 use super::client::{DatagramWay, ProxiedClient};
+use super::explain::{ExplainRequest, ExplainedRace, Operator, explained_query};
 use super::{Forwarder, HandOver, ReplyChannel};
 use crate::control::observe::taps::{Side, TapQuery};
 
@@ -79,6 +83,47 @@ impl Forwarder {
     pub fn take_handed_over(&mut self, query: &HandOver, now: Instant) {
         self.outside.shared.on_the_way[usize::from(self.outside.me.0)].fetch_sub(1, Relaxed);
         self.take(iter::once((&query.message[..], query.client.clone())), LookupReason::HandedOver, now);
+    }
+
+    /// Runs a question for an operator and reports its events. One question runs at a time.
+    pub fn explain(&mut self, asked: ExplainRequest, now: Instant) {
+        let ExplainRequest { name, qtype, is_fresh, is_handed_over, events } = asked;
+        let operator = Operator(events);
+        let udp_size = self.outside.state.edns_udp_size;
+        let message = explained_query(&name, qtype, udp_size);
+        let Ok(query) = dns::read_query(&message) else { return operator.send(Event::NoResponse) };
+        let mut folded = Vec::new();
+        let flags = query.fold_question(&mut folded);
+        let hash = self.outside.shared.engines.hash(&folded);
+        let question = HashedQuestion { octets: &folded, flags, hash };
+        if self.outside.state.routes.target(question.qname()) == Target::Own {
+            operator.send(Event::Own);
+            let (zone, mut response) = (&self.outside.state.resolver_arpa, Vec::new());
+            if let Some(rcode) = zone.respond((&message, &query), None, Transport::Tcp, udp_size, &mut response) {
+                let summary = ResponseSummary { source: ResponseSource::Authority, rcode };
+                operator.take_response(now, now, summary, &response);
+            }
+            return;
+        }
+        let Some((suffix, pool)) = self.outside.state.routes.route(question.qname()) else {
+            return operator.send(Event::NoRoute);
+        };
+        let route = dns::display_name(suffix).to_string();
+        let pool_name = self.outside.state.pools[pool.0].config.name.clone();
+        self.outside.explained = Some(ExplainedRace { hash, operator: operator.clone() });
+        let reason = if is_fresh { LookupReason::Ignore } else { LookupReason::HandedOver };
+        let (message, query) = (&message[..], &query);
+        let valid = ValidQuery { message, query, cookie: None, question, pool, reason, is_handed_over };
+        let client = ReplyChannel::Admin(operator.clone());
+        match self.tick(now).explain(valid, client) {
+            Ok(mut plan) => {
+                self.outside.counters.explained.increment();
+                plan.route = route;
+                operator.send(Event::Planned { pool: pool_name, plan: Box::new(plan) });
+            }
+            Err(owner) => operator.send(Event::Elsewhere(owner.0)),
+        }
+        self.end_tick(now);
     }
 
     fn take<'m>(

@@ -6,11 +6,13 @@ use std::time::Instant;
 
 use dns::first_message;
 use engine::query_slots::SocketId;
-use metrics::DropReason;
+use engine::{Outstanding, RaceRef};
+use metrics::{DropReason, FetchResult};
 use net::sys::batch::RecvBatch;
 use net::to_backends::sockets::{ConnectionEnd, EndedConnection, Event, RecvError, UnsentMessage};
 
 use super::Forwarder;
+use super::fetches::WholeReply;
 use super::outside::not_sent;
 
 impl Forwarder {
@@ -100,6 +102,26 @@ impl Forwarder {
         let Some(socket) = self.outside.backend_sockets.udp.socket_between(to, from) else { return false };
         self.tick(now).on_reply(socket, message);
         true
+    }
+
+    pub(super) fn on_fetch_over(&mut self, race: RaceRef, result: Result<WholeReply, FetchResult>) {
+        let now = Instant::now();
+        match &result {
+            Ok(WholeReply { message, is_ad_trusted }) => {
+                let Ok(reply) = dns::read_reply(message) else { return };
+                let reply = if *is_ad_trusted { reply } else { reply.without_authentic() };
+                self.tick(now).on_fetched(race, &reply);
+            }
+            Err(failure) => self.tick(now).on_fetch_failed(race, *failure),
+        }
+        self.end_tick(now);
+    }
+
+    pub(super) fn on_reply_by_tcp(&mut self, attempt: Outstanding, reply: Option<Vec<u8>>) {
+        let now = Instant::now();
+        let reply = reply.as_ref().and_then(|reply| dns::read_reply(reply).ok());
+        self.tick(now).on_reply_by_tcp(attempt, reply.as_ref());
+        self.end_tick(now);
     }
 
     /// Refreshes the state of all backends.
