@@ -269,6 +269,7 @@ impl<R: ReplyRank> Race<R> {
             return ExtensionRefusal::IsFailure;
         }
         let new_state = if is_known { AttemptState::Replaced } else { AttemptState::ExtensionRefused };
+        self.met |= REFUSED;
         if let Some(entry) = self.attempts.get_mut(attempt) {
             entry.state = new_state;
         }
@@ -467,12 +468,9 @@ impl<R: ReplyRank> Race<R> {
         if self.attempts.is_full() {
             return None;
         }
-        let refused =
-            self.attempts.in_state(AttemptState::ExtensionRefused).next().map(|(id, entry)| (id, entry.backend));
-        if let Some((attempt, backend)) = refused {
-            if let Some(entry) = self.attempts.get_mut(attempt) {
-                entry.state = AttemptState::Replaced;
-            }
+        if self.met & REFUSED != 0
+            && let Some(backend) = self.take_refused()
+        {
             return Some((backend, AttemptKind::Failover));
         }
         if (self.marked.plain, self.marked.newest) != (NO_BACKEND, NO_BACKEND)
@@ -480,11 +478,11 @@ impl<R: ReplyRank> Race<R> {
         {
             return Some((backend, AttemptKind::Failover));
         }
-        let too_few = self.fresh(rules, now).count() < usize::from(self.turns.width);
+        let too_few = |race: &Self| race.fresh(rules, now).count() < usize::from(race.turns.width);
         if let Some(place) = self.unasked() {
             let kind = if self.turns.asked.count_ones() < u32::from(self.turns.width) {
                 AttemptKind::First
-            } else if spend(&mut self.turns.owed) || spend(&mut self.turns.hints) || too_few {
+            } else if spend(&mut self.turns.owed) || spend(&mut self.turns.hints) || too_few(self) {
                 AttemptKind::Failover
             } else {
                 return None;
@@ -494,7 +492,7 @@ impl<R: ReplyRank> Race<R> {
         if self.has_lost()
             && let Some(backend) = self.lost_again()
         {
-            let is_due = spend(&mut self.turns.owed) || spend(&mut self.turns.hints) || too_few;
+            let is_due = spend(&mut self.turns.owed) || spend(&mut self.turns.hints) || too_few(self);
             return is_due.then_some((backend, AttemptKind::Failover));
         }
         self.turns.owed = 0;
@@ -507,7 +505,7 @@ impl<R: ReplyRank> Race<R> {
             let silent = self.silences().min_by_key(|&(_, _, last)| last);
             return silent.map(|(backend, ..)| (backend, AttemptKind::Failover));
         }
-        if !too_few {
+        if !too_few(self) {
             return None;
         }
         let late = self
@@ -515,6 +513,15 @@ impl<R: ReplyRank> Race<R> {
             .filter(|&(_, tries, last)| tries < rules.tries && last.after(rules.attempt_timeout) <= now)
             .min_by_key(|&(_, tries, _)| tries);
         late.map(|(backend, ..)| (backend, AttemptKind::Failover))
+    }
+
+    /// Returns a backend that refused the extension, to be asked without it.
+    #[cold]
+    fn take_refused(&mut self) -> Option<BackendIndex> {
+        let (attempt, _) = self.attempts.in_state(AttemptState::ExtensionRefused).next()?;
+        let entry = self.attempts.get_mut(attempt)?;
+        entry.state = AttemptState::Replaced;
+        Some(entry.backend)
     }
 
     fn turn_due(&self, rules: &RaceRules, now: Offset) -> Option<Offset> {
@@ -629,6 +636,8 @@ fn spend(count: &mut u8) -> bool {
 const BARE: u8 = 1;
 
 const LOST: u8 = 2;
+
+const REFUSED: u8 = 4;
 
 const NO_BACKEND: BackendIndex = BackendIndex(u16::MAX);
 
