@@ -202,7 +202,9 @@ fn queries_go_with_the_first_flight_where_that_is_wanted() {
     let backend = QuicBackend::misbehaving(QuicManner::Forgets, usize::MAX, &ca, answer(ADDRESS));
     let rejected = server(&ca, &[&backend], rules);
     assert_eq!(ask_in_turn(&rejected, 5, ADDRESS), 5);
-    assert_eq!((backend.early(), kind(&rejected, "early")), (0, 0));
+    // A probe after the first answer has a session that the backend still knows, and the next query uses it.
+    assert!(backend.early() <= 1, "{} early", backend.early());
+    assert_eq!(kind(&rejected, "early"), backend.early() as u64);
     // And nothing goes so unless it is wanted.
     let backend = QuicBackend::misbehaving(QuicManner::ClosesAfter(1), usize::MAX, &ca, answer(ADDRESS));
     let unwanted = server(&ca, &[&backend], "");

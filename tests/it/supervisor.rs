@@ -353,7 +353,7 @@ fn standbys_read_what_the_server_has_saved_before_they_serve() {
     until("a copy", || has(ADDRESS).then_some(()));
     primary.reload("z.zone", &text(2, OTHER_ADDRESS));
     until("a newer copy", || has(OTHER_ADDRESS).then_some(()));
-    let read = "standby: the saved zones are loaded zones=1";
+    let read = "a saved zone is read zone=example.org. serial=2";
     until("two standbys have it", || (tree.server.process.log().matches(read).count() >= 2).then_some(()));
     drop(primary);
     // Another content of the same file and length: a process that reads it now finds no zone there.

@@ -120,6 +120,7 @@ fn load(file: &Path, name: &Name) -> Option<SavedZoneFile> {
     match parse(file, octets, name) {
         Ok(zone) => {
             let size = Records::size_of(zone.iter());
+            tracing::debug!(zone = %name, serial = zone.serial(), "a saved zone is read");
             Some(SavedZoneFile { version: FileVersion::of(&metadata), zone: Arc::new(zone), size })
         }
         Err(error) => {
