@@ -24,7 +24,7 @@ use engine::sim::{ScriptEvent, lead};
 use hedge::budget::Budget;
 use hedge::latency::Latency;
 use hedge::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, RaceStep};
-use hedge::{Dispatch, Grace, Hedge, RaceRules};
+use hedge::{AttemptTimeout, Dispatch, Grace, Hedge, RaceRules};
 use hickory_proto::op::Message;
 use hickory_proto::rr::Name as HickoryName;
 use hickory_proto::serialize::binary::BinDecodable;
@@ -479,7 +479,10 @@ fn rules([shape, accept, timing]: [u8; 3]) -> PoolRules {
             fanout: u16::from(timing & 3),
             grace: [Grace::Off, Grace::Auto, Grace::After(Duration::from_millis(7))][usize::from(accept >> 2) % 3],
             timeout: Duration::from_millis(300),
-            attempt_timeout: Duration::from_millis(u64::from(timing) + 1),
+            attempt_timeout: match timing {
+                0 => AttemptTimeout::Auto,
+                _ => AttemptTimeout::After(Duration::from_millis(u64::from(timing) + 1)),
+            },
             tries: (accept >> 5) + 1,
             hedge: Hedge { max: timing >> 4, ..Hedge::default() },
             ..RaceRules::default()

@@ -66,7 +66,7 @@ impl Policy {
             Self::Hedge10 => hedge("auto", 0.1, 2),
         };
         // The backends hold the same names; a client of the bench waits as long as the LS.
-        let rules = format!("accept = \"conclusive\"\ntimeout = \"{TIMEOUT}s\"\n{rules}");
+        let rules = format!("accept = \"conclusive\"\nattempt_timeout = \"auto\"\ntimeout = \"{TIMEOUT}s\"\n{rules}");
         forwarder::config_of(1, forwarder::ANY_PORT, backends, &rules)
     }
 }

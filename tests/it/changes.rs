@@ -316,6 +316,24 @@ fn reload_says_which_changes_by_hand_it_undoes() {
 }
 
 #[test]
+fn the_only_backend_is_asked_again_after_a_reload_to_the_automatic_timeout() {
+    let backend = Backend::new(answer(ONE).except("lost", silent()));
+    let config = |keys: &str| Forwarder::to(&[&backend], &format!("timeout = '20s'\n{keys}")).admin().to_toml();
+    let server = Server::start(&config("serves = 'same'\nattempt_timeout = '20s'"));
+    let client = server.client();
+    ask_names(&client, 1);
+    client.send(&query("lost.before.example", A));
+    backend.wait_for_name("lost.before.example", 1);
+    server.rewrite("config.toml", &config("serves = 'same'"));
+    assert_eq!(server.admin().try_post("/api/v1/reload", "").status, 200);
+    client.send(&query("lost.after.example", A));
+    let asked = backend.wait_for_name("lost.after.example", 3);
+    assert!(asked[1].at - asked[0].at >= ms(20), "{asked:?}");
+    assert_ne!(asked[0].id(), asked[1].id(), "each attempt has its own ID");
+    assert_eq!(backend.queries_for("lost.before.example").len(), 1);
+}
+
+#[test]
 fn attempts_of_an_earlier_plan_leave_the_gauge_when_their_backend_goes_down() {
     let mute = Backend::new(silent());
     let (other, new) = (Backend::new(answer(ONE).except("slow", nxdomain())), Backend::new(answer(TWO)));

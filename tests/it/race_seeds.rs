@@ -11,7 +11,7 @@ use config::{Accept, PoolRules, Rank};
 use engine::sim::{BackendModel, Course, Delay, FaultModel, NameDistribution, PoolModel, Scenario, When};
 use hedge::balance::Balance;
 use hedge::race::{AttemptKind, MAX_ATTEMPTS, RaceEnd};
-use hedge::{Dispatch, Grace, Hedge, HedgeDelay, RaceRules};
+use hedge::{AttemptTimeout, Dispatch, Grace, Hedge, HedgeDelay, RaceRules};
 use metrics::ResponseSource;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -113,7 +113,10 @@ fn rules(rng: &mut StdRng) -> PoolRules {
             balance: *pick(rng, &[Balance::Ordered, Balance::RoundRobin, Balance::Random, Balance::Sticky]),
             timeout: Duration::from_millis(rng.random_range(1..4_000)),
             grace,
-            attempt_timeout: Duration::from_millis(rng.random_range(1..1_500)),
+            attempt_timeout: match rng.random_range(1..1_500) {
+                1..300 => AttemptTimeout::Auto,
+                millis => AttemptTimeout::After(ms(millis)),
+            },
             tries: rng.random_range(1..5),
             hedge: Hedge {
                 delay,
@@ -234,8 +237,9 @@ fn a_hedge_never_asks_the_same_backend_again() {
 fn attempts_and_tries_are_bounded() {
     for_each_race(|scenario, pool, race| {
         assert!(race.asked.len() <= MAX_ATTEMPTS, "{race:?}");
-        if scenario.names != NameDistribution::Unique {
-            // Each of the waiting clients may have asked again.
+        // Each of the waiting clients may have asked again, and early attempts are no tries.
+        let is_early = race.rules.race.attempt_timeout == AttemptTimeout::Auto;
+        if is_early || scenario.names != NameDistribution::Unique {
             return;
         }
         for (number, model) in pool.backends.iter().enumerate() {
@@ -256,7 +260,7 @@ fn backends_that_are_down_are_asked_only_if_all_are() {
             if pool.backends.iter().any(|model| model.up) {
                 assert!(race.asked.iter().all(|asked| pool.backends[asked.backend.get()].up), "{race:?}");
             } else if race.all_down {
-                assert!(race.deadline <= race.rules.race.attempt_timeout, "{race:?}");
+                assert!(race.deadline <= race.rules.race.attempt_timeout.longest(), "{race:?}");
                 let at_once = race.asked.iter().filter(|asked| asked.at == Duration::ZERO).count();
                 assert_eq!(at_once, pool.backends.len().min(MAX_ATTEMPTS), "{race:?}");
             } else if pool.backends.iter().all(|model| !model.faults.refuses_opt) {
@@ -377,7 +381,12 @@ fn every_query_has_one_outcome_whatever_backends_do() {
             BackendModel { stalls: ill(200, 700), crashes: ill(100, 900), failure: 0.1, ..stumbling(0.1, ms(400)) };
         for dispatch in [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential] {
             let mut rules = PoolRules {
-                race: RaceRules { attempt_timeout: ms(150), timeout: ms(500), tries: 2, ..rules_of(dispatch).race },
+                race: RaceRules {
+                    attempt_timeout: AttemptTimeout::After(ms(150)),
+                    timeout: ms(500),
+                    tries: 2,
+                    ..rules_of(dispatch).race
+                },
                 ..rules_of(dispatch)
             };
             rules.health.every_queries = 100;

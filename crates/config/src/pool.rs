@@ -82,7 +82,7 @@ fn read_keys(section: &mut ConfigSection<'_>, usual: &PoolConfig, backends: &[Ba
             attempt_timeout: section.read(
                 "attempt_timeout",
                 usual.rules.race.attempt_timeout,
-                duration(limits::ATTEMPT_TIMEOUT),
+                text(words::attempt_timeout),
             ),
             tries: section.read("tries", usual.rules.race.tries, integer(limits::TRIES)),
             hedge: hedge.unwrap_or(usual.rules.race.hedge),
@@ -196,7 +196,7 @@ mod tests {
     use std::path::Path;
 
     use hedge::balance::Balance;
-    use hedge::{Dispatch, Expect};
+    use hedge::{AttemptTimeout, Dispatch, Expect};
 
     use super::super::Config;
     use super::super::tests::check;
@@ -221,6 +221,7 @@ mod tests {
         let PoolRules { race, accept, on_timeout, on_all_down, health, .. } = PoolRules::of(Serves::Same);
         assert_eq!((race.dispatch, race.balance, accept), (Dispatch::Hedge, Balance::Fastest, Accept::Conclusive));
         assert_eq!((on_timeout, on_all_down), (Silence::Servfail, Silence::Servfail));
+        assert_eq!(race.attempt_timeout, AttemptTimeout::Auto);
         assert_eq!(health.expect, Expect::NoFailure);
         check_pool(
             "serves = \"sam\"",
@@ -284,7 +285,7 @@ mod tests {
             ),
             (
                 "attempt_timeout = \"0ms\"",
-                "19: pools.ts.attempt_timeout: invalid value \"0ms\": expected a duration from 1ms to 1m",
+                "19: pools.ts.attempt_timeout: invalid value \"0ms\": expected auto or a duration from 1ms to 1m",
             ),
             ("tries = 0", "9: pools.ts.tries: invalid value 0: expected an integer from 1 to 8"),
             ("tries = 9", "9: pools.ts.tries: invalid value 9: expected an integer from 1 to 8"),

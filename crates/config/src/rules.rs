@@ -1,7 +1,7 @@
 //! The rules of a pool with their defaults. `hedge` applies those that are not of DNS.
 
 use hedge::balance::Balance;
-use hedge::{Dispatch, Expect, HealthRules, RaceRules};
+use hedge::{AttemptTimeout, Dispatch, Expect, HealthRules, RaceRules};
 
 use super::Accept;
 
@@ -46,7 +46,13 @@ impl PoolRules {
             Serves::Split => split,
             // NXDOMAIN would deny existing names (RFC 2308 section 7 has SERVFAIL for unreachable servers).
             Serves::Same => Self {
-                race: RaceRules { dispatch: Dispatch::Hedge, balance: Balance::Fastest, ..split.race },
+                race: RaceRules {
+                    dispatch: Dispatch::Hedge,
+                    balance: Balance::Fastest,
+                    // Tables may be silent on a miss, which looks like a loss.
+                    attempt_timeout: AttemptTimeout::Auto,
+                    ..split.race
+                },
                 accept: Accept::Conclusive,
                 on_timeout: Silence::Servfail,
                 on_all_down: Silence::Servfail,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dns::address::{self, BackendAddress, BackendUrl, BadAddress, Pin, Verify};
 use dns::{Name, RecordType};
 use hedge::balance::Balance;
-use hedge::{Dispatch, Expect, Grace, HedgeDelay};
+use hedge::{AttemptTimeout, Dispatch, Expect, Grace, HedgeDelay};
 use limit::{OnDenied, Prefix};
 use zone::Miss;
 use zone::transfer::acl::AclRule;
@@ -103,6 +103,7 @@ words! {
     OnDenied { "refused" = Refused, "drop" = Drop }
     Algorithm { "hmac-sha256" = HmacSha256, "hmac-sha512" = HmacSha512 }
     Grace { "off" = Off, "auto" = Auto }
+    AttemptTimeout { "auto" = Auto }
     SlowThreshold { "auto" = Auto, "off" = Off }
     HedgeDelay { "auto" = Auto }
     LogFormat { "json" = Json, "logfmt" = Logfmt }
@@ -197,6 +198,11 @@ pub(crate) fn access_rule(text: &str) -> Result<AclRule, Expectation> {
 /// Reads `pools.*.grace`: a word or a duration. For none, an operator sets `accept = "conclusive"`.
 pub fn grace(text: &str) -> Result<Grace, Expectation> {
     word_or(text, || Limits { min: ms(1), max: secs(60) }.parse(text).map(Grace::After))
+}
+
+/// Reads `pools.*.attempt_timeout`: a word or a duration.
+pub fn attempt_timeout(text: &str) -> Result<AttemptTimeout, Expectation> {
+    word_or(text, || limits::ATTEMPT_TIMEOUT.parse(text).map(AttemptTimeout::After))
 }
 
 /// Reads `slow.threshold`: a word or a duration. No race takes longer than its pool's `timeout`.
@@ -473,6 +479,8 @@ mod tests {
         assert_eq!(word("drop"), Ok(Silence::Drop));
         assert_eq!(word("silent"), Ok(Miss::Silent));
         assert_eq!(grace("auto"), Ok(Grace::Auto));
+        assert_eq!(attempt_timeout("auto"), Ok(AttemptTimeout::Auto));
+        assert_eq!(attempt_timeout("20ms"), Ok(AttemptTimeout::After(Duration::from_millis(20))));
         assert_eq!(grace("20ms"), Ok(Grace::After(Duration::from_millis(20))));
     }
 

@@ -51,7 +51,7 @@ pub(super) fn known_backends<'a>(
         let number = backend.index;
         let part = |part| pool.latency[number.get()].quantile(part).map(millis);
         let stats = BackendStats { loads: &pool.loads, latency: &pool.latency, now };
-        let is_stalled = stats.is_stalled(number, rules.race.attempt_timeout);
+        let is_stalled = stats.is_stalled(number, rules.race.attempt_timeout.longest());
         let why = if is_stalled { silent_for(stats.silence(number)) } else { String::new() };
         let candidate = Candidate {
             backend: backend.name.clone(),

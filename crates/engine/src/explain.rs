@@ -210,8 +210,8 @@ impl<'a> RaceReport<'a> {
             AttemptState::Lost => Fate::Lost,
             AttemptState::Silent => {
                 let waited = self.now.saturating_duration_since(attempt.asked_at);
-                let is_beaten =
-                    matches!(self.result.end, RaceEnd::Reply(_)) && waited < self.pool.rules().race.attempt_timeout;
+                let is_beaten = matches!(self.result.end, RaceEnd::Reply(_))
+                    && waited < self.pool.rules().race.attempt_timeout.longest();
                 if is_beaten { Fate::Beaten } else { Fate::Silent }
             }
         };

@@ -199,7 +199,7 @@ impl<I: Io> ActiveRace<'_, I> {
         });
         for attempt in entry.race.attempts() {
             let is_silent =
-                attempt.open && now.saturating_duration_since(attempt.asked_at) >= rules.race.attempt_timeout;
+                attempt.open && now.saturating_duration_since(attempt.asked_at) >= rules.race.attempt_timeout.longest();
             if is_silent {
                 pool.counters(attempt.backend).timeouts.increment();
                 signal_prober(*io, pool.backend(attempt.backend), HealthSignal::Silent);
@@ -301,7 +301,7 @@ impl<I: Io> ActiveRace<'_, I> {
             message,
             opt_at,
             question: entry.question().to_vec(),
-            patience: shared.rules().race.attempt_timeout,
+            patience: shared.rules().race.attempt_timeout.longest(),
             deadline: entry.race.deadline(),
             client: by_tcp.next().map(|waiter| waiter.client.ip()),
         };

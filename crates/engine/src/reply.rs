@@ -295,7 +295,7 @@ impl<I: Io> ActiveRace<'_, I> {
             address: pool.backend(asked.backend).address.socket,
             message,
             question: entry.question().to_vec(),
-            patience: pool.plan.shared.rules().race.attempt_timeout,
+            patience: pool.plan.shared.rules().race.attempt_timeout.longest(),
             deadline: entry.race.deadline(),
         };
         let asked_for = if pool.wants_header(asked.backend) { entry.asked_for() } else { AskedFor::Hidden };

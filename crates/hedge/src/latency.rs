@@ -8,6 +8,7 @@
 //! be hedged.
 
 mod recent;
+mod retransmission;
 mod window;
 
 use std::cell::Cell;
@@ -16,9 +17,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use self::recent::Recent;
+use self::retransmission::Retransmission;
 use self::window::{SampleSpan, Window, WindowImage, bucket};
 use super::backend_load::{AttemptEnd, BackendLoad};
-use super::rules::{Hedge, HedgeDelay};
+use super::rules::{AttemptTimeout, Hedge, HedgeDelay};
 
 /// The recent latency of one backend: 10 KiB, allocated with the first sample.
 #[derive(Clone, Debug)]
@@ -32,6 +34,7 @@ struct Samples {
     short: Window,
     long: Window,
     recent: Recent,
+    retransmission: Retransmission,
     stale: u32,
     refreshed: Instant,
     cached: Cell<Option<LatencyReport>>,
@@ -92,6 +95,17 @@ impl Latency {
         delay.max(hedge.min_delay).min(hedge.max_delay)
     }
 
+    /// Returns the silence after which a datagram to this backend is taken for lost: 20 ms to 1 s, and 1 s
+    /// before the first reply.
+    pub fn retransmission_timeout(&self) -> Duration {
+        self.samples.as_ref().map_or(AttemptTimeout::LONGEST, |samples| samples.retransmission.timeout())
+    }
+
+    /// Takes one early attempt from the allowance, which follows the share of attempts without a reply.
+    pub(crate) fn take_early_attempt(&self) -> bool {
+        self.samples.as_ref().is_some_and(|samples| samples.retransmission.take(samples.lost_per_reply()))
+    }
+
     fn samples_mut(&mut self) -> &mut Samples {
         self.samples.get_or_insert_with(|| Box::new(Samples::new(self.began)))
     }
@@ -103,6 +117,7 @@ impl Samples {
             short: Window::new(SHORT, began),
             long: Window::new(LONG, began),
             recent: Recent::new(),
+            retransmission: Retransmission::new(),
             stale: 0,
             refreshed: began,
             cached: Cell::new(None),
@@ -110,6 +125,7 @@ impl Samples {
     }
 
     fn record(&mut self, latency: Duration, now: Instant) {
+        self.retransmission.record(latency);
         let bucket = bucket(latency);
         let is_over = self.windows().map(|window| window.add(bucket, now)).contains(&true);
         self.stale += 1;
@@ -142,6 +158,13 @@ impl Samples {
         let latency = window.at_rank(with_late.min(most) as u32);
         self.cached.set(Some(LatencyReport { part, unanswered, latency }));
         Some(latency)
+    }
+
+    fn lost_per_reply(&self) -> f64 {
+        match self.short.replies() {
+            ..MIN_SAMPLES => 0.0,
+            replies => f64::from(self.short.unanswered()) / f64::from(replies),
+        }
     }
 
     fn windows(&mut self) -> [&mut Window; 2] {

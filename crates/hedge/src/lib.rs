@@ -112,7 +112,7 @@ mod rules;
 pub mod timers;
 
 pub use candidates::{BackendIndex, Candidates};
-pub use rules::{Dispatch, Expect, Grace, HealthRules, Hedge, HedgeDelay, RaceRules};
+pub use rules::{AttemptTimeout, Dispatch, Expect, Grace, HealthRules, Hedge, HedgeDelay, RaceRules};
 
 /// The atomics of lock-free state. The models in `loom/` have those of loom in their place.
 mod sync {

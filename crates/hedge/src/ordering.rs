@@ -36,7 +36,7 @@ pub fn order(
     if rules.balance == Balance::Ordered {
         return *candidates;
     }
-    let (mut candidates, fit) = known.stalled_last(candidates, rules.attempt_timeout);
+    let (mut candidates, fit) = known.stalled_last(candidates, rules.attempt_timeout.longest());
     match rules.dispatch {
         Dispatch::Hedge => {
             let is_failing =
@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
     use crate::race::{AttemptKind, Race, RaceContext, RaceStep};
-    use crate::{Hedge, HedgeDelay, budget::Budget};
+    use crate::{AttemptTimeout, Hedge, HedgeDelay, budget::Budget};
 
     const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -127,7 +127,7 @@ mod tests {
             (0..8).for_each(|_| loads[backend].asked(now));
         }
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), all_down);
-        let rules = RaceRules { balance, attempt_timeout: TIMEOUT, ..RaceRules::default() };
+        let rules = RaceRules { balance, attempt_timeout: AttemptTimeout::After(TIMEOUT), ..RaceRules::default() };
         let known = BackendStats { loads: &loads, latency: &[], now: now + waited };
         let found = order(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         assert_eq!(found.as_slice(), expected.map(BackendIndex), "{silent:?}");

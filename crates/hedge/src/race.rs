@@ -14,7 +14,10 @@
 //!    attempt stays open, and ends only if its backend is found down.
 //! 4. The race keeps its initial number of attempts open that have not been silent for `attempt_timeout`.
 //!    Where one is missing, the next candidate is asked; after all candidates, the silent ones are asked
-//!    again in the same order, each up to `tries` times.
+//!    again in the same order, each up to `tries` times. With [`AttemptTimeout::Auto`], an attempt is due
+//!    after the retransmission timeout of its backend, which doubles from its second repetition on, if the
+//!    allowance of the silent backend pays. A denied attempt is tried again after twice the time, and is free
+//!    after 1 s. An attempt less than 1 s after the previous one to its backend is no try.
 //! 5. Hedge only: when the newest silent attempt exceeds the delay of its backend, another candidate is asked
 //!    as well if the budget pays. A denied hedge is counted once per attempt, and tried again after twice the
 //!    delay: by then slightly late replies have arrived, and the budget pays for the attempts that are really
@@ -43,6 +46,7 @@
 mod attempts;
 mod lost;
 mod marked;
+mod patience;
 mod rank;
 mod step;
 
@@ -55,7 +59,7 @@ pub use self::step::{ExtensionRefusal, RaceEnd, RaceStep, ReplyValue, Retry};
 use super::budget::Budget;
 pub use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
-use super::rules::{Dispatch, Grace, RaceRules};
+use super::rules::{AttemptTimeout, Dispatch, Grace, RaceRules};
 
 /// The race of one request. The module documentation describes the algorithm.
 ///
@@ -139,7 +143,7 @@ impl<R: ReplyRank> Race<R> {
         let all = candidates.first_in_line();
         let (width, time) = if candidates.all_down() {
             // There is little hope, so the client does not have to wait its whole timeout.
-            (all, rules.timeout.min(rules.attempt_timeout))
+            (all, rules.timeout.min(rules.attempt_timeout.longest()))
         } else {
             let width = match rules.dispatch {
                 Dispatch::Race if rules.fanout == 0 => all,
@@ -316,13 +320,12 @@ impl<R: ReplyRank> Race<R> {
         if let Some(outcome) = self.outcome {
             return RaceStep::Finished(outcome);
         }
-        let patience = context.rules.attempt_timeout;
         let now = Offset::between(self.start, now);
         let grace_ends = self.grace_ends(context);
         if now >= self.deadline || grace_ends.is_some_and(|end| now >= end) {
             return self.finish();
         }
-        if let Some((backend, kind)) = self.take_turn(context.rules, now) {
+        if let Some((backend, kind)) = self.take_turn(context, now) {
             return self.ask(backend, kind, now);
         }
         let mut hedge_due = self.hedge_due(context);
@@ -332,10 +335,10 @@ impl<R: ReplyRank> Race<R> {
             }
             hedge_due = self.hedge_again;
         }
-        let Some(patience_ends) = self.patience_ends(patience, now) else {
+        let Some(patience_ends) = self.patience_ends(context.rules, now) else {
             return self.finish();
         };
-        let wake = [self.turn_due(context.rules, now), hedge_due, grace_ends, Some(patience_ends)];
+        let wake = [self.turn_due(context, now), hedge_due, grace_ends, Some(patience_ends)];
         let wake = wake.into_iter().flatten().fold(self.deadline, Offset::min);
         RaceStep::WaitUntil(wake.since(self.start))
     }
@@ -464,7 +467,7 @@ impl<R: ReplyRank> Race<R> {
         self.candidates.get(usize::from(place))
     }
 
-    fn take_turn(&mut self, rules: &RaceRules, now: Offset) -> Option<(BackendIndex, AttemptKind)> {
+    fn take_turn(&mut self, context: &RaceContext<'_>, now: Offset) -> Option<(BackendIndex, AttemptKind)> {
         if self.attempts.is_full() {
             return None;
         }
@@ -478,11 +481,10 @@ impl<R: ReplyRank> Race<R> {
         {
             return Some((backend, AttemptKind::Failover));
         }
-        let too_few = |race: &Self| race.fresh(rules, now).count() < usize::from(race.turns.width);
         if let Some(place) = self.unasked() {
             let kind = if self.turns.asked.count_ones() < u32::from(self.turns.width) {
                 AttemptKind::First
-            } else if spend(&mut self.turns.owed) || spend(&mut self.turns.hints) || too_few(self) {
+            } else if spend(&mut self.turns.owed) || spend(&mut self.turns.hints) || self.may_ask(context, now) {
                 AttemptKind::Failover
             } else {
                 return None;
@@ -492,7 +494,7 @@ impl<R: ReplyRank> Race<R> {
         if self.has_lost()
             && let Some(backend) = self.lost_again()
         {
-            let is_due = spend(&mut self.turns.owed) || spend(&mut self.turns.hints) || too_few(self);
+            let is_due = spend(&mut self.turns.owed) || spend(&mut self.turns.hints) || self.may_ask(context, now);
             return is_due.then_some((backend, AttemptKind::Failover));
         }
         self.turns.owed = 0;
@@ -502,17 +504,55 @@ impl<R: ReplyRank> Race<R> {
                     .strike(self.turns.unsendable.trailing_zeros() as u8)
                     .map(|backend| (backend, AttemptKind::Failover));
             }
-            let silent = self.silences().min_by_key(|&(_, _, last)| last);
+            let silent = self.silences(context.rules).min_by_key(|&(_, _, last)| last);
             return silent.map(|(backend, ..)| (backend, AttemptKind::Failover));
         }
-        if !too_few(self) {
+        if !self.has_too_few(context, now) {
             return None;
         }
+        let (longest, is_free) = (context.rules.attempt_timeout.longest(), self.is_free(context, now));
         let late = self
-            .silences()
-            .filter(|&(_, tries, last)| tries < rules.tries && last.after(rules.attempt_timeout) <= now)
-            .min_by_key(|&(_, tries, _)| tries);
-        late.map(|(backend, ..)| (backend, AttemptKind::Failover))
+            .silences(context.rules)
+            .filter(|&(_, tries, last)| is_free && tries < context.rules.tries && last.after(longest) <= now)
+            .min_by_key(|&(_, tries, _)| tries)
+            .map(|(backend, ..)| backend);
+        late.or_else(|| self.repeat_early(context, now)).map(|backend| (backend, AttemptKind::Failover))
+    }
+
+    /// Returns the backend that was silent for longest, if its timeout is over and an attempt is paid.
+    #[cold]
+    fn repeat_early(&self, context: &RaceContext<'_>, now: Offset) -> Option<BackendIndex> {
+        if context.rules.attempt_timeout != AttemptTimeout::Auto {
+            return None;
+        }
+        let is_over = |backend| {
+            let (id, last) = self.attempts.last_of(backend)?;
+            let patience = self.attempts.patience(context, id, last);
+            Some(patience < AttemptTimeout::LONGEST && last.asked.after(patience) <= now)
+        };
+        let late = self.silences(context.rules).filter(|&(backend, ..)| is_over(backend) == Some(true));
+        let (backend, ..) = late.min_by_key(|&(_, _, last)| last)?;
+        self.attempts.pay(context).then_some(backend)
+    }
+
+    /// Returns true if another attempt is due because of silence, and free or paid.
+    #[inline]
+    fn may_ask(&self, context: &RaceContext<'_>, now: Offset) -> bool {
+        self.has_too_few(context, now) && (self.is_free(context, now) || self.attempts.pay(context))
+    }
+
+    #[inline]
+    fn has_too_few(&self, context: &RaceContext<'_>, now: Offset) -> bool {
+        self.attempts.fresh(context, now).count() < usize::from(self.turns.width)
+    }
+
+    /// Returns true if too few attempts are younger than the longest timeout.
+    #[inline]
+    fn is_free(&self, context: &RaceContext<'_>, now: Offset) -> bool {
+        match context.rules.attempt_timeout {
+            AttemptTimeout::After(_) => true,
+            AttemptTimeout::Auto => self.attempts.young(now).count() < usize::from(self.turns.width),
+        }
     }
 
     /// Returns a backend that refused the extension, to be asked without it.
@@ -524,15 +564,19 @@ impl<R: ReplyRank> Race<R> {
         Some(entry.backend)
     }
 
-    fn turn_due(&self, rules: &RaceRules, now: Offset) -> Option<Offset> {
+    fn turn_due(&self, context: &RaceContext<'_>, now: Offset) -> Option<Offset> {
+        let is_auto = context.rules.attempt_timeout == AttemptTimeout::Auto;
         let someone_left = self.unasked().is_some()
             || self.lost_again().is_some()
-            || self.silences().any(|(_, tries, _)| tries < rules.tries);
+            || self.silences(context.rules).any(|(_, tries, _)| is_auto || tries < context.rules.tries);
         if self.attempts.is_full() || !someone_left {
             return None;
         }
-        let surplus = self.fresh(rules, now).count().saturating_sub(usize::from(self.turns.width));
-        self.fresh(rules, now).nth(surplus)
+        if is_auto {
+            return self.attempts.due_early(context, self.has_too_few(context, now), now);
+        }
+        let surplus = self.attempts.fresh(context, now).count().saturating_sub(usize::from(self.turns.width));
+        self.attempts.fresh(context, now).nth(surplus)
     }
 
     fn take_hedge(&mut self, context: &RaceContext<'_>, now: Offset) -> Option<BackendIndex> {
@@ -583,32 +627,31 @@ impl<R: ReplyRank> Race<R> {
             Grace::Auto => {
                 let silent = self.attempts.waited_for();
                 let p99s = silent.map(|(_, entry)| context.latency.get(entry.backend.get())?.quantile(0.99));
-                let times = p99s.map(|p99| p99.map_or(rules.attempt_timeout, |p99| 3 * p99));
-                times.fold(MIN_GRACE, Duration::max).min(rules.attempt_timeout)
+                let longest = rules.attempt_timeout.longest();
+                let times = p99s.map(|p99| p99.map_or(longest, |p99| 3 * p99));
+                times.fold(MIN_GRACE, Duration::max).min(longest)
             }
         };
         Some(since.after(grace))
     }
 
-    fn patience_ends(&self, patience: Duration, now: Offset) -> Option<Offset> {
+    fn patience_ends(&self, rules: &RaceRules, now: Offset) -> Option<Offset> {
         if self.attempts.waited_for().next().is_some() {
             return Some(self.deadline);
         }
+        let patience = rules.attempt_timeout.longest();
         let bare = self.attempts.in_state(AttemptState::Bare).map(|(_, entry)| entry.asked.after(patience));
         bare.max().filter(|&end| now < end)
     }
 
-    #[inline]
-    fn fresh(&self, rules: &RaceRules, now: Offset) -> impl Iterator<Item = Offset> + '_ {
-        let patience = rules.attempt_timeout;
-        let silent = self.attempts.waited_for().map(move |(_, entry)| entry.asked.after(patience));
-        silent.filter(move |&end| now < end)
-    }
-
-    fn silences(&self) -> impl Iterator<Item = (BackendIndex, u8, Offset)> + '_ {
+    fn silences(&self, rules: &RaceRules) -> impl Iterator<Item = (BackendIndex, u8, Offset)> + '_ {
         let sendable = self.candidates.iter().enumerate().filter(|(place, _)| self.turns.unsendable & 1 << place == 0);
-        sendable.filter_map(|(_, backend)| {
-            let (tries, last) = self.attempts.silence_of(backend)?;
+        let spacing = match rules.attempt_timeout {
+            AttemptTimeout::After(_) => Duration::ZERO,
+            AttemptTimeout::Auto => AttemptTimeout::LONGEST,
+        };
+        sendable.filter_map(move |(_, backend)| {
+            let (tries, last) = self.attempts.silence_of(backend, spacing)?;
             Some((backend, tries, last))
         })
     }

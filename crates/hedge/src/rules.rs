@@ -18,8 +18,9 @@ pub struct RaceRules {
     /// The time that a kept weak reply waits for a better one.
     pub grace: Grace,
     /// Silence after which the next backend (or try) is due.
-    pub attempt_timeout: Duration,
-    /// The number of times that one race may ask the same backend.
+    pub attempt_timeout: AttemptTimeout,
+    /// The number of times that one race may ask the same backend, without early attempts of
+    /// [`AttemptTimeout::Auto`].
     pub tries: u8,
     /// The rules of hedges.
     pub hedge: Hedge,
@@ -33,7 +34,7 @@ impl Default for RaceRules {
             balance: Balance::RoundRobin,
             timeout: Duration::from_secs(3),
             grace: Grace::Off,
-            attempt_timeout: Duration::from_secs(1),
+            attempt_timeout: AttemptTimeout::After(AttemptTimeout::LONGEST),
             tries: 1,
             hedge: Hedge::default(),
         }
@@ -49,6 +50,30 @@ pub enum Dispatch {
     Hedge,
     /// One, and the next after `attempt_timeout` or failure.
     Sequential,
+}
+
+/// The silence after which the next backend (or try) is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptTimeout {
+    /// The retransmission timeout of the silent backend, if its allowance for early attempts pays; otherwise,
+    /// and for streams, [`AttemptTimeout::LONGEST`].
+    Auto,
+    /// A fixed time.
+    After(Duration),
+}
+
+impl AttemptTimeout {
+    /// The silence after which the next backend is due with [`AttemptTimeout::Auto`] at the latest.
+    pub const LONGEST: Duration = Duration::from_secs(1);
+
+    /// Returns the silence after which the next backend is due at the latest.
+    #[inline]
+    pub fn longest(self) -> Duration {
+        match self {
+            Self::Auto => Self::LONGEST,
+            Self::After(time) => time,
+        }
+    }
 }
 
 /// The time that a kept weak reply waits for a better one.

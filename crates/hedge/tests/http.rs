@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use hedge::{Hedge, RaceRules};
+use hedge::{AttemptTimeout, Hedge, RaceRules};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::server::conn::http1;
@@ -85,7 +85,7 @@ async fn gets_are_answered_in_time_by_the_servers_that_are_left() {
     let hedge = Hedge { budget: 1.0, max_delay: Duration::from_millis(50), max: 2, ..Hedge::default() };
     let rules = RaceRules {
         timeout: Duration::from_secs(30),
-        attempt_timeout: Duration::from_secs(20),
+        attempt_timeout: AttemptTimeout::After(Duration::from_secs(20)),
         hedge,
         ..RaceRules::default()
     };

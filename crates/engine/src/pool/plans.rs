@@ -8,7 +8,7 @@ use hedge::backend_load::BackendLoad;
 use hedge::balance::FEW;
 use hedge::latency::Latency;
 use hedge::race::BackendIndex;
-use hedge::{Hedge, RaceRules};
+use hedge::{AttemptTimeout, Hedge, RaceRules};
 
 use super::super::attempt::AttemptSlots;
 use super::super::io::Io;
@@ -26,8 +26,9 @@ pub(crate) struct PoolPlan {
 impl PoolPlan {
     pub(crate) fn new(shared: Arc<SharedPool>, number: PlanNumber) -> Self {
         let rules = shared.rules().race.clone();
-        // The rules of refresh races have no hedges, which trade load for time.
-        let unhurried = RaceRules { hedge: Hedge { max: 0, ..rules.hedge }, ..rules };
+        // The rules of refresh races have neither hedges nor early attempts, which trade load for time.
+        let attempt_timeout = AttemptTimeout::After(rules.attempt_timeout.longest());
+        let unhurried = RaceRules { hedge: Hedge { max: 0, ..rules.hedge }, attempt_timeout, ..rules };
         Self { number, shared, unhurried, in_flight: 0 }
     }
 }

@@ -347,7 +347,7 @@ impl PoolState {
             serials: SharedSerials::default(),
             places: Mutex::default(),
             // Before the usual latency is known, an attempt that timed out counts as slow.
-            slow_threshold: AtomicU64::new(config.rules.race.attempt_timeout.as_nanos() as u64),
+            slow_threshold: AtomicU64::new(config.rules.race.attempt_timeout.longest().as_nanos() as u64),
             compared: ComparisonQuestions::default(),
         }
     }

@@ -44,7 +44,7 @@ pub fn order_ways(
         | Balance::Sticky
         | Balance::Hash
         | Balance::LeastLoad
-        | Balance::Fastest => known.stalled_last(candidates, rules.attempt_timeout),
+        | Balance::Fastest => known.stalled_last(candidates, rules.attempt_timeout.longest()),
     };
     let (heard, silent) = in_turn.as_slice().split_at(heard);
     let is_cold = |backend: &BackendIndex| match rules.dispatch {

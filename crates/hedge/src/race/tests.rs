@@ -1,6 +1,7 @@
 //! Tests of the race rules. Each test is a play: a list of timed inputs and the expected steps.
 
 mod decisions;
+mod early;
 mod hedges;
 mod lost;
 mod play;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use config::PoolRules;
 use hedge::balance::Balance;
-use hedge::{Dispatch, Hedge, HedgeDelay, RaceRules};
+use hedge::{AttemptTimeout, Dispatch, Hedge, HedgeDelay, RaceRules};
 use proptest::prelude::*;
 
 use super::*;
-use crate::sim::{BackendModel, Capacity, Course, Delay, Empirical, NameDistribution, When};
+use crate::sim::{BackendModel, Capacity, Course, Delay, Empirical, NameDistribution, PoolModel, When};
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -67,7 +67,7 @@ fn hedging_cuts_the_tail_for_a_little_load() {
 fn lost_datagrams_cost_what_is_waited_for_them() {
     let model = BackendModel { loss: Course::always(0.05), ..BackendModel::default() };
     let patient = PoolRules {
-        race: RaceRules { attempt_timeout: ms(200), ..rules(Dispatch::Sequential).race },
+        race: RaceRules { attempt_timeout: AttemptTimeout::After(ms(200)), ..rules(Dispatch::Sequential).race },
         ..rules(Dispatch::Sequential)
     };
     let tally = tally(&scenario(patient, model, 50_000));
@@ -75,6 +75,59 @@ fn lost_datagrams_cost_what_is_waited_for_them() {
     assert!(tally.lost.abs_diff(125) < 50, "{}", tally.lost);
     assert!((quantile(&tally, 0.96) - 201.0).abs() < 1.0, "{}", quantile(&tally, 0.96));
     assert!((tally.extra_load() - 0.05).abs() < 0.005, "{}", tally.extra_load());
+}
+
+/// Returns the rules with `attempt_timeout = "auto"`.
+fn auto(dispatch: Dispatch) -> PoolRules {
+    let rules = rules(dispatch);
+    PoolRules { race: RaceRules { attempt_timeout: AttemptTimeout::Auto, ..rules.race }, ..rules }
+}
+
+/// Plays with 1,500 queries a second for each of so many backends.
+fn played(rules: &PoolRules, model: &BackendModel, backends: u32, queries: usize) -> Tally {
+    let pools = vec![PoolModel { rules: rules.clone(), backends: vec![model.clone(); backends as usize] }];
+    let gap = Duration::from_secs(1) / (1_500 * backends);
+    tally(&Scenario { pools, gap, ..scenario(rules.clone(), model.clone(), queries) })
+}
+
+#[test]
+fn an_automatic_timeout_makes_up_for_lost_datagrams() {
+    // 5 % of the queries and of the replies. Less than one query in a thousand is lost three times in a row.
+    let model = BackendModel { loss: Course::always(1.0 - 0.95 * 0.95), ..BackendModel::default() };
+    for (dispatch, backends, part) in
+        [(Dispatch::Hedge, 2, 0.999), (Dispatch::Sequential, 2, 0.999), (Dispatch::Hedge, 1, 0.998)]
+    {
+        let tally = played(&auto(dispatch), &model, backends, 30_000);
+        let reached = 0.95 * (1.0 + tally.extra_load());
+        assert!(quantile(&tally, part) < 60.0, "{dispatch:?}, {backends}: {}", quantile(&tally, part));
+        assert_eq!(tally.lost, 0, "{dispatch:?}, {backends}");
+        assert!(reached < 1.06, "{dispatch:?}, {backends}: {reached}");
+    }
+}
+
+#[test]
+fn a_slow_backend_gets_no_storm() {
+    let constant = |time| BackendModel { delay: Course::always(Delay::Constant(time)), ..BackendModel::default() };
+    // Half of the capacity that is needed: the queue is full.
+    let capacity = Some(Capacity { servers: 1, service: Delay::Constant(Duration::from_micros(1_333)) });
+    let overloaded = BackendModel { capacity, ..BackendModel::default() };
+    for (model, most) in [
+        (constant(ms(100)), 0.002),
+        (constant(ms(900)), 0.002),
+        (stumbling(0.01, ms(500)), 0.012),
+        (stumbling(0.2, ms(80)), 0.012),
+        (overloaded, 0.25),
+    ] {
+        let tally = played(&auto(Dispatch::Hedge), &model, 1, 10_000);
+        assert!(tally.extra_load() <= most, "{model:?}: {}", tally.extra_load());
+    }
+    // All are slower than their timer for a while.
+    for factor in [20.0, 100.0, 300.0] {
+        let at_times = vec![(factor, When::Between { from: ms(1_000), to: ms(2_000) })];
+        let scenario = scenario(auto(Dispatch::Sequential), BackendModel::default(), 10_000);
+        let tally = tally(&Scenario { slow: Course { usual: 1.0, at_times }, ..scenario });
+        assert!(tally.extra_load() < 0.015, "{factor}: {}", tally.extra_load());
+    }
 }
 
 #[test]

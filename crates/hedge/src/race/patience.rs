@@ -1,0 +1,60 @@
+//! The silence after which another attempt is due, and the payment for early attempts.
+
+use std::time::Duration;
+
+use super::attempts::{AttemptId, AttemptList, AttemptRecord, Offset};
+use super::{BackendIndex, MIN_WAIT, RaceContext};
+use crate::latency::Latency;
+use crate::rules::AttemptTimeout;
+
+impl AttemptList {
+    /// Returns the ends of the timeouts that are not over.
+    #[inline]
+    pub(super) fn fresh<'a>(
+        &'a self,
+        context: &'a RaceContext<'_>,
+        now: Offset,
+    ) -> impl Iterator<Item = Offset> + use<'a> {
+        let ends = self.waited_for().map(|(id, entry)| entry.asked.after(self.patience(context, id, entry)));
+        ends.filter(move |&end| now < end)
+    }
+
+    /// Returns the ends of the longest timeouts with [`AttemptTimeout::Auto`] that are not over.
+    pub(super) fn young(&self, now: Offset) -> impl Iterator<Item = Offset> + '_ {
+        let ends = self.waited_for().map(|(_, entry)| entry.asked.after(AttemptTimeout::LONGEST));
+        ends.filter(move |&end| now < end)
+    }
+
+    #[inline]
+    pub(super) fn patience(&self, context: &RaceContext<'_>, id: AttemptId, entry: &AttemptRecord) -> Duration {
+        match context.rules.attempt_timeout {
+            AttemptTimeout::After(time) => time,
+            AttemptTimeout::Auto => self.retransmission_timeout(context, id, entry.backend),
+        }
+    }
+
+    /// Returns the retransmission timeout of an attempt. It doubles from the second repetition on: one loss
+    /// says little of the load. A stream repeats what it loses by itself.
+    fn retransmission_timeout(&self, context: &RaceContext<'_>, id: AttemptId, backend: BackendIndex) -> Duration {
+        if context.by_stream.get(backend.get()).is_some_and(|is| *is) {
+            return AttemptTimeout::LONGEST;
+        }
+        let latency = context.latency.get(backend.get());
+        let timeout = latency.map_or(AttemptTimeout::LONGEST, Latency::retransmission_timeout);
+        let earlier = self.waited_for().filter(|&(earlier, entry)| earlier < id && entry.backend == backend).count();
+        (timeout * (1 << earlier.saturating_sub(1))).min(AttemptTimeout::LONGEST)
+    }
+    /// Pays for an early attempt from the allowance of the newest silent backend.
+    pub(super) fn pay(&self, context: &RaceContext<'_>) -> bool {
+        let latency = self.waited_for().next_back().and_then(|(_, late)| context.latency.get(late.backend.get()));
+        latency.is_some_and(Latency::take_early_attempt)
+    }
+
+    /// Returns the next end of a timeout, short or long. After a denial, the allowance is asked again after
+    /// twice the wait.
+    pub(super) fn due_early(&self, context: &RaceContext<'_>, is_denied: bool, now: Offset) -> Option<Offset> {
+        let newest = self.waited_for().next_back().filter(|_| is_denied);
+        let again = newest.map(|(_, late)| now.after(late.asked.until(now).max(MIN_WAIT)));
+        self.young(now).chain(self.fresh(context, now)).chain(again).min()
+    }
+}
