@@ -164,7 +164,7 @@ fn load(now: Instant, attempts: u16) -> BackendLoad {
 fn known_latency(now: Instant) -> Latency {
     let mut latency = Latency::new(now);
     let mut samples = samples();
-    (0..SAMPLES).for_each(|_| latency.record(samples(), now));
+    (0..SAMPLES).for_each(|_| _ = latency.record(samples(), now));
     latency
 }
 

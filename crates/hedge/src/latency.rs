@@ -22,6 +22,8 @@ use self::window::{SampleSpan, Window, WindowImage, bucket};
 use super::backend_load::{AttemptEnd, BackendLoad};
 use super::rules::{AttemptTimeout, Hedge, HedgeDelay};
 
+pub(crate) use self::window::{BUCKETS, Buckets};
+
 /// The recent latency of one backend: 10 KiB, allocated with the first sample.
 #[derive(Clone, Debug)]
 pub struct Latency {
@@ -53,9 +55,9 @@ impl Latency {
         Self { began: now, samples: None }
     }
 
-    /// Records the latency of a reply.
-    pub fn record(&mut self, latency: Duration, now: Instant) {
-        self.samples_mut().record(latency, now);
+    /// Records the latency of a reply, and returns its bucket.
+    pub fn record(&mut self, latency: Duration, now: Instant) -> TimeBucket {
+        self.samples_mut().record(latency, now)
     }
 
     /// Records an attempt that was abandoned without a reply while others are answered.
@@ -64,9 +66,9 @@ impl Latency {
     }
 
     /// Replaces an abandoned attempt by its late reply.
-    pub(crate) fn correct(&mut self, latency: Duration, now: Instant) {
+    pub(crate) fn correct(&mut self, latency: Duration, now: Instant) -> TimeBucket {
         self.forgive();
-        self.record(latency, now);
+        self.record(latency, now)
     }
 
     /// Removes an abandoned attempt because its backend was found down.
@@ -124,7 +126,7 @@ impl Samples {
         }
     }
 
-    fn record(&mut self, latency: Duration, now: Instant) {
+    fn record(&mut self, latency: Duration, now: Instant) -> TimeBucket {
         self.retransmission.record(latency);
         let bucket = bucket(latency);
         let is_over = self.windows().map(|window| window.add(bucket, now)).contains(&true);
@@ -139,6 +141,7 @@ impl Samples {
         {
             self.refresh(now);
         }
+        TimeBucket(bucket)
     }
 
     fn quantile(&self, part: f64) -> Option<Duration> {
@@ -210,6 +213,18 @@ impl Latency {
     }
 }
 
+/// A latency, rounded to its bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeBucket(pub(crate) u16);
+
+impl TimeBucket {
+    /// Returns the bucket of a time.
+    #[inline]
+    pub fn of(time: Duration) -> Self {
+        Self(bucket(time))
+    }
+}
+
 /// Records an attempt without a reply. Returns true if the latency was charged, which spares a backend that
 /// was silent since the attempt, because it may be down.
 pub fn charge(load: &BackendLoad, latency: &mut Latency, asked: Instant) -> bool {
@@ -220,8 +235,15 @@ pub fn charge(load: &BackendLoad, latency: &mut Latency, asked: Instant) -> bool
     is_late
 }
 
-/// Records the end of an attempt. `is_charged` is the result of [`charge`], or false.
-pub fn ended(load: &mut BackendLoad, latency: &mut Latency, end: AttemptEnd, is_charged: bool, now: Instant) {
+/// Records the end of an attempt, and returns the bucket of its latency. `is_charged` is the result of
+/// [`charge`], or false.
+pub fn ended(
+    load: &mut BackendLoad,
+    latency: &mut Latency,
+    end: AttemptEnd,
+    is_charged: bool,
+    now: Instant,
+) -> Option<TimeBucket> {
     if let AttemptEnd::Silence(waited) = end
         && !is_charged
         && let Some(asked) = now.checked_sub(waited)
@@ -230,11 +252,12 @@ pub fn ended(load: &mut BackendLoad, latency: &mut Latency, end: AttemptEnd, is_
     }
     load.ended(end, now);
     match end {
-        AttemptEnd::Reply(took) | AttemptEnd::Failure(took) if is_charged => latency.correct(took, now),
-        AttemptEnd::Reply(took) | AttemptEnd::Failure(took) => latency.record(took, now),
+        AttemptEnd::Reply(took) | AttemptEnd::Failure(took) if is_charged => return Some(latency.correct(took, now)),
+        AttemptEnd::Reply(took) | AttemptEnd::Failure(took) => return Some(latency.record(took, now)),
         AttemptEnd::Unreachable | AttemptEnd::Unsent | AttemptEnd::Void if is_charged => latency.forgive(),
         AttemptEnd::Unreachable | AttemptEnd::Unsent | AttemptEnd::Void | AttemptEnd::Silence(_) => {}
     }
+    None
 }
 
 /// The minimum number of replies for a percentile: `max_delay` applies before.

@@ -91,6 +91,7 @@
 //! - [`balance`], [`ordering`], [`affinity`]: which backends a race may ask, in which order.
 //! - [`latency`], [`backend_load`]: what is known of a backend. [`log_linear`] is their histogram.
 //! - [`budget`]: how many hedges the pool can afford.
+//! - [`regret`]: the distance of the tail from the best fixed hedge rule.
 //! - [`health`]: which backends are down, by probes. [`backoff`] spaces repeated attempts.
 //! - [`timers`]: the wake-ups of many races.
 
@@ -108,6 +109,7 @@ pub mod log_linear;
 pub mod ordering;
 mod peak;
 pub mod race;
+pub mod regret;
 mod rules;
 pub mod timers;
 

@@ -22,7 +22,9 @@ impl<const STEPS: u64> LogLinear<STEPS> {
     /// Returns the bucket of a time, at most that of `max` µs. Fractions of a microsecond are cut off.
     #[inline]
     pub fn bucket_of(time: Duration, max: u64) -> usize {
-        Self::bucket(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).min(max))
+        // `as_micros` would compute with 128 bits.
+        let micros = time.as_secs().saturating_mul(1_000_000).saturating_add(time.subsec_micros().into());
+        Self::bucket(micros.min(max))
     }
 
     /// Returns the lower border of a bucket, in µs, which is the exclusive upper border of the previous one.

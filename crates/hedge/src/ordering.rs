@@ -167,7 +167,7 @@ mod tests {
         let now = Instant::now();
         for (usual, expected) in [(1, 10), (10, 30), (900, 1_000)] {
             let mut latency = [Latency::new(now)];
-            (0..100).for_each(|_| latency[0].record(Duration::from_millis(usual), now));
+            (0..100).for_each(|_| _ = latency[0].record(Duration::from_millis(usual), now));
             let known = BackendStats { loads: &[], latency: &latency, now };
             let found = known.patience(BackendIndex(0), TIMEOUT).as_millis();
             assert!(found.abs_diff(expected) * 20 <= expected, "{usual} ms: {found} ms");

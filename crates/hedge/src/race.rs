@@ -391,6 +391,11 @@ impl<R: ReplyRank> Race<R> {
         })
     }
 
+    /// Returns true if exactly one attempt has ended. The others wait for a reply.
+    pub fn has_one_ended(&self) -> bool {
+        self.attempts.iter().filter(|(_, entry)| !entry.state.is_open()).count() == 1
+    }
+
     /// Returns the attempt whose reply has won.
     pub fn winner(&self) -> Option<Attempt> {
         match self.outcome? {

@@ -197,8 +197,8 @@ proptest! {
         for (sample, what) in samples {
             match what {
                 0 => latency.give_up(),
-                1 => latency.correct(us(sample), now),
-                _ => latency.record(us(sample), now),
+                1 => _ = latency.correct(us(sample), now),
+                _ => _ = latency.record(us(sample), now),
             }
             for delay in [HedgeDelay::Auto, HedgeDelay::Percentile(0.999)] {
                 let hedge = Hedge { delay, min_delay: min, max_delay: max, budget, max: 1 };

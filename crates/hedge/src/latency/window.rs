@@ -174,12 +174,12 @@ pub(super) fn bucket(latency: Duration) -> u16 {
     Buckets::bucket_of(latency, MAX_MICROS) as u16
 }
 
-type Buckets = LogLinear<STEPS>;
+pub(crate) type Buckets = LogLinear<STEPS>;
 
 const STEPS: u64 = 32;
 /// The upper limit in µs: 16.8 s, longer than any useful attempt.
 pub(super) const MAX_MICROS: u64 = (1 << 24) - 1;
-pub(super) const BUCKETS: usize = Buckets::bucket(MAX_MICROS) + 1;
+pub(crate) const BUCKETS: usize = Buckets::bucket(MAX_MICROS) + 1;
 const BEYOND: u16 = STEPS as u16 / 4;
 /// The limit of samples in an epoch, so that no bucket overflows.
 const MAX_SAMPLES: u32 = u16::MAX as u32;
