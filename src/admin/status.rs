@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use dns::Rcode;
 use dns::address::BackendAddress;
 use engine::cache::{ShownEntry, State};
+use hedge::regret::{Regret, ReissueRule};
 /// An order for a backend.
 pub use metrics::BackendOrder;
 /// The counters of the cache.
@@ -202,11 +203,33 @@ pub struct PoolStatus {
     /// The last minute; null if there are too many pools to record.
     #[serde(default)]
     pub last_minute: Option<PoolMinute>,
+    /// The tail beside the best possible one; null without enough races.
+    #[serde(default)]
+    pub regret: Option<RegretStatus>,
     /// The pool's backends.
     pub backends: Vec<BackendStatus>,
     /// The sources of discovered members.
     #[serde(default)]
     pub sources: Vec<SourceStatus>,
+}
+
+/// The tail of a pool in the last 10 minutes, beside that of the best fixed hedge rule.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RegretStatus {
+    /// `achieved_ms` divided by `best_ms`; 1.0 is optimal.
+    pub ratio: f64,
+    /// The compared percentile, such as 99.9.
+    pub percentile: f64,
+    /// The percentile of the races.
+    pub achieved_ms: f64,
+    /// The lowest percentile that a fixed rule could have reached.
+    pub best_ms: f64,
+    /// Second attempts per race of that rule, at most.
+    pub budget: f64,
+    /// The delay of its second attempt.
+    pub delay_ms: f64,
+    /// The part of the races, of those without a reply by then, that make it.
+    pub probability: f64,
 }
 
 /// A source of the members of a pool.
@@ -506,8 +529,25 @@ impl PoolStatus {
             hedges_denied: pool.counts.hedges_denied,
             hedges_wasted: pool.counts.hedges_wasted,
             last_minute: history.and_then(|history| history.pool_minute(pool)),
+            regret: pool.regret.as_ref().map(RegretStatus::of),
             backends: pool.backends.iter().map(backend).collect(),
             sources: pool.sources.iter().map(SourceStatus::of).collect(),
+        }
+    }
+}
+
+impl RegretStatus {
+    fn of(regret: &Regret) -> Self {
+        let milliseconds = |duration: Duration| duration.as_micros() as f64 / 1e3;
+        let ReissueRule { delay, probability, time } = regret.best;
+        Self {
+            ratio: regret.ratio(),
+            percentile: percent(regret.target),
+            achieved_ms: milliseconds(regret.achieved),
+            best_ms: milliseconds(time),
+            budget: regret.budget,
+            delay_ms: milliseconds(delay),
+            probability,
         }
     }
 }
@@ -609,6 +649,11 @@ impl Percentiles {
         let part = |part| histogram.quantile(part).map(milliseconds);
         Self { p50: part(0.5), p95: part(0.95), p99: part(0.99) }
     }
+}
+
+/// Returns a part in percent, without the digits that a binary fraction adds.
+pub(crate) fn percent(part: f64) -> f64 {
+    (part * 1e6).round() / 1e4
 }
 
 fn udp() -> String {

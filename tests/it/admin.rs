@@ -43,6 +43,11 @@ fn status_tells_of_every_backend() {
     let pool = &status["pools"][0];
     assert_eq!((&pool["name"], &pool["in_flight"]), (&"ts".into(), &7.into()));
     assert_eq!((&pool["hedges_denied"], &pool["hedges_wasted"]), (&6.into(), &9.into()));
+    let regret = serde_json::json!({
+        "ratio": 1.25, "percentile": 99.9, "achieved_ms": 5.0, "best_ms": 4.0, "budget": 0.05, "delay_ms": 2.0,
+        "probability": 0.8,
+    });
+    assert_eq!(pool["regret"], regret);
     let backend = &pool["backends"][0];
     for (key, value) in [
         ("name", "ts1".into()),

@@ -123,6 +123,49 @@ fn wasted_hedges_are_counted() {
     }
 }
 
+/// Asks these names, many at a time, and receives all answers.
+fn ask_all(server: &Server, names: std::ops::Range<u32>) {
+    let client = server.client();
+    for start in names.clone().step_by(100) {
+        let batch = start..names.end.min(start + 100);
+        batch.clone().for_each(|name| client.send(&query(&format!("{name}.example"), A)));
+        batch.for_each(|_| assert_eq!(client.receive().answers().len(), 1));
+    }
+}
+
+#[test]
+fn regret_is_reported_after_enough_races() {
+    let backends = [ONE, TWO].map(|address| Backend::new(answer(address)));
+    let server = Forwarder::to(&[&backends[0], &backends[1]], "dispatch = 'sequential'").admin().start();
+    let admin = server.admin();
+    let regret = || {
+        let status: serde_json::Value = serde_json::from_str(&admin.get("/api/v1/status").body).expect("JSON");
+        status["pools"][0]["regret"].clone()
+    };
+    let metric = || admin.get("/metrics").body.lines().find(|line| line.starts_with(METRIC)).map(str::to_owned);
+    ask_all(&server, 0..4_000);
+    assert_eq!((regret(), metric()), (serde_json::Value::Null, None));
+    let address = format!("http://{}", admin.address());
+    let shown = || {
+        let output = server.process.ctl(&["status", "--admin", &address]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    assert!(!shown().contains("best possible"));
+    ask_all(&server, 4_000..5_100);
+    until("the regret is measured", metric);
+    let regret = regret();
+    let number = |key: &str| regret[key].as_f64().expect("a number");
+    let (ratio, achieved, best) = (number("ratio"), number("achieved_ms"), number("best_ms"));
+    assert!(ratio >= 1.0 && (ratio - achieved / best).abs() < 0.01, "{regret}");
+    assert_eq!((&regret["percentile"], &regret["budget"]), (&99.9.into(), &0.05.into()));
+    assert_eq!(metric().expect("it was there"), format!("{METRIC}{{pool=\"all\"}} {ratio:?}"));
+    let line = format!("all: p99.9 {achieved:.2} ms; best possible with 5 %: {best:.2} ms\n");
+    assert!(shown().contains(&line), "{line} is not in {}", shown());
+}
+
+const METRIC: &str = "hedgerow_tail_regret_ratio";
+
 #[test]
 fn hedge_that_was_denied_is_made_when_the_budget_allows() {
     let slow = Backend::new(answer(ONE).held().except("quick", answer(ONE)));

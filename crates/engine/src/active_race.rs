@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use config::Rank;
 use dns::Reply;
+use hedge::latency::TimeBucket;
 use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, ExtensionRefusal, RaceStep, ReplyValue};
 use hedge::timers::Timers;
 use metrics::Want;
@@ -30,6 +31,8 @@ pub(super) struct ActiveRace<'e, I: Io> {
     pub(super) scratch: &'e mut Vec<u8>,
     pub(super) io: &'e mut I,
     pub(super) now: Instant,
+    /// The time to the reply at hand.
+    pub(super) took: Option<TimeBucket>,
     pub(super) is_over: bool,
 }
 

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use config::Rank;
 use dns::{QuestionFlags, ReplyDigest};
-use hedge::race::{AttemptId, AttemptKind, BackendIndex, MAX_ATTEMPTS};
+use hedge::race::{AttemptId, BackendIndex, MAX_ATTEMPTS};
+use hedge::regret::BeatenAttempt;
 
 use super::pool::PlanNumber;
 use super::pools::PoolSlot;
@@ -50,7 +51,7 @@ pub struct QuarantinedAttempt {
     pub(super) pool: PoolSlot,
     pub(super) plan: PlanNumber,
     pub(super) backend: BackendIndex,
-    pub(super) kind: AttemptKind,
+    pub(super) beaten: BeatenAttempt,
     /// True if the latency was charged for the time so far; `None` if the attempt counts as silence already.
     pub(super) is_charged: Option<bool>,
     pub(super) flags: QuestionFlags,

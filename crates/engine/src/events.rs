@@ -90,7 +90,7 @@ impl<I: Io> Tick<'_, I> {
         }
         let shared = pool.as_ref().and_then(|pool| pool.shared_of(late.plan, backend));
         if let Some(pool) = shared {
-            let report = SentAttempt { hash: late.hash, pool, backend, kind: late.kind, since: late.sent };
+            let report = SentAttempt { hash: late.hash, pool, backend, kind: late.beaten.kind, since: late.sent };
             self.io.heard(&report, late.sent, reply, now);
             compare_late(late, question, reply, pool);
         }
@@ -116,7 +116,10 @@ impl<I: Io> Tick<'_, I> {
             is_failed(rank, reply, believes) && !(late.proof.has(ReplyProof::COOKIE) && is_badcookie(reply));
         let end = if is_failed { AttemptEnd::Failure(latency) } else { AttemptEnd::Reply(latency) };
         if let Some((pool, is_charged)) = pool.zip(late.is_charged) {
-            pool.learn(self.io, backend, is_charged, end, now);
+            let took = pool.learn(self.io, backend, is_charged, end, now);
+            if let Some(took) = took.filter(|_| !is_failed) {
+                pool.regret_tally().replied_late(late.beaten, took);
+            }
         }
         ReplyMatch::Plausible
     }

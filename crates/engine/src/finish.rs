@@ -5,7 +5,9 @@ use std::time::Instant;
 use config::Rank;
 use dns::{Rcode, Reply};
 use hedge::Dispatch;
+use hedge::latency::TimeBucket;
 use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, RaceEnd};
+use hedge::regret::BeatenAttempt;
 use metrics::FetchResult;
 
 use super::active_race::{ActiveRace, AtHand};
@@ -38,8 +40,16 @@ impl<I: Io> ActiveRace<'_, I> {
             (None, Some(fallback)) => fallback.rcode,
             (None, None) => dns::Header::read(self.entry.kept()).map(|header| header.rcode()),
         };
+        // A race counts if its first reply wins: no hedge saves the time of failures or unaccepted replies.
+        let first_reply = winning.filter(|_| self.entry.race.has_one_ended());
+        if let Some(AtHand { attempt, .. }) = first_reply.filter(|_| waiting > 0) {
+            // The first attempt was made at the start of the race.
+            let took = self.took.filter(|_| attempt == AttemptId(0));
+            let since_start = || self.now.saturating_duration_since(self.entry.race.started());
+            self.pool.regret_tally().won(took.unwrap_or_else(|| TimeBucket::of(since_start())));
+        }
         let are_late_reported = self.report(RaceResult { end, won_by, rcode }, waiting);
-        self.quarantine_slots(late_above, are_late_reported);
+        self.quarantine_slots(late_above, first_reply.is_some(), are_late_reported);
         match (end, fallback) {
             (RaceEnd::Reply(attempt), _) => self.finish_won(attempt, winning, won_by),
             (RaceEnd::Failed | RaceEnd::Unsent | RaceEnd::Nothing, Some(fallback)) => self.respond_fallback(fallback),
@@ -144,7 +154,7 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 
     /// Quarantines the slots of missing replies and charges their backends for the time.
-    fn quarantine_slots(&mut self, above: Option<Rank>, is_reported: bool) {
+    fn quarantine_slots(&mut self, above: Option<Rank>, is_won: bool, is_reported: bool) {
         let Self { entry, pool, slots, io, now, .. } = self;
         for (attempt, slot) in entry.take_query_slots() {
             let Some(asked) = entry.race.attempt(attempt) else { continue };
@@ -153,13 +163,17 @@ impl<I: Io> ActiveRace<'_, I> {
             slots.quarantine(slot, *now, |outstanding| {
                 let proof = outstanding.proof();
                 let sent = handed_at(entry.sent_at(&asked, proof), opened);
+                let waited = now.saturating_duration_since(sent);
                 QuarantinedAttempt {
                     sent,
                     hash: entry.hash,
                     pool: entry.origin.pool,
                     plan: entry.origin.plan,
                     backend,
-                    kind: asked.kind,
+                    beaten: match is_won {
+                        true => pool.regret_tally().beaten(asked.kind, waited),
+                        false => BeatenAttempt::uncounted(asked.kind),
+                    },
                     is_charged: Some(pool.charge(backend, sent)),
                     flags: entry.query.flags,
                     proof,

@@ -234,8 +234,9 @@ impl<C: ClientHandle> Engine<C> {
     fn on_quarantine_over(&mut self, late: &QuarantinedAttempt, now: Instant) -> Option<QuarantinedAttempt> {
         let is_charged = late.is_charged?;
         if let Some(pool) = self.pools.get_mut(late.pool) {
-            let end = AttemptEnd::Silence(now.saturating_duration_since(late.sent));
-            pool.ended(late.backend, end, is_charged, now);
+            let waited = now.saturating_duration_since(late.sent);
+            pool.regret_tally().still_silent(late.beaten, waited);
+            pool.ended(late.backend, AttemptEnd::Silence(waited), is_charged, now);
         }
         late.is_reported.then_some(QuarantinedAttempt { is_charged: None, ..*late })
     }
@@ -309,7 +310,8 @@ impl<I: Io> Tick<'_, I> {
         let (slot, pool) = (entry.origin.pool, pools.at(entry.origin.pool));
         pool.work_by(entry.origin.plan);
         let (io, now) = (&mut *self.io, self.now);
-        let mut race = ActiveRace { at, entry, spills, pool, worker, slots, timers, scratch, io, now, is_over: false };
+        let (took, is_over) = (None, false);
+        let mut race = ActiveRace { at, entry, spills, pool, worker, slots, timers, scratch, io, now, took, is_over };
         let result = event(&mut race);
         let is_over = race.is_over;
         pools.at(slot).resume();

@@ -18,9 +18,10 @@ use hashbrown::HashMap;
 use hedge::backend_load::{AttemptEnd, BackendLoad};
 use hedge::balance::{Balance, BalanceInput, Balancer, Crowd};
 use hedge::health::HealthState;
-use hedge::latency::Latency;
+use hedge::latency::{Latency, TimeBucket};
 use hedge::ordering::{BackendPath, BackendStats, order, order_ways};
 use hedge::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
+use hedge::regret::RegretTally;
 use hedge::{Expect, latency};
 use metrics::BackendCounters;
 use rand::Rng;
@@ -326,9 +327,15 @@ impl Pool {
         latency::charge(&self.loads[backend.get()], &mut self.latency[backend.get()], asked)
     }
 
-    pub(super) fn ended(&mut self, backend: BackendIndex, end: AttemptEnd, is_charged: bool, now: Instant) {
+    pub(super) fn ended(
+        &mut self,
+        backend: BackendIndex,
+        end: AttemptEnd,
+        is_charged: bool,
+        now: Instant,
+    ) -> Option<TimeBucket> {
         let (load, latency) = (&mut self.loads[backend.get()], &mut self.latency[backend.get()]);
-        latency::ended(load, latency, end, is_charged, now);
+        let bucket = latency::ended(load, latency, end, is_charged, now);
         self.pending.out = self.pending.out.saturating_sub(1);
         let counters = self.counters(backend);
         counters.pending.in_flight.subtract(1);
@@ -341,6 +348,7 @@ impl Pool {
             AttemptEnd::Unreachable => counters.errors.increment(),
             AttemptEnd::Silence(_) | AttemptEnd::Unsent | AttemptEnd::Void => {}
         }
+        bucket
     }
 
     /// Counts an attempt that ended without a reply: its backend is unreachable or the query was not sent.
@@ -371,12 +379,12 @@ impl Pool {
         is_charged: bool,
         end: AttemptEnd,
         now: Instant,
-    ) {
-        self.ended(index, end, is_charged, now);
+    ) -> Option<TimeBucket> {
+        let bucket = self.ended(index, end, is_charged, now);
         let backend = self.backend(index);
         let is_failure = matches!(end, AttemptEnd::Failure(_));
         if is_failure && self.plan.shared.rules().health.expect == Expect::NoFailure {
-            return;
+            return bucket;
         }
         // The attempt may be older than the backend's failure unless this worker knows of that.
         if backend.health() != HealthState::Up && self.knows_health(index) {
@@ -388,6 +396,7 @@ impl Pool {
             }
             signal_prober(io, backend, HealthSignal::Replied);
         }
+        bucket
     }
 
     pub(super) fn asks_versions(&self) -> bool {
@@ -408,6 +417,12 @@ impl Pool {
     pub(super) fn is_outdated(&self, reply: &Reply<'_>) -> bool {
         let is_reported = self.asks_versions() && reply.is_negative();
         is_reported && reply.zone_serial().is_some_and(|serial| self.plan.shared.state.serials.is_outdated(&serial))
+    }
+
+    /// Returns this worker's counts of attempts and races.
+    #[inline]
+    pub(super) fn regret_tally(&self) -> &RegretTally {
+        self.plan.shared.state.regret.tally(self.me)
     }
 
     pub(super) fn counters(&self, backend: BackendIndex) -> &BackendCounters {

@@ -140,7 +140,10 @@ impl<I: Io> ActiveRace<'_, I> {
         self.clear_slot(outstanding.attempt());
         if let Some(asked) = self.entry.race.attempt(outstanding.attempt()) {
             self.pool.is_waited_for_no_more(asked.backend);
-            self.pool.learn(self.io, asked.backend, false, end, self.now);
+            self.took = self.pool.learn(self.io, asked.backend, false, end, self.now);
+            if let (Some(took), AttemptEnd::Reply(_)) = (self.took, end) {
+                self.pool.regret_tally().replied(asked.kind, took);
+            }
         }
     }
 }

@@ -198,6 +198,9 @@ const RACES: &[Family] = &[
         "Questions that replicas answered differently, by kind of difference",
         |of, to| to.each("kind", zip(DIVERGENCES, of.counts.divergences)),
     ),
+    pool(Gauge, "hedgerow_tail_regret_ratio", "The p99.9 of races divided by the best possible one", |of, to| {
+        of.regret.iter().for_each(|regret| to.float(regret.ratio()));
+    }),
     pool(Gauge, "hedgerow_in_flight", "Pending client queries", |of, to| to.value(of.counts.in_flight.0)),
     backend(
         Gauge,

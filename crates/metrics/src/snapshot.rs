@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use dns::address::BackendAddress;
+use hedge::regret::Regret;
 use serde::{Deserialize, Serialize};
 
 use super::connections::{CertificateSnapshot, Limit};
@@ -228,6 +229,8 @@ pub struct PoolSnapshot {
     pub tokens: u64,
     /// Questions with divergent answers now.
     pub divergent: u64,
+    /// The tail of the last minutes beside the best possible one; `None` without enough races.
+    pub regret: Option<Regret>,
     /// The pool's backends in order of use.
     pub backends: Vec<BackendSnapshot>,
     /// The sources of discovered members.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::cache;
 use super::table::{TextTable, millis, or_dash, time};
 use crate::admin::status::{
-    BackendStatus, PoolStatus, ProcessStatus, ReloadsStatus, ServiceStatus, Status, ZoneCounts,
+    BackendStatus, PoolStatus, ProcessStatus, RegretStatus, ReloadsStatus, ServiceStatus, Status, ZoneCounts, percent,
 };
 use crate::control::observe::sight::live::Verdict;
 
@@ -23,7 +23,8 @@ pub(super) fn status(status: &Status) -> String {
         return server;
     }
     let cache = cache.as_ref().map(|cache| format!("\n\n{}", cache::stats(cache))).unwrap_or_default();
-    format!("{server}\n\nin the last minute:\n{}\n\n{}{cache}", self::pools(pools), backends(&in_pools(status)))
+    let pools = format!("{}{}", self::pools(pools), regrets(pools));
+    format!("{server}\n\nin the last minute:\n{pools}\n\n{}{cache}", backends(&in_pools(status)))
 }
 
 fn counts(status: &Status) -> impl Iterator<Item = String> {
@@ -81,6 +82,20 @@ fn pools(pools: &[PoolStatus]) -> String {
         .right("DENIED", |pool| or_dash(pool.last_minute.map(|minute| minute.hedges.denied)))
         .right("BUDGET", |pool| or_dash(pool.last_minute.map(|minute| minute.hedges.tokens)))
         .text()
+}
+
+/// Formats a line for each pool whose tail is known well enough to be compared.
+fn regrets(pools: &[PoolStatus]) -> String {
+    let lines: String = pools
+        .iter()
+        .filter_map(|pool| pool.regret.map(|regret| (&pool.name, regret)))
+        .map(|(name, RegretStatus { percentile, achieved_ms, best_ms, budget, .. })| {
+            let budget = percent(budget);
+            let (achieved, best) = (millis(Some(achieved_ms)), millis(Some(best_ms)));
+            format!("\n{name}: p{percentile} {achieved} ms; best possible with {budget} %: {best} ms")
+        })
+        .collect();
+    if lines.is_empty() { lines } else { format!("\n\nin the last 10 minutes:{lines}") }
 }
 
 #[derive(Serialize)]

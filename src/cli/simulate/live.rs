@@ -158,6 +158,7 @@ mod tests {
             hedges_denied: 0,
             hedges_wasted: 0,
             last_minute: None,
+            regret: None,
             backends: vec![backend],
             sources: Vec::new(),
         };

@@ -276,6 +276,7 @@ impl ServerPools {
         let slept = self.cache_saves.sleep.take();
         let Some(state) = &self.state else { return };
         self.minutes.on_second(state);
+        state.pools.iter().for_each(|pool| _ = pool.measure_regret(now));
         self.cache_saves.tick(state, &self.links.tasks, now);
         if let Some(cache) = &state.cache {
             cache.add_sleep(slept);

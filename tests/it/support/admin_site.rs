@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use config::AdminSocket;
 use dns::Transport;
 use engine::slow::SlowRaces;
+use hedge::regret::{Regret, ReissueRule};
 use hedgerow::admin::status::{Status, ZonesReport};
 use hedgerow::admin::{
     self, AdminRequest, AdminUnixSocket, CacheAccess, CertificateSnapshot, ChangeRefusal, HealthCondition,
@@ -364,6 +365,12 @@ fn snapshot() -> Snapshot {
         },
         tokens: 10,
         divergent: 0,
+        regret: Some(Regret {
+            target: 0.999,
+            budget: 0.05,
+            achieved: Duration::from_millis(5),
+            best: ReissueRule { delay: Duration::from_millis(2), probability: 0.8, time: Duration::from_millis(4) },
+        }),
         backends: vec![backend],
         sources: Vec::new(),
     };

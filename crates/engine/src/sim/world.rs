@@ -30,8 +30,14 @@ use crate::single_flight::{SingleFlight, WorkerId};
 use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend};
 use crate::{Engine, HashedQuestion, LookupReason, Outstanding, Seeds, Tick, ValidQuery};
 
-/// Plays a scenario from `start` to its end. `observe` gets each event and its time after the start.
-pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(Duration, Happening<'_>)) {
+/// Plays a scenario from `start` to its end, and returns the last state. `observe` gets each event and its
+/// time after the start.
+pub fn play(
+    scenario: &Scenario,
+    start: Instant,
+    seed: u64,
+    observe: impl FnMut(Duration, Happening<'_>),
+) -> Arc<ForwarderState> {
     let mut world = SimulatedWorld::new(scenario, start, seed, observe);
     world.schedule(start, Event::Query);
     world.schedule(start + SECOND, Event::Second);
@@ -44,6 +50,7 @@ pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(
     world.schedule_ends();
     // Probes and seconds go on for ever.
     while !world.is_over() && world.step() {}
+    Arc::clone(world.engine.state())
 }
 
 pub(super) struct SimulatedWorld<'a, F: FnMut(Duration, Happening<'_>)> {

@@ -7,6 +7,7 @@ pub mod backend_cookies;
 mod changes;
 mod compared;
 mod pool;
+mod regret;
 pub mod resolver_arpa;
 mod routes;
 pub mod serial_table;

@@ -21,6 +21,7 @@ use metrics::PoolCounters;
 use super::backend::SharedBackend;
 use super::changes::PoolChanges;
 use super::compared::ComparisonQuestions;
+use super::regret::PoolRegret;
 use super::serials::SharedSerials;
 use crate::cache::PoolId;
 
@@ -333,6 +334,8 @@ pub struct PoolState {
     slow_threshold: AtomicU64,
     /// The questions for the comparison of members.
     pub compared: ComparisonQuestions,
+    /// The times of attempts and races, beside the best that was possible.
+    pub(crate) regret: PoolRegret,
 }
 
 impl PoolState {
@@ -349,6 +352,7 @@ impl PoolState {
             // Before the usual latency is known, an attempt that timed out counts as slow.
             slow_threshold: AtomicU64::new(config.rules.race.attempt_timeout.longest().as_nanos() as u64),
             compared: ComparisonQuestions::default(),
+            regret: PoolRegret::new(workers),
         }
     }
 

@@ -14,6 +14,7 @@ impl SharedPool {
             counts,
             tokens: self.budget().hedges_left(),
             divergent: 0,
+            regret: self.state.regret.latest(),
             backends: self.members().map(|(backend, weight)| backend_snapshot(backend, weight)).collect(),
             sources: Vec::new(),
         }

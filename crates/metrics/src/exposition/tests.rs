@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use dns::Transport;
+use hedge::regret::{Regret, ReissueRule};
 
 use super::super::aggregate::{Aggregate, Gauge};
 use super::super::connections::{BackendConnectionCounts, CertificateSnapshot, ConnectionCounts, Limit};
@@ -108,6 +109,12 @@ fn sample() -> Snapshot {
         },
         tokens: 54,
         divergent: 69,
+        regret: Some(Regret {
+            target: 0.999,
+            budget: 0.05,
+            achieved: Duration::from_millis(5),
+            best: ReissueRule { delay: Duration::from_millis(2), probability: 0.8, time: Duration::from_millis(4) },
+        }),
         backends: vec![backend],
         sources: vec![SourceSnapshot {
             origin: MemberOrigin::Etcd,

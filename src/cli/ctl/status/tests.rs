@@ -50,6 +50,7 @@ fn sample() -> Status {
         hedges_denied: 6,
         hedges_wasted: 8,
         last_minute: Some(minute),
+        regret: None,
         backends: vec![backend("192.0.2.1:53", "up", false), backend("b", "down", true)],
         sources: Vec::new(),
     };
@@ -101,6 +102,23 @@ ts    192.0.2.1:53  192.0.2.1:53       1  up              1m 30s          2     
 ts    b             192.0.2.1:53       1  down (by hand)  1m 30s          2         -       -     -       -         -       -       -";
     let shown = status(&sample());
     assert_eq!(shown.lines().collect::<Vec<_>>(), expected.lines().collect::<Vec<_>>());
+}
+
+#[test]
+fn regret_of_a_pool_follows_the_pools() {
+    let mut status_of = sample();
+    status_of.pools[0].regret = Some(RegretStatus {
+        ratio: 1.05,
+        percentile: 99.9,
+        achieved_ms: 4.1,
+        best_ms: 3.9,
+        budget: 0.05,
+        delay_ms: 2.0,
+        probability: 0.8,
+    });
+    let shown = status(&status_of);
+    let expected = "\n\nin the last 10 minutes:\nts: p99.9 4.10 ms; best possible with 5 %: 3.90 ms\n\nPOOL  BACKEND";
+    assert!(shown.contains(expected), "{shown}");
 }
 
 #[test]

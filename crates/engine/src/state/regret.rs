@@ -1,0 +1,118 @@
+//! The regret of a pool: workers count, and the control thread measures.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use hedge::Dispatch;
+use hedge::regret::{Regret, RegretMeter, RegretRules, RegretTally};
+
+use super::SharedPool;
+
+/// The tallies of all workers, and the meter that reads them.
+#[derive(Debug)]
+pub(crate) struct PoolRegret {
+    /// By worker. A tally is made for the first reply.
+    tallies: Box<[OnceLock<Box<RegretTally>>]>,
+    meter: Mutex<RegretMeter>,
+}
+
+impl PoolRegret {
+    pub(super) fn new(workers: usize) -> Self {
+        Self { tallies: (0..workers).map(|_| OnceLock::new()).collect(), meter: Mutex::default() }
+    }
+
+    /// Returns the tally of a worker, which alone may count in it.
+    #[inline]
+    pub(crate) fn tally(&self, worker: usize) -> &RegretTally {
+        self.tallies[worker].get_or_init(Box::default)
+    }
+
+    /// Returns the last measured regret; `None` without enough races.
+    pub(crate) fn latest(&self) -> Option<Regret> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).latest()
+    }
+}
+
+impl SharedPool {
+    /// Measures the regret, if the last measurement is some seconds old.
+    pub fn measure_regret(&self, now: Instant) -> Option<Regret> {
+        let PoolRegret { tallies, meter } = &self.state.regret;
+        let tallies = tallies.iter().filter_map(|tally| tally.get().map(|tally| &**tally));
+        meter.lock().unwrap_or_else(PoisonError::into_inner).measure(tallies, &self.regret_rules(), now)
+    }
+
+    fn regret_rules(&self) -> RegretRules {
+        let rules = &self.rules().race;
+        let others = self.backends.len().saturating_sub(1);
+        let budget = match rules.dispatch {
+            _ if others == 0 => 0.0,
+            Dispatch::Race if rules.fanout == 0 => others as f64,
+            Dispatch::Race => f64::from(rules.fanout - 1).min(others as f64),
+            // A sequential pool sees what a hedge within its budget would gain.
+            Dispatch::Hedge | Dispatch::Sequential => rules.hedge.budget,
+        };
+        RegretRules { target: TARGET, budget, failover: (others > 0).then_some(rules.attempt_timeout.longest()) }
+    }
+}
+
+/// The part of the races by which a pool is judged.
+const TARGET: f64 = 0.999;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use config::PoolRules;
+    use hedge::{Hedge, HedgeDelay, RaceRules};
+
+    use super::*;
+    use crate::sim::{BackendModel, Course, Delay, Scenario, play};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Returns the regret of a pool of three backends that take 1 to 3 ms, or with 2 % another 50 ms.
+    fn regret(dispatch: Dispatch, delay: HedgeDelay, model: &BackendModel) -> Option<Regret> {
+        let hedge = Hedge { delay, ..Hedge::default() };
+        let rules = PoolRules {
+            race: RaceRules { dispatch, fanout: 2, hedge, ..RaceRules::default() },
+            ..PoolRules::default()
+        };
+        let usual = Box::new(Delay::Uniform { from: MS, to: 3 * MS });
+        let delay = Course::always(Delay::Mixture {
+            usual,
+            others: vec![(0.02, Delay::Uniform { from: 50 * MS, to: 60 * MS })],
+        });
+        let model = BackendModel { delay, ..model.clone() };
+        let gap = Duration::from_micros(500);
+        let scenario = Scenario { queries: 40_000, gap, ..Scenario::of_pool(rules, vec![model; 3]) };
+        let start = Instant::now();
+        play(&scenario, start, 7, |_, _| ()).pools[0].measure_regret(start)
+    }
+
+    #[test]
+    fn good_hedges_leave_less_to_regret_than_late_or_no_hedges() {
+        for loss in [0.0, 0.003] {
+            let model = BackendModel { loss: Course::always(loss), ..BackendModel::default() };
+            let regret = |dispatch, delay| regret(dispatch, delay, &model).expect("there are enough races");
+            let good = regret(Dispatch::Hedge, HedgeDelay::Auto);
+            let late = regret(Dispatch::Hedge, HedgeDelay::Fixed(20 * MS));
+            let none = regret(Dispatch::Sequential, HedgeDelay::Auto);
+            let race = regret(Dispatch::Race, HedgeDelay::Auto);
+            assert!((1.0..1.1).contains(&good.ratio()), "{good:?}");
+            assert!(late.ratio() > 3.0 && none.ratio() > 9.0, "{late:?} {none:?}");
+            assert!((1.0..1.1).contains(&race.ratio()) && race.budget == 1.0, "{race:?}");
+            // Attempts that were beaten and then lost or late leave the same optimum as whole ones.
+            for other in [late, none] {
+                let best = other.best.time.div_duration_f64(good.best.time);
+                assert!((0.9..1.1).contains(&best), "{other:?} beside {good:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn races_that_no_hedge_could_help_do_not_count() {
+        let rarely = BackendModel { knows: 0.5, miss: None, ..BackendModel::default() };
+        let regret = regret(Dispatch::Hedge, HedgeDelay::Auto, &rarely);
+        assert!(regret.is_none_or(|regret| regret.ratio() < 1.1), "a silent miss is no latency: {regret:?}");
+    }
+}
