@@ -74,6 +74,8 @@ impl ServiceManager {
             script.push_str(&format!("exec {to}<&{from} {from}<&-; "));
             inherited.push(inheritable);
         }
+        // Whoever runs the tests may have left a descriptor open here.
+        script.push_str(&format!("exec {}<&-; ", 3 + inherited.len()));
         script.push_str("export LISTEN_PID=${OTHER_PID:-$$}; exec \"$@\"");
         let mut command = Command::new("bash");
         command.args(["-c", &script, "bash"]).arg(program()).args(["serve", "-c"]);
