@@ -580,8 +580,12 @@ impl<R: ReplyRank> Race<R> {
         if is_auto {
             return self.attempts.due_early(context, self.has_too_few(context, now), now);
         }
-        let surplus = self.attempts.fresh(context, now).count().saturating_sub(usize::from(self.turns.width));
-        self.attempts.fresh(context, now).nth(surplus)
+        let mut ends = self.attempts.fresh(context, now);
+        let first = ends.next()?;
+        match (1 + ends.count()).saturating_sub(usize::from(self.turns.width)) {
+            0 => Some(first),
+            surplus => self.attempts.fresh(context, now).nth(surplus),
+        }
     }
 
     fn take_hedge(&mut self, context: &RaceContext<'_>, now: Offset) -> Option<BackendIndex> {

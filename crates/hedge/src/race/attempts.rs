@@ -125,11 +125,19 @@ pub struct Offset(NonZeroU32);
 impl Offset {
     /// Returns the offset of `now`, rounded up so that an attempt never looks older than an earlier event.
     pub fn between(start: Instant, now: Instant) -> Self {
-        Self::default().after(now.saturating_duration_since(start) + Duration::from_nanos(999))
+        let time = now.saturating_duration_since(start);
+        Self::default().plus(time.as_secs(), time.subsec_nanos().div_ceil(1_000))
     }
 
     pub(super) fn after(self, time: Duration) -> Self {
-        Self(self.0.saturating_add(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)))
+        self.plus(time.as_secs(), time.subsec_micros())
+    }
+
+    /// Saturates, and needs no 128-bit arithmetic.
+    #[inline]
+    fn plus(self, secs: u64, micros: u32) -> Self {
+        let micros = secs.min(u64::from(u32::MAX)) * 1_000_000 + u64::from(micros);
+        Self(self.0.saturating_add(u32::try_from(micros).unwrap_or(u32::MAX)))
     }
 
     pub(super) fn until(self, later: Self) -> Duration {

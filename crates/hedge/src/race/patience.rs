@@ -44,6 +44,7 @@ impl AttemptList {
         let earlier = self.waited_for().filter(|&(earlier, entry)| earlier < id && entry.backend == backend).count();
         (timeout * (1 << earlier.saturating_sub(1))).min(AttemptTimeout::LONGEST)
     }
+
     /// Pays for an early attempt from the allowance of the newest silent backend.
     pub(super) fn pay(&self, context: &RaceContext<'_>) -> bool {
         let latency = self.waited_for().next_back().and_then(|(_, late)| context.latency.get(late.backend.get()));
