@@ -74,7 +74,7 @@ impl ServiceManager {
             script.push_str(&format!("exec {to}<&{from} {from}<&-; "));
             inherited.push(inheritable);
         }
-        // Whoever runs the tests may have left a descriptor open here.
+        // The process that runs the tests may have left a descriptor open here.
         script.push_str(&format!("exec {}<&-; ", 3 + inherited.len()));
         script.push_str("export LISTEN_PID=${OTHER_PID:-$$}; exec \"$@\"");
         let mut command = Command::new("bash");
