@@ -480,8 +480,8 @@ fn rules([shape, accept, timing]: [u8; 3]) -> PoolRules {
             grace: [Grace::Off, Grace::Auto, Grace::After(Duration::from_millis(7))][usize::from(accept >> 2) % 3],
             timeout: Duration::from_millis(300),
             attempt_timeout: match timing {
-                0 => AttemptTimeout::Auto,
-                _ => AttemptTimeout::After(Duration::from_millis(u64::from(timing) + 1)),
+                0 => AttemptTimeout::AUTO,
+                _ => AttemptTimeout::after(Duration::from_millis(u64::from(timing) + 1)),
             },
             tries: (accept >> 5) + 1,
             hedge: Hedge { max: timing >> 4, ..Hedge::default() },

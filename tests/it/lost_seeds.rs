@@ -36,7 +36,7 @@ fn rules(rng: &mut StdRng) -> PoolRules {
             dispatch: pick(rng, &[Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential]),
             fanout: rng.random_range(0..3),
             balance: pick(rng, &[Balance::Ordered, Balance::RoundRobin, Balance::Random, Balance::Sticky]),
-            attempt_timeout: AttemptTimeout::After(ms(rng.random_range(300..1_500))),
+            attempt_timeout: AttemptTimeout::after(ms(rng.random_range(300..1_500))),
             tries: rng.random_range(1..4),
             hedge: Hedge {
                 delay,

@@ -114,8 +114,8 @@ fn rules(rng: &mut StdRng) -> PoolRules {
             timeout: Duration::from_millis(rng.random_range(1..4_000)),
             grace,
             attempt_timeout: match rng.random_range(1..1_500) {
-                1..300 => AttemptTimeout::Auto,
-                millis => AttemptTimeout::After(ms(millis)),
+                1..300 => AttemptTimeout::AUTO,
+                millis => AttemptTimeout::after(ms(millis)),
             },
             tries: rng.random_range(1..5),
             hedge: Hedge {
@@ -238,7 +238,7 @@ fn attempts_and_tries_are_bounded() {
     for_each_race(|scenario, pool, race| {
         assert!(race.asked.len() <= MAX_ATTEMPTS, "{race:?}");
         // Each of the waiting clients may have asked again, and early attempts are no tries.
-        let is_early = race.rules.race.attempt_timeout == AttemptTimeout::Auto;
+        let is_early = race.rules.race.attempt_timeout == AttemptTimeout::AUTO;
         if is_early || scenario.names != NameDistribution::Unique {
             return;
         }
@@ -382,7 +382,7 @@ fn every_query_has_one_outcome_whatever_backends_do() {
         for dispatch in [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential] {
             let mut rules = PoolRules {
                 race: RaceRules {
-                    attempt_timeout: AttemptTimeout::After(ms(150)),
+                    attempt_timeout: AttemptTimeout::after(ms(150)),
                     timeout: ms(500),
                     tries: 2,
                     ..rules_of(dispatch).race

@@ -221,7 +221,7 @@ mod tests {
         let PoolRules { race, accept, on_timeout, on_all_down, health, .. } = PoolRules::of(Serves::Same);
         assert_eq!((race.dispatch, race.balance, accept), (Dispatch::Hedge, Balance::Fastest, Accept::Conclusive));
         assert_eq!((on_timeout, on_all_down), (Silence::Servfail, Silence::Servfail));
-        assert_eq!(race.attempt_timeout, AttemptTimeout::Auto);
+        assert_eq!(race.attempt_timeout, AttemptTimeout::AUTO);
         assert_eq!(health.expect, Expect::NoFailure);
         check_pool(
             "serves = \"sam\"",

@@ -50,7 +50,7 @@ impl PoolRules {
                     dispatch: Dispatch::Hedge,
                     balance: Balance::Fastest,
                     // Tables may be silent on a miss, which looks like a loss.
-                    attempt_timeout: AttemptTimeout::Auto,
+                    attempt_timeout: AttemptTimeout::AUTO,
                     ..split.race
                 },
                 accept: Accept::Conclusive,

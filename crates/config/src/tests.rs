@@ -344,7 +344,7 @@ fn every_key_is_read() {
     assert_eq!(rules.accept, Accept::Any);
     assert_eq!(rules.race.timeout, Duration::from_secs(2));
     assert_eq!(rules.race.grace, Grace::After(Duration::from_millis(20)));
-    assert_eq!(rules.race.attempt_timeout, AttemptTimeout::After(Duration::from_secs(30)));
+    assert_eq!(rules.race.attempt_timeout, AttemptTimeout::after(Duration::from_secs(30)));
     assert_eq!((rules.on_timeout, rules.on_all_down), (Silence::Drop, Silence::Servfail));
     assert_eq!(rules.race.hedge.delay, HedgeDelay::Percentile(0.9));
     assert_eq!(rules.race.hedge.min_delay, Duration::from_millis(2));

@@ -103,7 +103,7 @@ words! {
     OnDenied { "refused" = Refused, "drop" = Drop }
     Algorithm { "hmac-sha256" = HmacSha256, "hmac-sha512" = HmacSha512 }
     Grace { "off" = Off, "auto" = Auto }
-    AttemptTimeout { "auto" = Auto }
+    AttemptTimeout { "auto" = AUTO }
     SlowThreshold { "auto" = Auto, "off" = Off }
     HedgeDelay { "auto" = Auto }
     LogFormat { "json" = Json, "logfmt" = Logfmt }
@@ -202,7 +202,7 @@ pub fn grace(text: &str) -> Result<Grace, Expectation> {
 
 /// Reads `pools.*.attempt_timeout`: a word or a duration.
 pub fn attempt_timeout(text: &str) -> Result<AttemptTimeout, Expectation> {
-    word_or(text, || limits::ATTEMPT_TIMEOUT.parse(text).map(AttemptTimeout::After))
+    word_or(text, || limits::ATTEMPT_TIMEOUT.parse(text).map(AttemptTimeout::after))
 }
 
 /// Reads `slow.threshold`: a word or a duration. No race takes longer than its pool's `timeout`.
@@ -479,8 +479,8 @@ mod tests {
         assert_eq!(word("drop"), Ok(Silence::Drop));
         assert_eq!(word("silent"), Ok(Miss::Silent));
         assert_eq!(grace("auto"), Ok(Grace::Auto));
-        assert_eq!(attempt_timeout("auto"), Ok(AttemptTimeout::Auto));
-        assert_eq!(attempt_timeout("20ms"), Ok(AttemptTimeout::After(Duration::from_millis(20))));
+        assert_eq!(attempt_timeout("auto"), Ok(AttemptTimeout::AUTO));
+        assert_eq!(attempt_timeout("20ms"), Ok(AttemptTimeout::after(Duration::from_millis(20))));
         assert_eq!(grace("20ms"), Ok(Grace::After(Duration::from_millis(20))));
     }
 

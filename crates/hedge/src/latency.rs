@@ -36,10 +36,10 @@ struct Samples {
     short: Window,
     long: Window,
     recent: Recent,
-    retransmission: Retransmission,
     stale: u32,
     refreshed: Instant,
     cached: Cell<Option<LatencyReport>>,
+    retransmission: Retransmission,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -127,19 +127,18 @@ impl Samples {
     }
 
     fn record(&mut self, latency: Duration, now: Instant) -> TimeBucket {
-        self.retransmission.record(latency);
         let bucket = bucket(latency);
         let is_over = self.windows().map(|window| window.add(bucket, now)).contains(&true);
         self.stale += 1;
         if let Some(latest) = self.recent.note(bucket) {
             self.windows().into_iter().for_each(|window| window.start_anew(latest.clone(), now));
-            self.refresh(now);
+            self.sample(latency, now);
         } else if is_over
             || self.stale >= REFRESH_EVERY
             || now.saturating_duration_since(self.refreshed) >= REFRESH_AFTER
             || self.short.replies() < MIN_SAMPLES
         {
-            self.refresh(now);
+            self.sample(latency, now);
         }
         TimeBucket(bucket)
     }
@@ -172,6 +171,12 @@ impl Samples {
 
     fn windows(&mut self) -> [&mut Window; 2] {
         [&mut self.short, &mut self.long]
+    }
+
+    /// Refreshes the windows, and takes one of the replies since the last time as the sample of the timer.
+    fn sample(&mut self, latency: Duration, now: Instant) {
+        self.retransmission.record(latency, self.stale);
+        self.refresh(now);
     }
 
     fn refresh(&mut self, now: Instant) {

@@ -127,7 +127,7 @@ mod tests {
             (0..8).for_each(|_| loads[backend].asked(now));
         }
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), all_down);
-        let rules = RaceRules { balance, attempt_timeout: AttemptTimeout::After(TIMEOUT), ..RaceRules::default() };
+        let rules = RaceRules { balance, attempt_timeout: AttemptTimeout::after(TIMEOUT), ..RaceRules::default() };
         let known = BackendStats { loads: &loads, latency: &[], now: now + waited };
         let found = order(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         assert_eq!(found.as_slice(), expected.map(BackendIndex), "{silent:?}");

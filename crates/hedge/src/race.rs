@@ -14,7 +14,7 @@
 //!    attempt stays open, and ends only if its backend is found down.
 //! 4. The race keeps its initial number of attempts open that have not been silent for `attempt_timeout`.
 //!    Where one is missing, the next candidate is asked; after all candidates, the silent ones are asked
-//!    again in the same order, each up to `tries` times. With [`AttemptTimeout::Auto`], an attempt is due
+//!    again in the same order, each up to `tries` times. With [`AttemptTimeout::AUTO`], an attempt is due
 //!    after the retransmission timeout of its backend, which doubles from its second repetition on, if the
 //!    allowance of the silent backend pays. A denied attempt is tried again after twice the time, and is free
 //!    after 1 s. An attempt less than 1 s after the previous one to its backend is no try.
@@ -527,12 +527,12 @@ impl<R: ReplyRank> Race<R> {
     /// Returns the backend that was silent for longest, if its timeout is over and an attempt is paid.
     #[cold]
     fn repeat_early(&self, context: &RaceContext<'_>, now: Offset) -> Option<BackendIndex> {
-        if context.rules.attempt_timeout != AttemptTimeout::Auto {
+        if !context.rules.attempt_timeout.is_auto() {
             return None;
         }
         let is_over = |backend| {
             let (id, last) = self.attempts.last_of(backend)?;
-            let patience = self.attempts.patience(context, id, last);
+            let patience = self.attempts.patience(context, id, last.backend);
             Some(patience < AttemptTimeout::LONGEST && last.asked.after(patience) <= now)
         };
         let late = self.silences(context.rules).filter(|&(backend, ..)| is_over(backend) == Some(true));
@@ -554,10 +554,8 @@ impl<R: ReplyRank> Race<R> {
     /// Returns true if too few attempts are younger than the longest timeout.
     #[inline]
     fn is_free(&self, context: &RaceContext<'_>, now: Offset) -> bool {
-        match context.rules.attempt_timeout {
-            AttemptTimeout::After(_) => true,
-            AttemptTimeout::Auto => self.attempts.young(now).count() < usize::from(self.turns.width),
-        }
+        let is_auto = context.rules.attempt_timeout.is_auto();
+        !is_auto || self.attempts.young(now).count() < usize::from(self.turns.width)
     }
 
     /// Returns a backend that refused the extension, to be asked without it.
@@ -570,7 +568,7 @@ impl<R: ReplyRank> Race<R> {
     }
 
     fn turn_due(&self, context: &RaceContext<'_>, now: Offset) -> Option<Offset> {
-        let is_auto = context.rules.attempt_timeout == AttemptTimeout::Auto;
+        let is_auto = context.rules.attempt_timeout.is_auto();
         let someone_left = self.unasked().is_some()
             || self.lost_again().is_some()
             || self.silences(context.rules).any(|(_, tries, _)| is_auto || tries < context.rules.tries);
@@ -655,13 +653,11 @@ impl<R: ReplyRank> Race<R> {
 
     fn silences(&self, rules: &RaceRules) -> impl Iterator<Item = (BackendIndex, u8, Offset)> + '_ {
         let sendable = self.candidates.iter().enumerate().filter(|(place, _)| self.turns.unsendable & 1 << place == 0);
-        let spacing = match rules.attempt_timeout {
-            AttemptTimeout::After(_) => Duration::ZERO,
-            AttemptTimeout::Auto => AttemptTimeout::LONGEST,
-        };
+        let is_auto = rules.attempt_timeout.is_auto();
         sendable.filter_map(move |(_, backend)| {
-            let (tries, last) = self.attempts.silence_of(backend, spacing)?;
-            Some((backend, tries, last))
+            let (tries, last) = self.attempts.silence_of(backend)?;
+            let early = if is_auto { self.attempts.early_of(backend) } else { 0 };
+            Some((backend, tries.saturating_sub(early), last))
         })
     }
 }

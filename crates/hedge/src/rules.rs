@@ -20,7 +20,7 @@ pub struct RaceRules {
     /// Silence after which the next backend (or try) is due.
     pub attempt_timeout: AttemptTimeout,
     /// The number of times that one race may ask the same backend, without early attempts of
-    /// [`AttemptTimeout::Auto`].
+    /// [`AttemptTimeout::AUTO`].
     pub tries: u8,
     /// The rules of hedges.
     pub hedge: Hedge,
@@ -34,7 +34,7 @@ impl Default for RaceRules {
             balance: Balance::RoundRobin,
             timeout: Duration::from_secs(3),
             grace: Grace::Off,
-            attempt_timeout: AttemptTimeout::After(AttemptTimeout::LONGEST),
+            attempt_timeout: AttemptTimeout::after(AttemptTimeout::LONGEST),
             tries: 1,
             hedge: Hedge::default(),
         }
@@ -54,25 +54,34 @@ pub enum Dispatch {
 
 /// The silence after which the next backend (or try) is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttemptTimeout {
-    /// The retransmission timeout of the silent backend, if its allowance for early attempts pays; otherwise,
-    /// and for streams, [`AttemptTimeout::LONGEST`].
-    Auto,
-    /// A fixed time.
-    After(Duration),
+pub struct AttemptTimeout {
+    longest: Duration,
+    is_auto: bool,
 }
 
 impl AttemptTimeout {
-    /// The silence after which the next backend is due with [`AttemptTimeout::Auto`] at the latest.
+    /// The retransmission timeout of the silent backend, if its allowance for early attempts pays; otherwise,
+    /// and for streams, [`AttemptTimeout::LONGEST`].
+    pub const AUTO: Self = Self { longest: Self::LONGEST, is_auto: true };
+
+    /// The longest silence with [`AttemptTimeout::AUTO`].
     pub const LONGEST: Duration = Duration::from_secs(1);
+
+    /// Returns a fixed time.
+    pub const fn after(time: Duration) -> Self {
+        Self { longest: time, is_auto: false }
+    }
+
+    /// Returns true for [`AttemptTimeout::AUTO`].
+    #[inline]
+    pub const fn is_auto(self) -> bool {
+        self.is_auto
+    }
 
     /// Returns the silence after which the next backend is due at the latest.
     #[inline]
-    pub fn longest(self) -> Duration {
-        match self {
-            Self::Auto => Self::LONGEST,
-            Self::After(time) => time,
-        }
+    pub const fn longest(self) -> Duration {
+        self.longest
     }
 }
 

@@ -85,7 +85,7 @@ async fn gets_are_answered_in_time_by_the_servers_that_are_left() {
     let hedge = Hedge { budget: 1.0, max_delay: Duration::from_millis(50), max: 2, ..Hedge::default() };
     let rules = RaceRules {
         timeout: Duration::from_secs(30),
-        attempt_timeout: AttemptTimeout::After(Duration::from_secs(20)),
+        attempt_timeout: AttemptTimeout::after(Duration::from_secs(20)),
         hedge,
         ..RaceRules::default()
     };

@@ -27,7 +27,7 @@ impl PoolPlan {
     pub(crate) fn new(shared: Arc<SharedPool>, number: PlanNumber) -> Self {
         let rules = shared.rules().race.clone();
         // The rules of refresh races have neither hedges nor early attempts, which trade load for time.
-        let attempt_timeout = AttemptTimeout::After(rules.attempt_timeout.longest());
+        let attempt_timeout = AttemptTimeout::after(rules.attempt_timeout.longest());
         let unhurried = RaceRules { hedge: Hedge { max: 0, ..rules.hedge }, attempt_timeout, ..rules };
         Self { number, shared, unhurried, in_flight: 0 }
     }

@@ -278,17 +278,14 @@ impl AttemptList {
         }
     }
 
-    /// A refusal of the extension is no reply, and the repetition without it is the same try. So is a
-    /// repetition within `spacing`.
-    pub(super) fn silence_of(&self, backend: BackendIndex, spacing: Duration) -> Option<(u8, Offset)> {
-        let (mut tries, mut replaced, mut last, mut previous) = (0_u8, 0, None, None);
+    /// A refusal of the extension is no reply, and the repetition without it is the same try.
+    pub(super) fn silence_of(&self, backend: BackendIndex) -> Option<(u8, Offset)> {
+        let (mut tries, mut replaced, mut last) = (0, 0, None);
         for entry in self.as_slice().iter().filter(|entry| entry.backend == backend) {
-            let before: Option<Offset> = previous.replace(entry.asked);
-            let is_try = u8::from(before.is_none_or(|before| before.until(entry.asked) >= spacing));
-            tries += is_try;
+            tries += 1;
             match entry.state {
                 AttemptState::Silent | AttemptState::Unreachable => last = Some(entry.asked),
-                AttemptState::Unsent | AttemptState::Lost => tries -= is_try,
+                AttemptState::Unsent | AttemptState::Lost => tries -= 1,
                 AttemptState::Replaced => replaced = 1,
                 AttemptState::Bare
                 | AttemptState::Spoken
@@ -297,7 +294,7 @@ impl AttemptList {
                 | AttemptState::Failed => return None,
             }
         }
-        last.map(|last| (tries.saturating_sub(replaced), last))
+        last.map(|last| (tries - replaced, last))
     }
 
     pub(super) fn is_lost(&self, backend: BackendIndex) -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::attempts::{AttemptId, AttemptList, AttemptRecord, Offset};
+use super::attempts::{AttemptId, AttemptList, Offset};
 use super::{BackendIndex, MIN_WAIT, RaceContext};
 use crate::latency::Latency;
 use crate::rules::AttemptTimeout;
@@ -15,27 +15,25 @@ impl AttemptList {
         context: &'a RaceContext<'_>,
         now: Offset,
     ) -> impl Iterator<Item = Offset> + use<'a> {
-        let ends = self.waited_for().map(|(id, entry)| entry.asked.after(self.patience(context, id, entry)));
+        let timeout = context.rules.attempt_timeout;
+        let ends = self.waited_for().map(move |(id, entry)| {
+            let is_auto = timeout.is_auto();
+            let patience = if is_auto { self.patience(context, id, entry.backend) } else { timeout.longest() };
+            entry.asked.after(patience)
+        });
         ends.filter(move |&end| now < end)
     }
 
-    /// Returns the ends of the longest timeouts with [`AttemptTimeout::Auto`] that are not over.
+    /// Returns the ends of the longest timeouts with [`AttemptTimeout::AUTO`] that are not over.
     pub(super) fn young(&self, now: Offset) -> impl Iterator<Item = Offset> + '_ {
         let ends = self.waited_for().map(|(_, entry)| entry.asked.after(AttemptTimeout::LONGEST));
         ends.filter(move |&end| now < end)
     }
 
-    #[inline]
-    pub(super) fn patience(&self, context: &RaceContext<'_>, id: AttemptId, entry: &AttemptRecord) -> Duration {
-        match context.rules.attempt_timeout {
-            AttemptTimeout::After(time) => time,
-            AttemptTimeout::Auto => self.retransmission_timeout(context, id, entry.backend),
-        }
-    }
-
     /// Returns the retransmission timeout of an attempt. It doubles from the second repetition on: one loss
     /// says little of the load. A stream repeats what it loses by itself.
-    fn retransmission_timeout(&self, context: &RaceContext<'_>, id: AttemptId, backend: BackendIndex) -> Duration {
+    #[cold]
+    pub(super) fn patience(&self, context: &RaceContext<'_>, id: AttemptId, backend: BackendIndex) -> Duration {
         if context.by_stream.get(backend.get()).is_some_and(|is| *is) {
             return AttemptTimeout::LONGEST;
         }
@@ -43,6 +41,13 @@ impl AttemptList {
         let timeout = latency.map_or(AttemptTimeout::LONGEST, Latency::retransmission_timeout);
         let earlier = self.waited_for().filter(|&(earlier, entry)| earlier < id && entry.backend == backend).count();
         (timeout * (1 << earlier.saturating_sub(1))).min(AttemptTimeout::LONGEST)
+    }
+    /// Returns the number of attempts to a backend less than the longest timeout after the previous one.
+    #[cold]
+    pub(super) fn early_of(&self, backend: BackendIndex) -> u8 {
+        let asked = || self.iter().filter(|(_, entry)| entry.backend == backend).map(|(_, entry)| entry.asked);
+        let is_early = |(before, at): &(Offset, Offset)| before.until(*at) < AttemptTimeout::LONGEST;
+        asked().zip(asked().skip(1)).filter(is_early).count() as u8
     }
 
     /// Pays for an early attempt from the allowance of the newest silent backend.

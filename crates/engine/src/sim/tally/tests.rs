@@ -67,7 +67,7 @@ fn hedging_cuts_the_tail_for_a_little_load() {
 fn lost_datagrams_cost_what_is_waited_for_them() {
     let model = BackendModel { loss: Course::always(0.05), ..BackendModel::default() };
     let patient = PoolRules {
-        race: RaceRules { attempt_timeout: AttemptTimeout::After(ms(200)), ..rules(Dispatch::Sequential).race },
+        race: RaceRules { attempt_timeout: AttemptTimeout::after(ms(200)), ..rules(Dispatch::Sequential).race },
         ..rules(Dispatch::Sequential)
     };
     let tally = tally(&scenario(patient, model, 50_000));
@@ -80,7 +80,7 @@ fn lost_datagrams_cost_what_is_waited_for_them() {
 /// Returns the rules with `attempt_timeout = "auto"`.
 fn auto(dispatch: Dispatch) -> PoolRules {
     let rules = rules(dispatch);
-    PoolRules { race: RaceRules { attempt_timeout: AttemptTimeout::Auto, ..rules.race }, ..rules }
+    PoolRules { race: RaceRules { attempt_timeout: AttemptTimeout::AUTO, ..rules.race }, ..rules }
 }
 
 /// Plays with 1,500 queries a second for each of so many backends.

@@ -4,13 +4,17 @@ use super::super::*;
 use super::Rank::{Best, Failure};
 use super::play::Input::{Down, Lost, Reply, Retransmission};
 use super::play::{Play, ms, play};
-use AttemptTimeout::Auto;
 use Dispatch::{Hedge as Hedged, Race as AtOnce, Sequential};
 
 /// Returns a play with so many backends that usually reply in a millisecond.
 fn near(dispatch: Dispatch, backends: u16) -> Play {
-    let play = play(dispatch, backends).rules(|rules| rules.attempt_timeout = Auto);
+    let play = play(dispatch, backends).rules(|rules| rules.attempt_timeout = AttemptTimeout::AUTO);
     (0..usize::from(backends)).fold(play, |play, backend| play.known(backend, ms(1)))
+}
+
+/// Returns a play with two backends that have not replied yet.
+fn auto(dispatch: Dispatch) -> Play {
+    play(dispatch, 2).rules(|rules| rules.attempt_timeout = AttemptTimeout::AUTO)
 }
 
 /// Takes the allowance of a backend.
@@ -30,11 +34,10 @@ fn silence_moves_on_and_back_and_slower_from_the_second_repetition_on() {
 
 #[test]
 fn each_backend_has_its_own_time() {
-    let known = near(Sequential, 2).known(1, ms(40)).known(1, ms(40)).known(1, ms(40));
+    let known = auto(Sequential).known(0, ms(1)).known(1, ms(40));
     known.at(70, Reply(2, Best)).check("0 first A, 20 failover B, 60 failover A, 70 reply 2");
     // Before its first reply, the time of a backend is a second.
-    let new = play(Sequential, 2).rules(|rules| rules.attempt_timeout = Auto);
-    new.check("0 first A, 1000 failover B, 3000 nothing");
+    auto(Sequential).check("0 first A, 1000 failover B, 3000 nothing");
 }
 
 #[test]
@@ -65,7 +68,7 @@ fn as_many_attempts_stay_open_as_at_the_start() {
 
 #[test]
 fn the_faster_of_two_is_repeated_before_the_timeout_of_the_other() {
-    let far = (0..3).fold(near(AtOnce, 2), |play, _| play.known(0, ms(100)));
+    let far = auto(AtOnce).known(0, ms(100)).known(1, ms(1));
     far.at(30, Reply(2, Best)).check("0 first A, 0 first B, 20 failover B, 30 reply 2");
 }
 
