@@ -1,13 +1,14 @@
 //! Decisions: the backend to ask, the time to wait, the reply that wins; and learning from replies.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::Rank;
 use hedge::backend_load::BackendLoad;
 use hedge::balance::{Balance, BalanceInput, Balancer};
 use hedge::budget::Budget;
-use hedge::latency::Latency;
+use hedge::latency::{Latency, SharedLatency};
 use hedge::ordering::{BackendStats, order};
 use hedge::race::{AttemptId, Race, RaceContext, RaceEnd, RaceStep};
 use hedge::{BackendIndex, Candidates, Dispatch, RaceRules};
@@ -71,8 +72,16 @@ pub(super) fn race_with_hedge() -> impl FnMut() {
 
 /// A reply's latency is recorded.
 pub(super) fn latency_record() -> impl FnMut() {
+    record_by(Latency::new(start()))
+}
+
+/// A reply's latency is recorded for several workers.
+pub(super) fn latency_record_shared() -> impl FnMut() {
+    record_by(Latency::of_shared(&Arc::new(SharedLatency::new(start()))))
+}
+
+fn record_by(mut latency: Latency) -> impl FnMut() {
     let mut now = start();
-    let mut latency = Latency::new(now);
     let mut samples = samples();
     move || {
         now += Duration::from_micros(700);
@@ -82,7 +91,16 @@ pub(super) fn latency_record() -> impl FnMut() {
 
 /// How long to wait before a hedge is made: a percentile.
 pub(super) fn latency_hedge_delay() -> impl FnMut() {
-    let (latency, hedge) = (known_latency(start()), RaceRules::default().hedge);
+    hedge_delay_of(Latency::new(start()))
+}
+
+/// How long to wait before a hedge is made, by the replies to several workers.
+pub(super) fn latency_hedge_delay_shared() -> impl FnMut() {
+    hedge_delay_of(Latency::of_shared(&Arc::new(SharedLatency::new(start()))))
+}
+
+fn hedge_delay_of(latency: Latency) -> impl FnMut() {
+    let (latency, hedge) = (known(latency, start()), RaceRules::default().hedge);
     move || {
         black_box(latency.hedge_delay(black_box(&hedge)));
     }
@@ -162,7 +180,10 @@ fn load(now: Instant, attempts: u16) -> BackendLoad {
 
 /// The latency of a backend that has replied often.
 fn known_latency(now: Instant) -> Latency {
-    let mut latency = Latency::new(now);
+    known(Latency::new(now), now)
+}
+
+fn known(mut latency: Latency, now: Instant) -> Latency {
     let mut samples = samples();
     (0..SAMPLES).for_each(|_| _ = latency.record(samples(), now));
     latency

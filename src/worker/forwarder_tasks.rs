@@ -125,7 +125,7 @@ impl ForwarderTasks {
             ForwarderCommand::Explain(asked) => forwarder.borrow_mut().explain(*asked, now),
             ForwarderCommand::Learn(learnt) => forwarder.borrow_mut().learn(&learnt, now),
             ForwarderCommand::SendLearnt(first, answer) => {
-                let _ = answer.send(forwarder.borrow().learnt(first, LEARNT_AT_ONCE, now));
+                let _ = answer.send(forwarder.borrow_mut().learnt(first, LEARNT_AT_ONCE, now));
             }
             // Further commands are taken meanwhile: a backend may die during the wait.
             ForwarderCommand::Drain(rest, done) => {

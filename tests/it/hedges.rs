@@ -187,6 +187,24 @@ fn delay(server: &Server, first: &Backend, second: &Backend, name: &str) -> Dura
 }
 
 #[test]
+fn all_workers_hedge_by_the_replies_to_any() {
+    let first = Backend::new(answer(ONE).after(ms(40)).except("lost", silent()));
+    let second = Backend::new(answer(TWO));
+    let keys = hedging("delay = 'p90'\nmax_delay = '5s'\nbudget = 1.0");
+    let server = Forwarder::to(&[&first, &second], &keys).workers(2).start();
+    // At most one worker gets 50 of these replies.
+    let clients: Vec<_> = (0..16).map(|_| server.client()).collect();
+    for (number, client) in clients.iter().enumerate() {
+        (0..5).for_each(|name| client.send(&query(&format!("{name}.{number}.example"), A)));
+    }
+    clients.iter().for_each(|client| (0..5).for_each(|_| drop(client.receive())));
+    for number in 0..16 {
+        let delay = delay(&server, &first, &second, &format!("lost.{number}.example"));
+        assert!(delay >= ms(35) && delay < ms(2_500), "{delay:?}");
+    }
+}
+
+#[test]
 fn attempts_that_are_never_answered_count_as_late() {
     // One of thirteen replies is slow: less than a tenth.
     let first = Backend::new(answer(ONE).except("slow", answer(ONE).after(ms(200))).except("lost", silent()));

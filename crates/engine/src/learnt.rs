@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::io::ClientHandle;
+use super::single_flight::WorkerId;
 
 /// The measurements of a worker about one backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,7 +22,7 @@ pub struct LearntBackend {
     pub name: String,
     /// The address of the backend.
     pub address: BackendAddress,
-    /// The latency of the backend.
+    /// The latency of the backend, which the first worker sends for all.
     pub latency: LatencyImage,
     /// The recent load of the backend.
     pub load: LoadImage,
@@ -29,7 +30,11 @@ pub struct LearntBackend {
 
 impl<C: ClientHandle> Engine<C> {
     /// Returns the measurements of `most` backends of the active state from `first` on, over all pools.
-    pub fn learnt(&self, first: usize, most: usize, now: Instant) -> Vec<LearntBackend> {
+    pub fn learnt(&mut self, first: usize, most: usize, now: Instant) -> Vec<LearntBackend> {
+        if first == 0 {
+            self.pools.iter_mut().flat_map(|pool| &mut pool.latency).for_each(Latency::publish);
+        }
+        let sends_latency = self.worker.me == WorkerId(0);
         let pools = self.pool_slots.iter().filter_map(|slot| self.pools.get(*slot));
         let backends = pools.flat_map(|pool| pool.plan.shared.backends.iter().map(move |backend| (pool, backend)));
         let learnt = backends.skip(first).take(most).map(|(pool, backend)| {
@@ -38,7 +43,7 @@ impl<C: ClientHandle> Engine<C> {
                 pool: pool.plan.shared.config.name.clone(),
                 name: backend.name.clone(),
                 address: backend.address,
-                latency: pool.latency[place].image(now),
+                latency: if sends_latency { pool.latency[place].image(now) } else { LatencyImage::default() },
                 load: pool.loads[place].image(now),
             }
         });
@@ -55,7 +60,7 @@ impl<C: ClientHandle> Engine<C> {
             for backend in &shared.backends {
                 let place = (backend.address, shared.config.name.clone(), backend.name.clone());
                 if let Some(known) = known.get(&place) {
-                    pool.latency[backend.index.get()] = Latency::of_image(&known.latency, now);
+                    pool.latency[backend.index.get()].learn(&known.latency, now);
                     pool.loads[backend.index.get()].learn(&known.load, now);
                 }
             }

@@ -241,8 +241,8 @@ impl<C: ClientHandle> Engine<C> {
         late.is_reported.then_some(QuarantinedAttempt { is_charged: None, ..*late })
     }
 
-    /// Returns the 99th percentile of the latency of the backend with these sockets, as this worker knows it;
-    /// `None` if too few attempts were answered.
+    /// Returns the 99th percentile of the latency of the backend with these sockets; `None` if too few
+    /// attempts were answered.
     pub fn p99(&self, sockets: SocketSetId) -> Option<Duration> {
         let (slot, index) = self.owner(sockets)?;
         self.pools.get(slot)?.latency[index.get()].quantile(0.99)

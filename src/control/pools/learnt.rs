@@ -75,7 +75,8 @@ impl Learnt {
         channels: WorkerChannels,
     ) -> Self {
         let mut workers = Vec::new();
-        for worker in 0..channels.count() {
+        // The first worker comes last, because it sends the latency to which the others have added theirs.
+        for worker in (0..channels.count()).rev() {
             let mut backends = Vec::new();
             loop {
                 let (answer, part) = oneshot::channel();
@@ -90,6 +91,7 @@ impl Learnt {
             }
             workers.push(backends);
         }
+        workers.reverse();
         let pools = blocking(move || pools.into_iter().map(learnt_pool).collect()).await;
         Self { seed, pools, workers }
     }

@@ -177,7 +177,7 @@ impl Forwarder {
     }
 
     /// Returns the learnt state of `most` backends from index `first`, for a successor.
-    pub fn learnt(&self, first: usize, most: usize, now: Instant) -> Vec<LearntBackend> {
+    pub fn learnt(&mut self, first: usize, most: usize, now: Instant) -> Vec<LearntBackend> {
         self.engine.learnt(first, most, now)
     }
 

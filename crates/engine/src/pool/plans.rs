@@ -137,7 +137,7 @@ impl Pool {
             backend: Some(Arc::clone(backend)),
             ..PoolMember::vacant(now)
         };
-        (self.latency[place], self.loads[place]) = (Latency::new(now), BackendLoad::new(now));
+        (self.latency[place], self.loads[place]) = (backend.latency(now), BackendLoad::new(now));
         self.note_way(backend);
         if is_asked_soon {
             self.sockets(io, backend.index);

@@ -227,6 +227,7 @@ impl Scene {
             let (latency, load) =
                 self.expected.get(&life).cloned().unwrap_or_else(|| (Latency::new(now), BackendLoad::new(now)));
             let place = backend.index.get();
+            self.pool.latency[place].publish();
             let (known_latency, known_load) = (&self.pool.latency[place], &self.pool.loads[place]);
             for part in [0.5, 0.95] {
                 assert_eq!(known_latency.quantile(part), latency.quantile(part), "{life:?}");

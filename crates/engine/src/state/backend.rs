@@ -12,6 +12,7 @@ use dns::Transport;
 use dns::address::{BackendAddress, Scheme, StreamServer};
 use hedge::BackendIndex;
 use hedge::health::HealthState;
+use hedge::latency::{Latency, SharedLatency};
 use metrics::{BackendCounters, BackendState, Counter, OrderWord};
 
 use super::backend_cookies::BackendCookies;
@@ -71,6 +72,8 @@ struct StandingCells {
 /// The findings of queries and connections.
 #[derive(Debug)]
 struct BackendFindings {
+    /// `None` with one worker, which needs no lock.
+    latency: Option<Arc<SharedLatency>>,
     connection_problem: ArcSwapOption<String>,
     without_opt: Until,
     case_lost: Until,
@@ -172,6 +175,7 @@ impl SharedBackend {
                 since: AtomicU64::new(unix_millis()),
             },
             findings: BackendFindings {
+                latency: (workers > 1).then(|| Arc::new(SharedLatency::new(now))),
                 connection_problem: ArcSwapOption::empty(),
                 without_opt: Until::new(now),
                 case_lost: Until::new(now),
@@ -246,6 +250,11 @@ impl SharedBackend {
     /// Returns the counters to which those of earlier processes are added.
     pub fn carry_to(&self) -> &BackendCounters {
         self.counts.carried.get_or_init(Box::default)
+    }
+
+    /// Returns the latency for a worker, with the replies to all workers.
+    pub(crate) fn latency(&self, now: Instant) -> Latency {
+        self.findings.latency.as_ref().map_or_else(|| Latency::new(now), Latency::of_shared)
     }
 
     /// Returns the number of workers.

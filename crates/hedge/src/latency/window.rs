@@ -35,6 +35,12 @@ pub(super) struct WindowImage {
     age: u64,
 }
 
+impl WindowImage {
+    pub(super) fn replies(&self) -> u32 {
+        self.current.iter().chain(&self.previous).map(|&(_, count)| u32::from(count)).sum()
+    }
+}
+
 impl Window {
     pub(super) fn image(&self, now: Instant) -> WindowImage {
         let filled = |counts: &[u16; BUCKETS]| {
@@ -212,7 +218,8 @@ mod tests {
             latency.samples_mut().refresh(now);
             let text = serde_json::to_string(&latency.image(now)).expect("plain data");
             let reported = serde_json::from_str(&text).expect("what was written");
-            let mut successor = Latency::of_image(&reported, now);
+            let mut successor = Latency::new(now);
+            successor.learn(&reported, now);
             let hedge = Hedge::default();
             for part in [0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0] {
                 prop_assert_eq!(latency.quantile(part), successor.quantile(part), "{}", part);

@@ -1,0 +1,278 @@
+//! The latency of one backend for several workers. Each adds its replies in batches, and reads only the
+//! quantiles that it uses.
+//!
+//! ```text
+//! record ──▶ pending ──┐ lock                              ┌──▶ quantiles of this worker
+//!                      ├──────▶ Samples ──▶ announced: n ──┤
+//! record ──▶ pending ──┘                                   └──▶ quantiles of another worker
+//! ```
+//!
+//! A worker publishes after [`BATCH`] replies, with the first reply [`PUBLISH_AFTER`] the previous
+//! publication, and at once while fewer than [`MIN_SAMPLES`] replies are known. When it uses a quantile, it
+//! compares one number, and reads again if that has changed. If another worker holds the lock, a worker goes
+//! on with the values that it knows.
+
+use std::cell::{Cell, OnceCell};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use super::{LatencyImage, MIN_SAMPLES, REFRESH_EVERY, Samples, TimeBucket};
+use crate::rules::AttemptTimeout;
+
+/// The recent latency of one backend for several workers, each with a
+/// [`Latency::of_shared`](super::Latency::of_shared).
+#[derive(Debug)]
+pub struct SharedLatency {
+    pub(super) began: Instant,
+    history: Mutex<SharedHistory>,
+    /// The number of the latest announcement; 0 before the first reply.
+    announced: AtomicU64,
+}
+
+#[derive(Debug)]
+struct SharedHistory {
+    samples: Option<Box<Samples>>,
+    announced: Option<Instant>,
+}
+
+/// The shared latency as one worker uses it.
+#[derive(Debug)]
+pub(super) struct LatencyView {
+    shared: Arc<SharedLatency>,
+    own: OnceCell<Box<WorkerLatency>>,
+}
+
+#[derive(Debug, Default)]
+struct WorkerLatency {
+    pending: Vec<PendingReply>,
+    unanswered: i32,
+    /// The time from which a reply is published at once.
+    due: Option<Instant>,
+    known: KnownLatency,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PendingReply {
+    latency: Duration,
+    bucket: TimeBucket,
+    at: Instant,
+}
+
+#[derive(Debug)]
+struct KnownLatency {
+    number: Cell<u64>,
+    is_enough: Cell<bool>,
+    retransmission_timeout: Cell<Duration>,
+    quantiles: [Cell<Option<KnownQuantile>>; QUANTILES],
+    /// The place of the next new quantile.
+    next: Cell<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct KnownQuantile {
+    part: f64,
+    latency: Option<Duration>,
+}
+
+impl SharedLatency {
+    /// Creates an empty history.
+    pub fn new(now: Instant) -> Self {
+        let history = Mutex::new(SharedHistory { samples: None, announced: None });
+        Self { began: now, history, announced: AtomicU64::new(0) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SharedHistory> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, SharedHistory>> {
+        match self.history.try_lock() {
+            Ok(history) => Some(history),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Announces refreshed samples, seldom enough that workers use each announcement for many queries.
+    fn announce(&self, history: &mut SharedHistory) {
+        let SharedHistory { samples: Some(samples), announced } = history else { return };
+        let is_due = |at: Instant| samples.refreshed.saturating_duration_since(at) >= ANNOUNCE_AFTER;
+        if samples.is_refreshed && (samples.short.replies() < FEW || announced.is_none_or(is_due)) {
+            samples.is_refreshed = false;
+            *announced = Some(samples.refreshed);
+            self.announced.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl LatencyView {
+    pub(super) fn new(shared: &Arc<SharedLatency>) -> Self {
+        Self { shared: Arc::clone(shared), own: OnceCell::new() }
+    }
+
+    #[inline(never)]
+    pub(super) fn record(&mut self, latency: Duration, now: Instant) -> TimeBucket {
+        let (own, shared) = self.own_mut();
+        let bucket = TimeBucket::of(latency);
+        own.pending.push(PendingReply { latency, bucket, at: now });
+        if own.pending.len() >= BATCH || !own.known.is_enough.get() || own.due.is_none_or(|due| now >= due) {
+            let history = if own.pending.len() < MAX_PENDING { shared.try_lock() } else { Some(shared.lock()) };
+            history.into_iter().for_each(|mut history| own.publish(shared, &mut history));
+        }
+        bucket
+    }
+
+    /// Adds to the number of abandoned attempts.
+    #[inline(never)]
+    pub(super) fn add_unanswered(&mut self, change: i32) {
+        let (own, _) = self.own_mut();
+        own.unanswered = own.unanswered.saturating_add(change);
+    }
+
+    /// Publishes all that is pending.
+    pub(super) fn publish(&mut self) {
+        if let Some(own) = self.own.get_mut() {
+            own.publish(&self.shared, &mut self.shared.lock());
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn quantile(&self, part: f64) -> Option<Duration> {
+        let known = self.known()?;
+        let found = known.quantiles.iter().filter_map(Cell::get).find(|quantile| quantile.part == part);
+        found.map_or_else(|| self.read_new(known, part), |quantile| quantile.latency)
+    }
+
+    #[inline(never)]
+    pub(super) fn retransmission_timeout(&self) -> Duration {
+        self.known().map_or(AttemptTimeout::LONGEST, |known| known.retransmission_timeout.get())
+    }
+
+    #[inline(never)]
+    pub(super) fn take_early_attempt(&self) -> bool {
+        self.shared.lock().samples.as_ref().is_some_and(|samples| samples.take_early_attempt())
+    }
+
+    pub(super) fn image(&self, now: Instant) -> LatencyImage {
+        Samples::image(self.shared.lock().samples.as_deref(), now)
+    }
+
+    pub(super) fn learn(&self, image: &LatencyImage, now: Instant) {
+        let mut history = self.shared.lock();
+        Samples::adopt(&mut history.samples, image, now);
+        self.shared.announce(&mut history);
+    }
+
+    fn own_mut(&mut self) -> (&mut WorkerLatency, &SharedLatency) {
+        self.own.get_or_init(Box::default);
+        (self.own.get_mut().expect("it was just created"), &self.shared)
+    }
+
+    /// Returns the latest announced values; `None` before the first reply to any worker.
+    #[inline]
+    fn known(&self) -> Option<&KnownLatency> {
+        let announced = self.shared.announced.load(Relaxed);
+        if announced == 0 {
+            return None;
+        }
+        let known = &self.own.get_or_init(Box::default).known;
+        if known.number.get() != announced {
+            self.read_again(known);
+        }
+        Some(known)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_again(&self, known: &KnownLatency) {
+        if let Some(history) = self.shared.try_lock() {
+            known.read(&self.shared, &history);
+        }
+    }
+
+    /// Reads a quantile that is used for the first time, and keeps it in place of another.
+    #[cold]
+    #[inline(never)]
+    fn read_new(&self, known: &KnownLatency, part: f64) -> Option<Duration> {
+        let latency = self.shared.lock().samples.as_ref()?.quantile(part);
+        known.quantiles[known.next.get()].set(Some(KnownQuantile { part, latency }));
+        known.next.set((known.next.get() + 1) % QUANTILES);
+        latency
+    }
+}
+
+impl Clone for LatencyView {
+    /// Returns the view of another worker: the pending replies are published once.
+    fn clone(&self) -> Self {
+        Self::new(&self.shared)
+    }
+}
+
+impl WorkerLatency {
+    fn publish(&mut self, shared: &SharedLatency, history: &mut SharedHistory) {
+        if self.pending.is_empty() && self.unanswered == 0 {
+            return;
+        }
+        let samples = history.samples.get_or_insert_with(|| Box::new(Samples::new(shared.began)));
+        match std::mem::take(&mut self.unanswered) {
+            more @ 0.. => (0..more).for_each(|_| samples.give_up()),
+            fewer => (fewer..0).for_each(|_| samples.forgive()),
+        }
+        for reply in &self.pending {
+            samples.record(reply.latency, reply.bucket, reply.at);
+        }
+        self.due = self.pending.last().map(|reply| reply.at + PUBLISH_AFTER).or(self.due);
+        self.pending.clear();
+        shared.announce(history);
+        if self.known.number.get() != shared.announced.load(Relaxed) {
+            self.known.read(shared, history);
+        }
+    }
+}
+
+impl KnownLatency {
+    /// Reads the history again, whose lock the caller holds.
+    fn read(&self, shared: &SharedLatency, history: &SharedHistory) {
+        let Some(samples) = &history.samples else { return };
+        self.number.set(shared.announced.load(Relaxed));
+        self.is_enough.set(samples.short.replies() >= MIN_SAMPLES);
+        self.retransmission_timeout.set(samples.retransmission.timeout());
+        for place in &self.quantiles {
+            let part = place.get().map(|known| known.part);
+            place.set(part.map(|part| KnownQuantile { part, latency: samples.quantile(part) }));
+        }
+    }
+}
+
+impl Default for KnownLatency {
+    fn default() -> Self {
+        Self {
+            number: Cell::new(0),
+            is_enough: Cell::new(false),
+            retransmission_timeout: Cell::new(AttemptTimeout::LONGEST),
+            quantiles: [const { Cell::new(None) }; QUANTILES],
+            next: Cell::new(0),
+        }
+    }
+}
+
+/// Replies in a publication: a change of latency is found at most so many replies later.
+const BATCH: usize = 16;
+
+/// The number of pending replies with which a worker waits for the lock.
+const MAX_PENDING: usize = 4 * BATCH;
+
+const PUBLISH_AFTER: Duration = Duration::from_millis(100);
+
+/// With 16 workers at 10,000 replies/s each, the samples are refreshed 2,500 times a second.
+const ANNOUNCE_AFTER: Duration = Duration::from_millis(10);
+
+/// With fewer replies, at the start or after a change, each refresh is announced.
+const FEW: u32 = 2 * REFRESH_EVERY;
+
+/// The quantiles that a worker keeps: of the hedge delay, of `grace`, of stalls, and one for `ctl explain`.
+const QUANTILES: usize = 4;
+
+#[cfg(test)]
+mod tests;
