@@ -42,6 +42,7 @@ impl AttemptList {
         let earlier = self.waited_for().filter(|&(earlier, entry)| earlier < id && entry.backend == backend).count();
         (timeout * (1 << earlier.saturating_sub(1))).min(AttemptTimeout::LONGEST)
     }
+
     /// Returns the number of attempts to a backend less than the longest timeout after the previous one.
     #[cold]
     pub(super) fn early_of(&self, backend: BackendIndex) -> u8 {
