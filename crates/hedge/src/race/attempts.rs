@@ -133,11 +133,13 @@ impl Offset {
         self.plus(time.as_secs(), time.subsec_micros())
     }
 
-    /// Saturates, and needs no 128-bit arithmetic.
+    /// Saturates after 71 minutes, and needs no wide arithmetic.
     #[inline]
     fn plus(self, secs: u64, micros: u32) -> Self {
-        let micros = secs.min(u64::from(u32::MAX)) * 1_000_000 + u64::from(micros);
-        Self(self.0.saturating_add(u32::try_from(micros).unwrap_or(u32::MAX)))
+        match secs {
+            ..4_294 => Self(self.0.saturating_add(secs as u32 * 1_000_000 + micros)),
+            _ => Self(NonZeroU32::MAX),
+        }
     }
 
     pub(super) fn until(self, later: Self) -> Duration {
