@@ -43,7 +43,8 @@ impl SharedPool {
 
     fn regret_rules(&self) -> RegretRules {
         let rules = &self.rules().race;
-        let others = self.backends.len().saturating_sub(1);
+        // A backend that is down cannot take a second attempt.
+        let others = self.backends.iter().filter(|backend| backend.is_up()).count().saturating_sub(1);
         let budget = match rules.dispatch {
             _ if others == 0 => 0.0,
             Dispatch::Race if rules.fanout == 0 => others as f64,
@@ -60,9 +61,11 @@ const TARGET: f64 = 0.999;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use config::PoolRules;
+    use hedge::health::HealthState;
     use hedge::{Hedge, HedgeDelay, RaceRules};
 
     use super::*;
@@ -70,8 +73,12 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Returns the regret of a pool of three backends that take 1 to 3 ms, or with 2 % another 50 ms.
     fn regret(dispatch: Dispatch, delay: HedgeDelay, model: &BackendModel) -> Option<Regret> {
+        pool(dispatch, delay, model).measure_regret(Instant::now())
+    }
+
+    /// Returns a pool of three backends that take 1 to 3 ms, or with 2 % another 50 ms, after many races.
+    fn pool(dispatch: Dispatch, delay: HedgeDelay, model: &BackendModel) -> Arc<SharedPool> {
         let hedge = Hedge { delay, ..Hedge::default() };
         let rules = PoolRules {
             race: RaceRules { dispatch, fanout: 2, hedge, ..RaceRules::default() },
@@ -85,8 +92,15 @@ mod tests {
         let model = BackendModel { delay, ..model.clone() };
         let gap = Duration::from_micros(500);
         let scenario = Scenario { queries: 40_000, gap, ..Scenario::of_pool(rules, vec![model; 3]) };
-        let start = Instant::now();
-        play(&scenario, start, 7, |_, _| ()).pools[0].measure_regret(start)
+        Arc::clone(&play(&scenario, Instant::now(), 7, |_, _| ()).pools[0])
+    }
+
+    #[test]
+    fn backends_that_are_down_could_not_have_helped() {
+        let pool = pool(Dispatch::Sequential, HedgeDelay::Auto, &BackendModel::default());
+        pool.backends[1..].iter().for_each(|backend| assert!(backend.set_health(HealthState::Down)));
+        let regret = pool.measure_regret(Instant::now()).expect("there are enough races");
+        assert_eq!((regret.ratio(), regret.budget), (1.0, 0.0));
     }
 
     #[test]
