@@ -57,13 +57,17 @@ impl<C: ClientHandle> Engine<C> {
         for slot in &self.pool_slots {
             let Some(pool) = self.pools.get_mut(*slot) else { continue };
             let shared = Arc::clone(&pool.plan.shared);
+            let mut new = Vec::new();
             for backend in &shared.backends {
                 let place = (backend.address, shared.config.name.clone(), backend.name.clone());
                 if let Some(known) = known.get(&place) {
                     pool.latency[backend.index.get()].learn(&known.latency, now);
                     pool.loads[backend.index.get()].learn(&known.load, now);
+                } else {
+                    new.push(backend.index);
                 }
             }
+            pool.begin_latency(&new, now);
         }
     }
 }

@@ -271,7 +271,28 @@ pub struct LatencyImage {
     long: WindowImage,
 }
 
+impl LatencyImage {
+    /// Merges the histories of the backends of a pool into one with which a new backend starts: few replies,
+    /// so that its own soon count more.
+    pub fn merged(histories: &[Self]) -> Self {
+        Self {
+            short: WindowImage::merged(histories.iter().map(|history| &history.short), SHORT.few),
+            long: WindowImage::merged(histories.iter().map(|history| &history.long), LONG.few),
+        }
+    }
+
+    /// Returns true if there are no replies.
+    pub fn is_empty(&self) -> bool {
+        self.long.replies() == 0
+    }
+}
+
 impl Latency {
+    /// Returns true before the first reply.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_none() && self.shared.as_ref().is_none_or(LatencyView::is_empty)
+    }
+
     /// Exports the history for a successor process.
     pub fn image(&self, now: Instant) -> LatencyImage {
         let own = || Samples::image(self.samples.as_deref(), now);

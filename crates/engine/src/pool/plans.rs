@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use hedge::backend_load::BackendLoad;
 use hedge::balance::FEW;
-use hedge::latency::Latency;
+use hedge::latency::{Latency, LatencyImage};
 use hedge::race::BackendIndex;
 use hedge::{AttemptTimeout, Hedge, RaceRules};
 
@@ -85,11 +85,9 @@ impl Pool {
                 }
             }
         }
-        if shared.edition.number == before.edition.number + 1 {
+        let joined = if shared.edition.number == before.edition.number + 1 {
             self.leaving.extend(&shared.edition.left);
-            for index in &shared.edition.joined {
-                self.welcome(io, shared.backend(*index), now);
-            }
+            shared.edition.joined.clone()
         } else {
             let is_gone = |member: &PoolMember| {
                 let known = member.backend.as_ref();
@@ -97,10 +95,16 @@ impl Pool {
             };
             let gone = (0..).map(BackendIndex).zip(&self.members).filter(|(_, member)| is_gone(member));
             self.leaving = gone.map(|(index, _)| index).collect();
-            for backend in &shared.backends {
-                self.welcome(io, backend, now);
-            }
+            let is_known = |backend: &SharedBackend, known: &PoolMember| {
+                known.backend.as_ref().is_some_and(|known| std::ptr::eq(backend, Arc::as_ptr(known)))
+            };
+            let new = shared.backends.iter().filter(|new| !is_known(new, &self.members[new.index.get()]));
+            new.map(|backend| backend.index).collect()
+        };
+        for index in &joined {
+            self.welcome(io, shared.backend(*index), now);
         }
+        self.begin_latency(&joined, now);
         self.leaving.iter().for_each(|index| self.members[index.get()].takes_queries = false);
         self.health.turns = turns(&shared);
         self.health.behind = behind(&shared);
@@ -141,6 +145,26 @@ impl Pool {
         self.note_way(backend);
         if is_asked_soon {
             self.sockets(io, backend.index);
+        }
+    }
+
+    /// Starts the latency of new members with that of the others, unless another worker has done so. For the
+    /// first [`FEW`] only, because each takes memory that a member of a crowd may never need.
+    pub(crate) fn begin_latency(&mut self, new: &[BackendIndex], now: Instant) {
+        let new = &new[..new.len().min(FEW)];
+        if new.iter().all(|index| !self.latency[index.get()].is_empty()) {
+            return;
+        }
+        let places = self.plan.shared.backends.iter().map(|backend| backend.index.get());
+        let up = places.filter(|place| self.members[*place].is_up);
+        let known = up.map(|place| self.latency[place].image(now)).filter(|image| !image.is_empty());
+        let known: Vec<_> = known.take(MERGED).collect();
+        let usual = LatencyImage::merged(&known);
+        for index in new {
+            let latency = &mut self.latency[index.get()];
+            if latency.is_empty() {
+                latency.learn(&usual, now);
+            }
         }
     }
 
@@ -254,6 +278,9 @@ impl Pool {
 
 /// The initial capacity of a very large pool, because moving thousands of members takes a millisecond.
 const CROWD_ROOM: usize = 1 << 14;
+
+/// The most members whose latency a new one starts with, so that a merge takes some 100 µs.
+const MERGED: usize = 16;
 
 #[cfg(test)]
 mod tests {

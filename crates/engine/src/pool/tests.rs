@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use config::{BackendConfig, Config, PoolConfig};
 use dns::HashSeed;
 use dns::address::BackendAddress;
+use hedge::balance::FEW;
+use hedge::latency::LatencyImage;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -167,9 +169,28 @@ impl Scene {
         self.expected.entry(life).or_insert_with(|| (Latency::new(now), BackendLoad::new(now)))
     }
 
+    /// Returns the latency with which a new member starts beside these.
+    fn usual_latency(&self, members: &BTreeMap<u16, u16>) -> LatencyImage {
+        let backends = &self.state.pools[0].backends;
+        let known = members.keys().filter(|member| self.members.contains_key(member)).filter_map(|member| {
+            let backend = backends.iter().find(|backend| backend.address == address(*member))?;
+            let is_up = self.pool.members[backend.index.get()].is_up;
+            let (latency, _) = self.expected.get(&(*member, self.lives[member])).filter(|_| is_up)?;
+            Some(latency.image(self.now))
+        });
+        let known: Vec<_> = known.filter(|image| !image.is_empty()).take(16).collect();
+        LatencyImage::merged(&known)
+    }
+
     fn change(&mut self, members: BTreeMap<u16, u16>) {
-        for member in members.keys().filter(|member| !self.members.contains_key(member)) {
+        let new: Vec<u16> = members.keys().filter(|member| !self.members.contains_key(member)).copied().collect();
+        let usual = self.usual_latency(&members);
+        for member in &new {
             *self.lives.entry(*member).or_default() += 1;
+        }
+        for member in new.iter().take(FEW) {
+            let now = self.now;
+            self.expected((*member, self.lives[member])).0.learn(&usual, now);
         }
         self.members = members;
         self.state = self.state.with_pools(&[config(self.keys, &self.members)], 2, Instant::now());

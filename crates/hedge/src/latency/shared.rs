@@ -154,6 +154,10 @@ impl LatencyView {
         self.shared.lock().samples.as_ref().is_some_and(|samples| samples.take_early_attempt())
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.shared.announced.load(Relaxed) == 0
+    }
+
     pub(super) fn image(&self, now: Instant) -> LatencyImage {
         Samples::image(self.shared.lock().samples.as_deref(), now)
     }

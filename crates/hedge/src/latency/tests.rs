@@ -46,6 +46,41 @@ fn says_nothing_before_fifty_samples() {
 }
 
 #[test]
+fn a_new_backend_starts_with_the_latency_of_the_others_and_soon_has_its_own() {
+    let now = Instant::now();
+    // 1 % of the replies have a heavy tail: 3, 6, 9 ms and so on.
+    let took = |reply: u64| if reply.is_multiple_of(100) { reply / 100 * 3_000 % 96_000 } else { reply % 500 + 500 };
+    let others = [3, 7].map(|first| {
+        let mut latency = Latency::new(now);
+        (0..20_000).for_each(|reply| drop(latency.record(us(took(reply + first)), now)));
+        latency
+    });
+    let usual = LatencyImage::merged(&others.each_ref().map(|other| other.image(now)));
+    let shared = Arc::new(SharedLatency::new(now));
+    for mut new in [Latency::new(now), Latency::of_shared(&shared)] {
+        assert!(new.is_empty());
+        new.learn(&usual, now);
+        assert!(!new.is_empty());
+        for (part, off) in [(0.5, 0.05), (0.95, 0.05), (0.999, 0.1)] {
+            let [own, other] = [&new, &others[0]].map(|latency| latency.quantile(part).expect("enough").as_secs_f64());
+            assert!((own / other - 1.0).abs() < off, "p{part}: {own}, others {other}");
+        }
+        // It is twice as slow, which is no change of latency in the middle half alone.
+        for reply in 0..2 * u64::from(SHORT.enough) {
+            new.record(us(1_000 + reply % 100), now + us(reply * 200));
+        }
+        new.publish();
+        let median = new.quantile(0.5).expect("enough");
+        assert!(is_near(median, 1_050), "{median:?}");
+    }
+    // Without replies of others it knows nothing.
+    let mut new = Latency::new(now);
+    new.learn(&LatencyImage::merged(&[LatencyImage::default()]), now);
+    assert!(new.is_empty());
+    assert!(usual.short.replies() == SHORT.few && usual.long.replies() == LONG.few, "{usual:?}");
+}
+
+#[test]
 fn what_took_long_before_two_epochs_is_forgotten() {
     let (mut latency, start) = latency();
     for epoch in 0..4 {

@@ -36,6 +36,29 @@ pub(super) struct WindowImage {
 }
 
 impl WindowImage {
+    /// Merges windows into one of at most so many replies, which gives way to the first epoch that follows.
+    pub(super) fn merged<'a>(windows: impl IntoIterator<Item = &'a Self>, most: u32) -> Self {
+        let (mut counts, mut unanswered) = ([0_u64; BUCKETS], 0_u64);
+        for window in windows {
+            for &(bucket, count) in window.current.iter().chain(&window.previous) {
+                counts[usize::from(bucket).min(BUCKETS - 1)] += u64::from(count);
+            }
+            unanswered += window.unanswered.map(u64::from).iter().sum::<u64>();
+        }
+        let total = counts.iter().sum::<u64>();
+        let kept = total.min(most.into());
+        // The middle of each step, so that no percentile moves by more than half a step.
+        let scaled = |sum: u64| (sum * kept + total / 2).checked_div(total).unwrap_or(0);
+        let mut sum = 0;
+        let previous = (0..).zip(counts).filter_map(|(bucket, count)| {
+            let before = scaled(sum);
+            sum += count;
+            let count = (scaled(sum) - before) as u16;
+            (count > 0).then_some((bucket, count))
+        });
+        Self { previous: previous.collect(), unanswered: [0, scaled(unanswered) as u32], ..Self::default() }
+    }
+
     pub(super) fn replies(&self) -> u32 {
         self.current.iter().chain(&self.previous).map(|&(_, count)| u32::from(count)).sum()
     }
