@@ -90,7 +90,7 @@ async fn serve(
             event = server.supervise() => match event {
                 ServerEvent::Lost(loss) => end_with(&loss),
                 // Without a supervisor, these events have no receiver.
-                ServerEvent::Known(_) | ServerEvent::ZoneSaved => {}
+                ServerEvent::Known(_) | ServerEvent::ZoneSaved | ServerEvent::Latency(_) => {}
                 ServerEvent::Asked(ProcessChange::Stop, answer) => {
                     tracing::info!("stop: {}", server.process.stopping());
                     let _ = answer.send(Ok(server.process.stopping()));

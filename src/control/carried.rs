@@ -11,17 +11,18 @@
 //!
 //! Order of the transfer: learned state while the old process still serves, then operator changes since
 //! ([`take_known`](ServerPools::take_known)), then the counters once only the successor reports them, because
-//! they would appear to fall. After a crash only [`CarriedPools`] remains. Unknown names of pools and
-//! backends are ignored.
+//! they would appear to fall. After a crash only [`CarriedPools`] and [`SavedLatency`] remain. Unknown names
+//! of pools and backends are ignored.
 
 use std::sync::Arc;
 
 use dns::{HashSeed, QuestionHasher};
+use engine::LearntBackend;
 use engine::cache::Cache;
 
-#[cfg(doc)]
-use super::pools::ServerPools;
 use super::pools::{CarriedPools, Learnt};
+#[cfg(doc)]
+use super::pools::{SavedLatency, ServerPools};
 use crate::control::zones::secondary::SavedZones;
 
 /// The initial state of a server. The default is empty, for a first start.
@@ -31,6 +32,8 @@ pub struct CarriedState {
     pub known: CarriedPools,
     /// The learned state.
     pub learnt: Option<Learnt>,
+    /// The saved latency of backends, without learned state.
+    pub latency: Vec<LearntBackend>,
     /// The source of the cache content.
     pub cache: CarriedCache,
     /// Saved zones that have already been read.

@@ -44,7 +44,8 @@ pub use self::carried::{CarriedCache, CarriedState};
 pub use self::event::{Answer, Loss, ServerEvent, StartError};
 use self::links::ServerLinks;
 use self::observe::ServerObservers;
-pub use self::pools::{CarriedPools, Learnt, ServerPools};
+use self::pools::read_saved_latency;
+pub use self::pools::{CarriedPools, Learnt, SavedLatency, ServerPools};
 use self::process::{AddressChanges, ProcessEvent, Reloads};
 pub use self::process::{
     DrainResult, Listeners, Read, ServerProcess, confine, give_up_early, harden, raise_descriptor_limit, warn_of_root,
@@ -96,6 +97,9 @@ impl Server {
         let (requests, requested) = channel(ADMIN_REQUESTS);
         let process = ServerProcess::start(&mut setup, listeners, reloads, &shares, requests, links.clone())?;
         let (seed, hasher) = carried.hash();
+        if let (None, [], Some(folder)) = (&carried.learnt, &carried.latency[..], &setup.config.process.state_dir) {
+            carried.latency = read_saved_latency(folder);
+        }
         let catching_up_until = carried.takes_over.then(|| Instant::now() + CATCHING_UP);
         let tls = Arc::clone(&process.certificates.tls);
         let (mut workers, signals) =
@@ -118,7 +122,11 @@ impl Server {
         let observe = ServerObservers::start(&setup.config, &counters, hasher, is_successor, &links.tasks)?;
         let parts =
             WorkerStart { pools: &pools, zones: &zones, observe: &observe, process: &process, interfaces: &interfaces };
-        workers.start(&parts, counters, carried.learnt.as_ref())?;
+        let learnt = |number| match &carried.learnt {
+            Some(learnt) => learnt.of_worker(number),
+            None => Some(carried.latency.clone()),
+        };
+        workers.start(&parts, counters, learnt)?;
         links.condition.set_ready(true);
         let (events, second) = (VecDeque::new(), interval(Duration::from_secs(1)));
         let mut server =
@@ -164,7 +172,10 @@ impl Server {
                     }
                     ProcessEvent::Lost(lost) => lost,
                 },
-                () = self.pools.on_event() => continue,
+                saved = self.pools.on_event() => match saved {
+                    Some(saved) => return ServerEvent::Latency(saved),
+                    None => continue,
+                },
                 is_saved = self.zones.on_event() => {
                     if is_saved && self.process.is_supervised() {
                         self.events.push_back(ServerEvent::ZoneSaved);
@@ -253,6 +264,7 @@ impl Server {
         let roots = self.process.on_second(now);
         self.end_hold(false);
         self.pools.on_second(now);
+        self.pools.save_latency(self.process.is_supervised(), now);
         self.zones.note_served();
         if !self.interfaces.follows(self.pools.state.as_deref()) {
             let _ = self.follow_interfaces();

@@ -16,6 +16,7 @@ use std::{io, mem};
 
 use config::ForwarderConfig;
 use dns::QuestionHasher;
+use engine::LearntBackend;
 use engine::shortage::Shortage;
 use engine::single_flight::{SingleFlight, WorkerId};
 use engine::state::{ForwarderState, HealthEvent};
@@ -31,7 +32,7 @@ use tokio::time::sleep_until;
 
 use super::Interfaces;
 use super::observe::ServerObservers;
-use super::pools::{Learnt, ServerPools};
+use super::pools::ServerPools;
 use super::process::{Listening, SectionName, ServerProcess};
 use super::replacement::Replacement;
 use super::zones::{ServedAuthority, ServerZones};
@@ -162,16 +163,16 @@ impl Workers {
         (this, WorkerSignals { health, notifies })
     }
 
-    /// Starts a worker for each of these counters. `learnt` is state that they know from the start.
+    /// Starts a worker for each of these counters. `learnt` returns what a worker knows from the start.
     pub(super) fn start(
         &mut self,
         in_force: &WorkerStart<'_>,
         counters: Vec<Arc<Counters>>,
-        learnt: Option<&Learnt>,
+        learnt: impl Fn(usize) -> Option<Vec<LearntBackend>>,
     ) -> io::Result<()> {
         for (number, counters) in counters.into_iter().enumerate() {
             let (channel, thread) = self.start_one(number, in_force, &counters)?;
-            if let Some(learnt) = learnt.and_then(|learnt| learnt.of_worker(number)) {
+            if let Some(learnt) = learnt(number).filter(|learnt| !learnt.is_empty()) {
                 let _ = channel.send(WorkerCommand::Forwarder(ForwarderCommand::Learn(learnt)));
             }
             self.channels.all.borrow_mut().push(channel);

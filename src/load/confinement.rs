@@ -63,7 +63,8 @@ impl ConfigFiles {
         let certificates = config.certificates.iter().flat_map(|certificate| [&certificate.chain, &certificate.key]);
         let etcd = config.etcd.iter().flat_map(|etcd| etcd.password_file.iter().chain(&etcd.ca_file));
         let looked_at = config.pools.iter().filter_map(|pool| pool.discover.as_ref()?.file.as_ref());
-        let saved_members = config.process.state_dir.as_ref().map(|folder| folder.join(SAVED_MEMBERS));
+        let state_dir = config.process.state_dir.as_ref();
+        let state = [SAVED_MEMBERS, SAVED_LATENCY].into_iter().filter_map(|name| Some(state_dir?.join(name)));
         Self {
             read: file
                 .map(Path::to_owned)
@@ -79,7 +80,7 @@ impl ConfigFiles {
                 .chain(log)
                 .chain(dnstap)
                 .cloned()
-                .chain(saved_members)
+                .chain(state)
                 .collect(),
             programs: Vec::new(),
         }
@@ -283,6 +284,9 @@ const SYSTEM: &[&str] = &[
 
 /// The file in `state_dir` with the last known members.
 pub const SAVED_MEMBERS: &str = "members.json";
+
+/// The file in `state_dir` with the latency of backends.
+pub const SAVED_LATENCY: &str = "latency.json";
 
 #[cfg(test)]
 mod tests {

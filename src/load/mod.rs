@@ -33,7 +33,7 @@ use crate::files;
 
 pub use self::certificates::CertificateFiles;
 pub use self::checks::reaches;
-pub use self::confinement::{ConfigFiles, Confinement, SAVED_MEMBERS, folder_of};
+pub use self::confinement::{ConfigFiles, Confinement, SAVED_LATENCY, SAVED_MEMBERS, folder_of};
 pub use self::secrets::EtcdSecrets;
 pub use self::trust::{look as look_at_roots, shown as shown_certificate};
 pub use self::watch::{FileWatch, ReadingGuard, Watcher};

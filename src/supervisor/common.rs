@@ -18,8 +18,10 @@ pub(super) struct Common {
     pub(super) introductions: [Channel; 2],
     /// The active config, and its text.
     pub(super) edition: Option<(Edition, OwnedFd)>,
-    /// The learned state of the backends.
+    /// Manual changes and states of backends.
     pub(super) known: Option<OwnedFd>,
+    /// The saved latency of backends.
+    pub(super) latency: Option<OwnedFd>,
     pub(super) sockets: Vec<ListeningSocket>,
     pub(super) facts: TreeFacts,
 }
@@ -38,17 +40,20 @@ impl Common {
 
     /// Returns a channel that holds the start data of a process.
     fn pack(&self, part: ProcessPart, way: Option<BorrowedFd<'_>>) -> io::Result<Channel> {
+        // The server sends a newcomer what is newer.
+        let latency = self.latency.as_ref().filter(|_| way.is_none());
         let handover = Handover {
             protocol: PROTOCOL,
             part,
             edition: self.edition.as_ref().map(|(edition, _)| edition.clone()),
             has_known: self.known.is_some(),
+            has_latency: latency.is_some(),
             facts: self.facts.clone(),
         };
         let [write, read] = &self.introductions;
         let mut descriptors = vec![self.serve.as_fd(), self.supervise.as_fd(), write.as_fd(), read.as_fd()];
         descriptors.extend(self.edition.as_ref().map(|(_, text)| text.as_fd()));
-        descriptors.extend(self.known.as_ref().map(AsFd::as_fd));
+        descriptors.extend(self.known.iter().chain(latency).map(AsFd::as_fd));
         descriptors.extend(way);
         let (ours, theirs) = Channel::pair()?;
         ours.send(&handover, &descriptors)?;
@@ -69,7 +74,8 @@ impl Common {
             supervise: Lock::passed(next()?),
             introductions: [Channel::from(next()?), Channel::from(next()?)],
             edition: handover.edition.map(|edition| Ok::<_, io::Error>((edition, next()?))).transpose()?,
-            known: handover.has_known.then(next).transpose()?,
+            known: handover.has_known.then(&mut next).transpose()?,
+            latency: handover.has_latency.then(next).transpose()?,
             sockets,
             facts: handover.facts,
         };

@@ -48,14 +48,17 @@ pub(super) enum ProcessPart {
 }
 
 /// The start data of a process. These descriptors accompany it, in this order: the locks to serve and to
-/// supervise, both ends of the introduction channel, the text of the active config if known, the learned
-/// state, and a newcomer's channel to the server.
+/// supervise, both ends of the introduction channel, the text of the active config if known, the states
+/// of backends, their latency, and a newcomer's channel to the server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Handover {
     pub(super) protocol: u32,
     pub(super) part: ProcessPart,
     pub(super) edition: Option<Edition>,
     pub(super) has_known: bool,
+    /// Missing from programs that do not save latency.
+    #[serde(default)]
+    pub(super) has_latency: bool,
     #[serde(flatten)]
     pub(super) facts: TreeFacts,
 }
@@ -152,8 +155,10 @@ pub(super) enum Upward {
     Sockets(Sockets),
     /// The active config, whose text accompanies the message.
     Edition(Edition),
-    /// The learned state of the backends, in a memory file.
+    /// Manual changes and states of backends, in a memory file.
     Known,
+    /// The saved latency of backends, in a memory file.
+    Latency,
     /// The server has saved a zone that it received by transfer.
     ZoneSaved,
     Ask {
@@ -177,6 +182,7 @@ pub(super) enum Downward {
     Sockets(Sockets),
     Edition(Edition),
     Known,
+    Latency,
     ZoneSaved,
     /// A newcomer takes over. Its channel accompanies the message.
     Successor,
@@ -249,7 +255,7 @@ pub(super) fn unpack<T: DeserializeOwned>(memory: &OwnedFd) -> io::Result<T> {
 }
 
 /// Returns the text of a memory file, at most [`MAX_TEXT`]. Other processes may read it at the same time.
-fn from_memory(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+pub(super) fn from_memory(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     // Read at explicit offsets, because all descriptors of the file share one position.
     let file = File::from(fd.try_clone_to_owned()?);
     let metadata = file.metadata()?;

@@ -100,6 +100,10 @@ impl MemberProcess {
                 }
             }
             Downward::Known => self.common.known = descriptors.pop(),
+            Downward::Latency => {
+                self.common.latency = descriptors.pop();
+                tracing::debug!("standby: the saved latency has come");
+            }
             Downward::ZoneSaved => self.is_zone_saved = true,
             Downward::Reload | Downward::Successor | Downward::Changed(_) | Downward::Conflict(_) => {}
         }

@@ -135,6 +135,13 @@ impl Serving {
         }
     }
 
+    fn send_latency(&self, saved: &[u8]) {
+        match to_memory(saved) {
+            Ok(saved) => self.member.send(&Upward::Latency, Some(&saved)),
+            Err(error) => tracing::warn!(%error, "the latency of backends cannot be sent to the supervisor"),
+        }
+    }
+
     pub(super) async fn run(mut self) -> io::Result<ExitCode> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -206,6 +213,7 @@ impl Serving {
         match event {
             ServerEvent::Lost(loss) => end_with(&loss),
             ServerEvent::Known(known) => self.send_known(&known),
+            ServerEvent::Latency(saved) => self.send_latency(&saved),
             ServerEvent::ZoneSaved => self.member.send(&Upward::ZoneSaved, None),
             ServerEvent::Reloading => self.member.send(&Upward::Reloading, None),
             ServerEvent::Reloaded { error: Some(error), .. } => {
@@ -270,7 +278,8 @@ impl Serving {
             Downward::Changed(result) => self.answer(result.map_err(ChangeRefusal::Invalid)),
             Downward::Conflict(reason) => self.answer(Err(ChangeRefusal::Conflict(reason))),
             // Only the server sends these.
-            Downward::Sockets(_) | Downward::Edition(_) | Downward::Known | Downward::ZoneSaved => {}
+            Downward::Sockets(_) | Downward::Edition(_) | Downward::Known | Downward::Latency | Downward::ZoneSaved => {
+            }
         }
         None
     }
@@ -381,7 +390,7 @@ impl Serving {
                     let _ = pass(way, &TakeoverMessage::Counted, &numbers);
                 }
                 counted = Some(numbers);
-                self.server.pools.leave_cache();
+                self.server.pools.leave_files();
                 self.give_up().await?;
                 self.wait_for_newcomer().await;
                 connections = self.server.process.move_connections();

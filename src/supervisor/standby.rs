@@ -8,21 +8,23 @@
 //! ```
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use engine::LearntBackend;
 use metrics::Role;
 use net::tasks::blocking;
 
 use super::channel::{Channel, WatchedChannel};
 use super::locks::LockPart;
-use super::message::{ProcessPart, Upward, unpack};
+use super::message::{ProcessPart, Upward, from_memory, unpack};
 use super::prepare::PreparedProcess;
 use super::process::{MemberProcess, ended};
 use super::serving::Serving;
 use super::takeover::{TakeoverMessage, ask};
-use crate::control::{CarriedState, SavedZones};
+use crate::control::{CarriedState, SavedLatency, SavedZones};
 use crate::load::{ConfigReader, Confinement, LoadError, Setup};
 use crate::signals::{BlockedSignals, SignalRequest, Signals};
 
@@ -50,7 +52,8 @@ impl MemberProcess {
             ProcessPart::Standby => {
                 let since = self.stand_by(&mut prepared, &mut signals).await?;
                 let known = self.common.known.as_ref().map(unpack).transpose()?.unwrap_or_default();
-                (since, CarriedState { known, takes_over: true, ..CarriedState::default() }, None)
+                let latency = self.common.latency.as_ref().map_or_else(Vec::new, saved_latency);
+                (since, CarriedState { known, latency, takes_over: true, ..CarriedState::default() }, None)
             }
             ProcessPart::Newcomer { is_cold, .. } => match self.take_over(&prepared, is_cold).await {
                 Ok((since, carried, way)) => (since, CarriedState { takes_over: true, ..carried }, Some(way)),
@@ -160,5 +163,15 @@ impl MemberProcess {
         let since = Instant::now();
         serve.release(LockPart::Second)?;
         Ok((since, carried, way))
+    }
+}
+
+fn saved_latency(memory: &OwnedFd) -> Vec<LearntBackend> {
+    match from_memory(memory.as_fd()) {
+        Ok(text) => SavedLatency::read(&text),
+        Err(error) => {
+            tracing::warn!(%error, "the saved latency is ignored");
+            Vec::new()
+        }
     }
 }

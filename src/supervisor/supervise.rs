@@ -77,7 +77,8 @@ impl Supervisor {
         };
         let manager = ServiceManager::new(facts.contact.clone(), &sockets)?;
         let introductions = [write, read];
-        let common = Common { serve, supervise, introductions, edition: None, known: None, sockets, facts };
+        let common =
+            Common { serve, supervise, introductions, edition: None, known: None, latency: None, sockets, facts };
         Self::new(common, manager, signals, Tree::first(rules, Instant::now()))
     }
 
@@ -370,6 +371,9 @@ impl Supervisor {
             if let Some(known) = &self.common.known {
                 self.members.send(pid, &Downward::Known, Some(known.as_fd()));
             }
+            if let Some(latency) = &self.common.latency {
+                self.members.send(pid, &Downward::Latency, Some(latency.as_fd()));
+            }
         }
     }
 
@@ -471,7 +475,11 @@ impl Supervisor {
                 (Some(known), false) => self.take_known(known),
                 (None, _) => {}
             },
-            Upward::Sockets(_) | Upward::Edition(_) | Upward::Known => {}
+            // If the upgrade fails, the latency from before it serves.
+            Upward::Latency if member.is_server && !self.tree.is_on_probation() => {
+                descriptors.pop().into_iter().for_each(|latency| self.take_latency(latency));
+            }
+            Upward::Sockets(_) | Upward::Edition(_) | Upward::Known | Upward::Latency => {}
             Upward::ZoneSaved => self.send_followers(&Downward::ZoneSaved, None),
             Upward::Ask { kind: Some(kind), is_cold } => {
                 if !self.tree.is_ending() && self.asker.is_none() {
@@ -508,6 +516,11 @@ impl Supervisor {
         self.tree.set_rules(edition.rules, Instant::now());
         self.send_followers(&Downward::Edition(edition.clone()), Some(text.as_fd()));
         self.common.edition = Some((edition, text));
+    }
+
+    fn take_latency(&mut self, latency: OwnedFd) {
+        self.send_followers(&Downward::Latency, Some(latency.as_fd()));
+        self.common.latency = Some(latency);
     }
 
     fn take_known(&mut self, known: OwnedFd) {

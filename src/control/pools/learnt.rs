@@ -77,19 +77,7 @@ impl Learnt {
         let mut workers = Vec::new();
         // The first worker comes last, because it sends the latency to which the others have added theirs.
         for worker in (0..channels.count()).rev() {
-            let mut backends = Vec::new();
-            loop {
-                let (answer, part) = oneshot::channel();
-                channels.send(worker, ForwarderCommand::SendLearnt(backends.len(), answer));
-                // A dead worker has no more to send.
-                let part = part.await.unwrap_or_default();
-                let is_last = part.len() < LEARNT_AT_ONCE;
-                backends.extend(part);
-                if is_last {
-                    break;
-                }
-            }
-            workers.push(backends);
+            workers.push(learnt_by(worker, &channels).await);
         }
         workers.reverse();
         let pools = blocking(move || pools.into_iter().map(learnt_pool).collect()).await;
@@ -133,6 +121,22 @@ impl Learnt {
     pub(in crate::control) fn of_worker(&self, number: usize) -> Option<Vec<LearntBackend>> {
         let count = self.workers.len().max(1);
         self.workers.get(number % count).cloned()
+    }
+}
+
+/// Collects the measurements of a worker, in small parts.
+pub(super) async fn learnt_by(worker: usize, channels: &WorkerChannels) -> Vec<LearntBackend> {
+    let mut backends = Vec::new();
+    loop {
+        let (answer, part) = oneshot::channel();
+        channels.send(worker, ForwarderCommand::SendLearnt(backends.len(), answer));
+        // A dead worker has no more to send.
+        let part = part.await.unwrap_or_default();
+        let is_last = part.len() < LEARNT_AT_ONCE;
+        backends.extend(part);
+        if is_last {
+            return backends;
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod minutes;
 mod persist;
 mod probes;
 pub mod replicas;
+mod saved_latency;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -39,6 +40,9 @@ use self::members::{Membership, own_forwarder, read_saved};
 use self::minutes::LastMinutes;
 use self::persist::{CacheSaves, wall_clock};
 use self::probes::BackendProbes;
+use self::saved_latency::LatencySaves;
+pub use self::saved_latency::SavedLatency;
+pub(super) use self::saved_latency::read_file as read_saved_latency;
 use super::carried::{CarriedCache, CarriedState};
 use super::links::ServerLinks;
 use super::process::SectionName;
@@ -59,6 +63,7 @@ pub struct ServerPools {
     probes: BackendProbes,
     minutes: LastMinutes,
     cache_saves: CacheSaves,
+    latency_saves: LatencySaves,
     hash_seed: HashSeed,
     crowds: Interval,
     links: ServerLinks,
@@ -111,6 +116,7 @@ impl ServerPools {
             membership,
             minutes: LastMinutes::new(config.slow_threshold()),
             cache_saves: CacheSaves::new(Instant::now()),
+            latency_saves: LatencySaves::new(config.process.state_dir.clone(), Instant::now()),
             hash_seed,
             crowds: interval(CROWDS),
             links,
@@ -161,6 +167,7 @@ impl ServerPools {
         self.minutes.threshold = config.slow_threshold();
         self.membership.own.replace(own_forwarder(&reload.listening.listeners));
         self.membership.set_config(config, etcd, None);
+        self.latency_saves.folder.clone_from(&config.process.state_dir);
         let members = self.membership.with_members(&config.pools);
         let file = mem::replace(&mut config.pools, members);
         let state = self.new_state(config, cache, reload);
@@ -255,17 +262,24 @@ impl ServerPools {
         }
     }
 
-    /// Waits for an event and handles it. Cancel safe.
-    pub(super) async fn on_event(&mut self) {
+    /// Waits for an event and handles it, or returns saved latency for the supervisor. Cancel safe.
+    pub(super) async fn on_event(&mut self) -> Option<Vec<u8>> {
         tokio::select! {
             () = self.probes.on_event() => {}
             () = self.membership.due() => self.settle_members(),
+            saved = self.latency_saves.next() => return Some(saved),
             _ = self.crowds.tick() => {
                 if self.state.as_ref().is_some_and(|state| state.renew_crowds()) {
                     self.links.workers.broadcast(|| ForwarderCommand::Refresh);
                 }
             }
         }
+        None
+    }
+
+    /// Saves the latency of backends if that is due.
+    pub fn save_latency(&mut self, is_supervised: bool, now: Instant) {
+        self.latency_saves.tick(is_supervised, &self.links, now);
     }
 
     pub(super) fn on_second(&mut self, now: Instant) {
@@ -375,9 +389,10 @@ impl ServerPools {
         Some(move |mut out: &mut dyn Write| cache.save(&rules, Instant::now(), wall_clock(), &mut out))
     }
 
-    /// Stops saves to the cache file, because another process has the cache.
-    pub fn leave_cache(&mut self) {
+    /// Stops saves of the cache and of latency, because another process has both.
+    pub fn leave_files(&mut self) {
         self.cache_saves.is_left = true;
+        self.latency_saves.is_left = true;
     }
 
     /// Saves the cache for the last time.

@@ -143,7 +143,7 @@ impl Server {
             match self.supervise().await {
                 ServerEvent::Lost(loss) => return loss,
                 // The next process already has the state that counts.
-                ServerEvent::Known(_) | ServerEvent::ZoneSaved => {}
+                ServerEvent::Known(_) | ServerEvent::ZoneSaved | ServerEvent::Latency(_) => {}
                 ServerEvent::Asked(ProcessChange::Stop, answer) => drop(answer.send(Ok(self.process.stopping()))),
                 ServerEvent::Asked(ProcessChange::Restart { .. } | ProcessChange::Upgrade { .. }, answer) => {
                     drop(answer.send(Err(ending())));
