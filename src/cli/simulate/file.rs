@@ -58,7 +58,7 @@ fn parse(file: &str, text: &str) -> Result<Description, Mistake> {
     Ok(description)
 }
 
-const KEYS: [&str; 8] = ["queries", "rate", "seed", "slow", "names", "ttl", "backends", "policies"];
+const KEYS: [&str; 9] = ["queries", "rate", "workers", "seed", "slow", "names", "ttl", "backends", "policies"];
 
 struct ScenarioSource<'s> {
     file: &'s str,

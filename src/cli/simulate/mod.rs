@@ -85,6 +85,9 @@ struct ScenarioSettings {
     /// Slowdown of all backends at times, such as 20x@500ms/30s
     #[arg(long, value_name = "COURSE", value_parser = slow)]
     slow: Option<Course<f64>>,
+    /// Workers that share the queries, as threads of the server do [default: 1]
+    #[arg(long, value_name = "N", value_parser = values::workers)]
+    workers: Option<u16>,
     /// Random seed: the same seed gives the same table [default: 1]
     #[arg(long, value_name = "N", value_parser = values::seed)]
     seed: Option<u64>,
@@ -98,6 +101,7 @@ impl ScenarioSettings {
         Ok(Self {
             queries: given.queries.or(file.take("queries", values::queries)?),
             rate: given.rate.or(file.take("rate", values::rate)?),
+            workers: given.workers.or(file.take("workers", values::workers)?),
             seed: given.seed.or(file.take("seed", values::seed)?),
             slow: given.slow.or(file.take("slow", slow)?),
             names: given.names.or(file.take("names", values::names)?),
@@ -183,6 +187,7 @@ fn plan(args: &Args) -> Result<SimulationPlan, CommandFailure> {
         gap: Duration::from_secs_f64(1.0 / rate),
         slow: given.slow.unwrap_or_else(|| Course::always(1.0)),
         is_probed: true,
+        workers: given.workers.unwrap_or(1),
         ..Scenario::of_pool(rules.unwrap_or_default(), backends)
     };
     Ok(SimulationPlan { scenario, policies, setting })

@@ -56,6 +56,10 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected queries per second, from 0.001 to 10000000".to_owned())
 }
 
+pub(super) fn workers(text: &str) -> Result<u16, String> {
+    number(text, Limits { min: 1, max: MAX_WORKERS })
+}
+
 pub(super) fn seed(text: &str) -> Result<u64, String> {
     text.replace('_', "").parse().map_err(|_| format!("expected a number from 0 to {}", u64::MAX))
 }
@@ -186,6 +190,9 @@ const DELAY: &str =
 const MAX_TIME: Duration = Duration::from_secs(3_600);
 /// The simulation takes a quarter of an hour for this number.
 const MAX_QUERIES: usize = 1_000_000_000;
+
+/// The limit of the server.
+const MAX_WORKERS: u16 = 1024;
 
 /// Names of Zipf's law: each takes eight bytes during the simulation.
 const MAX_NAMES: u32 = 10_000_000;

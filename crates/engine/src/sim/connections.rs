@@ -10,8 +10,15 @@ use crate::query_slots::SlotState;
 
 impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
     pub(super) fn schedule_ends(&mut self) {
+        for worker in 0..self.engines.len() {
+            self.network.worker = worker;
+            self.schedule_ends_of_worker();
+        }
+    }
+
+    fn schedule_ends_of_worker(&mut self) {
         for backend in 0..self.network.backends.len() {
-            let places = self.network.links[backend].as_ref().map_or(0, |links| links.all.len());
+            let places = self.network.sockets().links[backend].as_ref().map_or(0, |links| links.all.len());
             (0..places).for_each(|place| self.schedule_end(backend, Some(place)));
             if places > 0 {
                 self.schedule_end(backend, None);
@@ -24,7 +31,8 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
         let next = match place {
             None => self.network.backends[backend].next_crash(now),
             Some(place) => {
-                let link = self.network.links[backend].as_mut().and_then(|links| links.all.get_mut(place));
+                let link =
+                    self.network.sockets_mut().links[backend].as_mut().and_then(|links| links.all.get_mut(place));
                 let ends = link.into_iter().flat_map(|link| &mut link.ends);
                 ends.filter_map(|ends| {
                     ends.forget(now);
@@ -39,7 +47,7 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
     }
 
     pub(super) fn on_end(&mut self, backend: usize, place: Option<usize>) {
-        let all = self.network.links[backend].as_ref().map_or(0, |links| links.all.len());
+        let all = self.network.sockets().links[backend].as_ref().map_or(0, |links| links.all.len());
         let places = place.map_or(0..all, |place| place..place + 1);
         places.for_each(|place| self.lose(backend, place));
         self.schedule_end(backend, place);
@@ -47,7 +55,7 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
 
     fn lose(&mut self, backend: usize, place: usize) {
         let taken = self.network.take_link(backend, place);
-        if let Some(links) = &mut self.network.links[backend] {
+        if let Some(links) = &mut self.network.sockets_mut().links[backend] {
             links.close(place);
         }
         if let Some((sockets, taken)) = taken {
@@ -63,7 +71,7 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
         let elapsed = self.network.elapsed();
         if !is_open {
             let taken = self.network.take_link(backend, place);
-            if let Some(links) = &mut self.network.links[backend] {
+            if let Some(links) = &mut self.network.sockets_mut().links[backend] {
                 links.failed(place, elapsed);
             }
             if let Some((sockets, taken)) = taken {
@@ -71,13 +79,13 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
             }
             return;
         }
-        if let Some(links) = &mut self.network.links[backend] {
+        if let Some(links) = &mut self.network.sockets_mut().links[backend] {
             links.opened(place, elapsed);
         }
         let queued = self.network.link(id).map(|link| std::mem::take(&mut link.queued)).unwrap_or_default();
         for query in queued {
             // A query that has no slot any more is not sent.
-            match self.engine.slots().find(query.slot) {
+            match self.engine().slots().find(query.slot) {
                 Some(SlotState::InFlight(_)) => self.network.post_by_stream(backend, place, query),
                 Some(SlotState::Quarantined(_)) | None => {}
             }
@@ -90,7 +98,7 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
         let SimulatedLinkKey { backend, place, .. } = id;
         let now = self.network.elapsed();
         let sign = self.scenario.pools[self.pool_of(backend)].rules.health.timeout;
-        let p99 = self.network.set_of_backend(backend).and_then(|sockets| self.engine.p99(sockets));
+        let p99 = self.network.set_of_backend(backend).and_then(|sockets| self.engine().p99(sockets));
         let patience = p99.map_or(MIN_PATIENCE, |p99| (4 * p99).max(MIN_PATIENCE));
         let Some(link) = self.network.link(id) else { return };
         match link.look(now, patience, sign) {

@@ -2,12 +2,12 @@
 //!
 //! [`play`] drives the [`Engine`](crate::Engine) of the forwarder, with real messages. `network`
 //! replaces the sockets, `prober` those of the prober. [`Tally`] adds up the events, so that a million
-//! queries take seconds. No socket, no thread and no real time: a scenario and a seed always make the same
-//! report.
+//! queries take seconds. No socket, no thread and no real time, also with several workers: a scenario and a
+//! seed always make the same report.
 //!
 //! Not modelled: the time that hedgerow and its sockets take (some 0.2 ms, which the scenario can add to the
 //! delay of a backend), the network apart from delay and loss, TCP and TLS except for [`ModelConnections`],
-//! forgers, and more than one worker.
+//! and forgers.
 
 mod backend;
 mod connections;

@@ -32,6 +32,8 @@ pub struct Scenario {
     pub reloads: Vec<(Duration, Vec<PoolRules>)>,
     /// True if the invariants of the engine are checked after each event.
     pub is_audited: bool,
+    /// The number of workers, among which the clients are spread by chance.
+    pub workers: u16,
 }
 
 /// A pool of modelled backends.
@@ -57,6 +59,7 @@ impl Scenario {
             is_probed: false,
             reloads: Vec::new(),
             is_audited: false,
+            workers: 1,
         }
     }
 }

@@ -64,9 +64,11 @@ pub(super) struct Network<'a, F> {
     start: Instant,
     pub(super) observe: F,
     pub(super) backends: Vec<SimulatedBackend<'a>>,
-    pub(super) links: Vec<Option<SimulatedLinks>>,
-    pub(super) sockets: SimulatedSockets,
-    pub(super) events: Timers<Event>,
+    sockets: Vec<SimulatedSockets>,
+    /// The worker whose event is played.
+    pub(super) worker: usize,
+    /// The events, each with its worker.
+    pub(super) events: Timers<(usize, Event)>,
     slow: Unfolding<'a, f64>,
     /// The seed that decides for each backend the names it knows.
     knowledge: u64,
@@ -75,7 +77,10 @@ pub(super) struct Network<'a, F> {
     scratch: Vec<u8>,
 }
 
+/// The sockets and connections of one worker.
 pub(super) struct SimulatedSockets {
+    /// The connections to each backend; `None` for UDP.
+    pub(super) links: Vec<Option<SimulatedLinks>>,
     /// The backend of each set of sockets.
     sets: Vec<Option<usize>>,
     /// The slots of outstanding queries.
@@ -93,23 +98,14 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         seeds: &mut impl FnMut() -> u64,
         observe: F,
     ) -> Self {
-        let links = backends.iter().map(|backend| {
-            let connections = backend.model.connections.as_ref()?;
-            Some(SimulatedLinks::new(connections, seeds))
-        });
-        let links = links.collect();
+        let sockets = vec![SimulatedSockets::new(&backends, seeds)];
         Self {
             now: start,
             start,
             observe,
-            links,
             backends,
-            sockets: SimulatedSockets {
-                sets: Vec::new(),
-                taken: BTreeSet::new(),
-                rng: StdRng::seed_from_u64(seeds()),
-                asked: None,
-            },
+            sockets,
+            worker: 0,
             events: Timers::new(),
             slow,
             knowledge: seeds(),
@@ -117,6 +113,23 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
             signals: Vec::new(),
             scratch: Vec::new(),
         }
+    }
+
+    /// Adds the sockets of another worker.
+    pub(super) fn add_worker(&mut self, seeds: &mut impl FnMut() -> u64) {
+        self.sockets.push(SimulatedSockets::new(&self.backends, seeds));
+    }
+
+    pub(super) fn schedule(&mut self, at: Instant, event: Event) {
+        self.events.push(at, (self.worker, event));
+    }
+
+    pub(super) fn sockets(&self) -> &SimulatedSockets {
+        &self.sockets[self.worker]
+    }
+
+    pub(super) fn sockets_mut(&mut self) -> &mut SimulatedSockets {
+        &mut self.sockets[self.worker]
     }
 
     pub(super) fn observe(&mut self, happening: Happening<'_>) {
@@ -144,7 +157,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
     }
 
     pub(super) fn set_of_backend(&self, backend: usize) -> Option<SocketSetId> {
-        let set = self.sockets.sets.iter().position(|known| *known == Some(backend))?;
+        let set = self.sockets().sets.iter().position(|known| *known == Some(backend))?;
         Some(SocketSetId(set as u32))
     }
 
@@ -152,16 +165,13 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         self.start + time
     }
 
-    fn schedule(&mut self, at: Instant, slot: QuerySlot, outstanding: Outstanding, name: u32, back: Back) {
-        self.events.push(at, Event::Back { slot, outstanding, name, back });
-    }
-
     fn post(&mut self, index: usize, query: QueuedQuery) {
         let QueuedQuery { slot, outstanding, name, .. } = query;
         let at = match self.ask(index) {
             QueryFate::Lost => return,
             QueryFate::Unreachable(at) => {
-                return self.schedule(self.at(at), slot, outstanding, name, Back::Unreachable);
+                let back = Back::Unreachable;
+                return self.schedule(self.at(at), Event::Back { slot, outstanding, name, back });
             }
             QueryFate::Replied(at) => self.at(at),
         };
@@ -188,10 +198,11 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
             model.miss.map(|rank| Back::Reply(ModelAnswer::Ranked(rank)))
         };
         if let Some(bare) = bare {
-            self.schedule(bare, slot, outstanding, name, Back::Reply(ModelAnswer::Bare));
+            let back = Back::Reply(ModelAnswer::Bare);
+            self.schedule(bare, Event::Back { slot, outstanding, name, back });
         }
         if let Some(back) = back {
-            self.schedule(at, slot, outstanding, name, back);
+            self.schedule(at, Event::Back { slot, outstanding, name, back });
         }
     }
 
@@ -200,20 +211,22 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
     }
 
     fn backend_of_set(&self, sockets: SocketSetId) -> Option<usize> {
-        self.sockets.sets.get(sockets.0 as usize).copied().flatten()
+        self.sockets().sets.get(sockets.0 as usize).copied().flatten()
     }
 
     pub(super) fn post_by_stream(&mut self, index: usize, place: usize, query: QueuedQuery) {
         let (now, slow) = self.pace();
         let is_resent = self.backends[index].loses(now);
-        let Some(link) = self.links[index].as_mut().and_then(|links| links.all.get_mut(place)) else { return };
+        let links = self.sockets[self.worker].links[index].as_mut();
+        let Some(link) = links.and_then(|links| links.all.get_mut(place)) else { return };
         if is_resent {
             link.resend(now);
         }
         link.sent(now);
         let generation = link.generation;
         if !std::mem::replace(&mut link.is_watched, true) {
-            self.events.push(self.now, Event::Look(SimulatedLinkKey { backend: index, place, generation }));
+            let key = SimulatedLinkKey { backend: index, place, generation };
+            self.events.push(self.now, (self.worker, Event::Look(key)));
         }
         let Some(arrival) = link.arrival(now) else { return };
         let QueryFate::Replied(replied) = self.backends[index].ask_by_stream(now, slow) else { return };
@@ -225,7 +238,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
 
     fn dial_one(&mut self, backend: usize) {
         let (now, slow) = self.pace();
-        let Some(links) = &mut self.links[backend] else { return };
+        let Some(links) = &mut self.sockets_mut().links[backend] else { return };
         let Some(place) = links.dial(now) else { return };
         let link = SimulatedLinkKey { backend, place, generation: links.all[place].generation };
         let (at, is_open, is_refused) = match self.backends[backend].open(now, slow) {
@@ -233,31 +246,31 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
             QueryFate::Unreachable(at) => (at, false, true),
             QueryFate::Lost => (now + CONNECT_TIMEOUT, false, false),
         };
-        self.events.push(self.at(at), Event::Dialled { link, is_open, is_refused });
+        self.schedule(self.at(at), Event::Dialled { link, is_open, is_refused });
     }
 
     /// Chooses the place of the connection for a query; `None` for UDP.
     fn place_for(&mut self, backend: usize, avoid: Option<usize>) -> Option<Result<usize, NotSent>> {
-        self.links[backend].as_ref()?;
+        self.sockets().links[backend].as_ref()?;
         self.dial_one(backend);
-        let place = self.links[backend].as_ref()?.choose(avoid);
+        let place = self.sockets().links[backend].as_ref()?.choose(avoid);
         Some(place.ok_or(NotSent::Full))
     }
 
     /// Returns the connection, unless another one has taken its place.
     pub(super) fn link(&mut self, link: SimulatedLinkKey) -> Option<&mut SimulatedLink> {
-        let known = self.links[link.backend].as_mut()?.all.get_mut(link.place)?;
+        let known = self.sockets_mut().links[link.backend].as_mut()?.all.get_mut(link.place)?;
         (known.generation == link.generation).then_some(known)
     }
 
     /// Returns the connection of a slot; `None` for UDP.
     pub(super) fn link_of(&mut self, slot: QuerySlot) -> Option<&mut SimulatedLink> {
         let backend = self.backend_of(slot.socket())?;
-        self.links[backend].as_mut()?.all.get_mut(slot.socket().index() % SOCKETS)
+        self.sockets_mut().links[backend].as_mut()?.all.get_mut(slot.socket().index() % SOCKETS)
     }
 
     pub(super) fn left(&mut self, slot: QuerySlot) {
-        if self.sockets.taken.remove(&slot)
+        if self.sockets_mut().taken.remove(&slot)
             && let Some(link) = self.link_of(slot)
         {
             link.left();
@@ -277,7 +290,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
     }
 
     fn take(&mut self, is_meant: impl Fn(QuerySlot) -> bool, lost: &mut Vec<QuerySlot>) {
-        lost.extend(self.sockets.taken.iter().filter(|slot| is_meant(**slot)));
+        lost.extend(self.sockets().taken.iter().filter(|slot| is_meant(**slot)));
         lost.iter().for_each(|slot| self.left(*slot));
     }
 
@@ -301,17 +314,18 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     type Client = Caller;
 
     fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
-        let set = self.sockets.sets.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.sockets.sets.push(None);
-            self.sockets.sets.len() - 1
+        let sets = &mut self.sockets_mut().sets;
+        let set = sets.iter().position(Option::is_none).unwrap_or_else(|| {
+            sets.push(None);
+            sets.len() - 1
         });
-        self.sockets.sets[set] = Some(usize::from(backend.address.port()) - 1);
+        sets[set] = Some(usize::from(backend.address.port()) - 1);
         SocketSetId(set as u32)
     }
 
     fn is_cold(&self, sockets: SocketSetId) -> bool {
         self.backend_of_set(sockets)
-            .and_then(|backend| self.links[backend].as_ref())
+            .and_then(|backend| self.sockets().links[backend].as_ref())
             .is_some_and(SimulatedLinks::are_cold)
     }
 
@@ -322,13 +336,13 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     }
 
     fn opened(&self, socket: SocketId) -> Option<Instant> {
-        let links = self.links[self.backend_of(socket)?].as_ref()?;
+        let links = self.sockets().links[self.backend_of(socket)?].as_ref()?;
         Some(self.at(links.all.get(socket.index() % SOCKETS)?.opened_at))
     }
 
     fn remove_backend(&mut self, sockets: SocketSetId, lost: &mut Vec<QuerySlot>) {
         self.take_back(sockets, lost);
-        self.sockets.sets[sockets.0 as usize] = None;
+        self.sockets_mut().sets[sockets.0 as usize] = None;
     }
 
     fn choose(&mut self, to: &Destination<'_, Caller>, _now: Instant) -> Result<SocketId, NotSent> {
@@ -336,7 +350,7 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         let index = self.backend_of_set(sockets).ok_or(NotSent::Unreachable)?;
         let avoid = avoid.filter(|socket| set_of(*socket) == sockets).map(|socket| socket.index() % SOCKETS);
         let place = self.place_for(index, avoid).transpose()?;
-        let number = place.unwrap_or_else(|| self.sockets.rng.random_range(0..SOCKETS));
+        let number = place.unwrap_or_else(|| self.sockets_mut().rng.random_range(0..SOCKETS));
         Ok(SocketId(sockets.0 * SOCKETS as u32 + number as u32))
     }
 
@@ -350,13 +364,13 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), NotSent> {
         let index = self.backend_of(slot.socket()).ok_or(NotSent::Unreachable)?;
-        self.sockets.taken.insert(slot);
+        self.sockets_mut().taken.insert(slot);
         let mut query = std::mem::take(&mut self.scratch);
         query.clear();
         write(&mut query);
         let (name, has_opt) = message::read(&query);
         self.scratch = query;
-        if let Some(asked) = &mut self.sockets.asked {
+        if let Some(asked) = &mut self.sockets_mut().asked {
             asked.insert(slot, name);
         }
         let query = QueuedQuery { slot, outstanding, name, has_opt };
@@ -412,6 +426,22 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     fn race_over(&mut self, report: RaceReport<'_>) -> bool {
         self.observe(Happening::RaceOver(report));
         false
+    }
+}
+
+impl SimulatedSockets {
+    fn new(backends: &[SimulatedBackend<'_>], seeds: &mut impl FnMut() -> u64) -> Self {
+        let links = backends.iter().map(|backend| {
+            let connections = backend.model.connections.as_ref()?;
+            Some(SimulatedLinks::new(connections, seeds))
+        });
+        Self {
+            links: links.collect(),
+            sets: Vec::new(),
+            taken: BTreeSet::new(),
+            rng: StdRng::seed_from_u64(seeds()),
+            asked: None,
+        }
     }
 }
 

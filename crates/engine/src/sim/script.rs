@@ -127,7 +127,7 @@ pub fn lead(
         Happening::Responded { .. } => led.responses += 1,
     };
     let mut world = SimulatedWorld::new(&scenario, start, 1, observe);
-    world.network.sockets.asked = Some(HashMap::default());
+    world.network.sockets_mut().asked = Some(HashMap::default());
     for step in moves {
         queries += usize::from(matches!(step, ScriptEvent::Query { .. }));
         world.make(step, rules);
@@ -207,13 +207,13 @@ impl<F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'_, F> {
     /// Sends a reply to one of the pending queries. If `is_forged`, the reply answers another question.
     fn send_back(&mut self, which: u8, answer: ModelAnswer, is_forged: bool) {
         let Some(slot) = self.slot(which) else { return };
-        let asked = self.network.sockets.asked.as_ref().and_then(|asked| asked.get(&slot).copied());
+        let asked = self.network.sockets().asked.as_ref().and_then(|asked| asked.get(&slot).copied());
         let name = asked.filter(|_| !is_forged).unwrap_or(u32::MAX);
         self.send_reply(slot, name, answer);
     }
 
     fn slot(&self, which: u8) -> Option<QuerySlot> {
-        let slots: Vec<_> = self.network.sockets.taken.iter().copied().collect();
+        let slots: Vec<_> = self.network.sockets().taken.iter().copied().collect();
         chosen(&slots, which).copied()
     }
 }

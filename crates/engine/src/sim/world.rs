@@ -2,12 +2,14 @@
 //! place of sockets and the clock.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, PoolRules, SpoofingConfig};
 use dns::address::{BackendAddress, Scheme};
 use dns::{HashSeed, Name};
+use foldhash::fast::FixedState;
 use hedge::health::HealthState;
 use limit::{Access, AccessRules, Clients, WaitRules};
 use metrics::{Counters, LimitCounters};
@@ -28,7 +30,7 @@ use crate::query_slots::{QuerySlot, SlotState};
 use crate::shortage::Shortage;
 use crate::single_flight::{SingleFlight, WorkerId};
 use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend};
-use crate::{Engine, HashedQuestion, LookupReason, Outstanding, Seeds, Tick, ValidQuery};
+use crate::{Engine, HashedQuestion, LookupReason, Outstanding, QueryPath, Seeds, Tick, ValidQuery};
 
 /// Plays a scenario from `start` to its end, and returns the last state. `observe` gets each event and its
 /// time after the start.
@@ -50,12 +52,13 @@ pub fn play(
     world.schedule_ends();
     // Probes and seconds go on for ever.
     while !world.is_over() && world.step() {}
-    Arc::clone(world.engine.state())
+    Arc::clone(world.engine().state())
 }
 
 pub(super) struct SimulatedWorld<'a, F: FnMut(Duration, Happening<'_>)> {
     pub(super) scenario: &'a Scenario,
-    pub(super) engine: Engine<Caller>,
+    /// The engine of each worker.
+    pub(super) engines: Vec<Engine<Caller>>,
     shared: Arc<crate::SharedEngineState>,
     pub(super) network: Network<'a, F>,
     arrivals: Arrivals,
@@ -83,6 +86,20 @@ struct Probing {
     probers: Vec<SimulatedProber>,
 }
 
+impl Probing {
+    fn new<'b>(
+        scenario: &Scenario,
+        backends: impl Iterator<Item = &'b Arc<SharedBackend>>,
+        seed: u64,
+        start: Instant,
+    ) -> Self {
+        let rules = scenario.pools.iter().flat_map(|pool| vec![pool.rules.health; pool.backends.len()]);
+        let probers = backends.zip(rules).map(|(backend, rules)| SimulatedProber::new(rules, backend.is_up(), start));
+        let probers = if scenario.is_probed { probers.collect() } else { Vec::new() };
+        Self { rng: Xoshiro256PlusPlus::seed_from_u64(seed), probers }
+    }
+}
+
 impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
     pub(super) fn new(scenario: &'a Scenario, start: Instant, seed: u64, observe: F) -> Self {
         let mut seeds = Xoshiro256PlusPlus::seed_from_u64(seed);
@@ -104,34 +121,36 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
                 backend.set_health(HealthState::Down);
             }
         }
-        let rules = scenario.pools.iter().flat_map(|pool| vec![pool.rules.health; pool.backends.len()]);
-        let prober =
-            |((backend, _), rules): (&(Arc<SharedBackend>, _), _)| SimulatedProber::new(rules, backend.is_up(), start);
-        let probers = known.iter().zip(rules).map(prober);
-        let probers = if scenario.is_probed { probers.collect() } else { Vec::new() };
         let shared = Arc::new(crate::SharedEngineState {
-            single_flight: SingleFlight::new(1),
+            single_flight: SingleFlight::new(scenario.workers.into()),
             hasher: hasher.question_hasher(),
             clients: Arc::new(Clients::new(CLIENTS, seeds())),
             limited: Arc::new(LimitCounters::new("")),
             shortage: Shortage::new(start),
             catching_up_until: None,
         });
-        let mut key = [0; 16];
-        key[..8].copy_from_slice(&proof.to_be_bytes());
-        let mut ids = [0; 32];
-        ids[..8].copy_from_slice(&proof.to_be_bytes());
-        let seeds_of_engine = Seeds { policy, proof: key, ids };
-        let (engines, counters) = (Arc::clone(&shared), Arc::new(Counters::default()));
-        let mut engine = Engine::new(WorkerId(0), engines, Arc::clone(&counters), Arc::clone(&state), seeds_of_engine);
-        engine.tick(&mut network, start).set_state(state);
+        let probing = Probing::new(scenario, known.iter().map(|(backend, _)| backend), seeds(), start);
+        let counters = Arc::new(Counters::default());
+        let engine = |worker, policy, proof| {
+            let (shared, counters) = (Arc::clone(&shared), Arc::clone(&counters));
+            Engine::new(WorkerId(worker), shared, counters, Arc::clone(&state), engine_seeds(policy, proof))
+        };
+        let mut engines = vec![engine(0, policy, proof)];
+        for worker in 1..scenario.workers {
+            network.add_worker(&mut seeds);
+            engines.push(engine(worker, seeds(), seeds()));
+        }
+        for (worker, engine) in engines.iter_mut().enumerate() {
+            network.worker = worker;
+            engine.tick(&mut network, start).set_state(Arc::clone(&state));
+        }
         Self {
             scenario,
-            engine,
+            engines,
             shared,
             network,
             arrivals: Arrivals { rng: arrivals, names: NameDraw::new(&scenario.names) },
-            probing: Probing { rng: Xoshiro256PlusPlus::seed_from_u64(seeds()), probers },
+            probing,
             known,
             by_second: vec![VecDeque::new(); scenario.pools.len()],
             came: 0,
@@ -143,24 +162,35 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
 
     pub(super) fn tick(&mut self) -> Tick<'_, Network<'a, F>> {
         let now = self.network.now;
-        self.engine.tick(&mut self.network, now)
+        self.engines[self.network.worker].tick(&mut self.network, now)
+    }
+
+    /// Returns the engine of the worker whose event is played.
+    pub(super) fn engine(&self) -> &Engine<Caller> {
+        &self.engines[self.network.worker]
     }
 
     /// Returns true if all queries have arrived and are done.
     fn is_over(&self) -> bool {
-        self.came as usize == self.scenario.queries && self.engine.is_empty() && self.engine.slots().is_empty()
+        let is_idle = |engine: &Engine<Caller>| engine.is_empty() && engine.slots().is_empty();
+        self.came as usize == self.scenario.queries && self.engines.iter().all(is_idle)
     }
 
     /// Plays the next event. Returns false if there is none.
     pub(super) fn step(&mut self) -> bool {
-        let Some(next) = self.next_at() else { return false };
+        let due = self.next_due();
+        let Some(next) = self.network.events.peek().into_iter().chain(due.map(|(at, _)| at)).min() else {
+            return false;
+        };
         // An event that is already due when it is set happens now.
         let now = next.max(self.network.now);
         self.network.now = now;
-        if let Some((_, event)) = self.network.events.pop_due(now) {
+        if let Some((_, (worker, event))) = self.network.events.pop_due(now) {
+            self.network.worker = worker;
             self.on_event(event);
-        } else {
+        } else if let Some((_, worker)) = due {
             // Must come last, or a hedge would be paid for an attempt whose reply is here already.
+            self.network.worker = worker;
             self.tick().on_time();
         }
         self.end_event();
@@ -168,7 +198,13 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
     }
 
     pub(super) fn next_at(&self) -> Option<Instant> {
-        [self.network.events.peek(), self.engine.next_due()].into_iter().flatten().min()
+        self.network.events.peek().into_iter().chain(self.next_due().map(|(at, _)| at)).min()
+    }
+
+    /// Returns the first due time of an engine, and its worker.
+    fn next_due(&self) -> Option<(Instant, usize)> {
+        let due = self.engines.iter().enumerate().filter_map(|(worker, engine)| Some((engine.next_due()?, worker)));
+        due.min()
     }
 
     /// Ends an event: hands signals to the probers, and ends the tick of the engine.
@@ -176,13 +212,15 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         self.heed_signals();
         self.tick().end();
         if self.scenario.is_audited {
-            self.engine.audit().expect("what must hold between two events");
+            let waiting = self.engines.iter().map(Engine::audit).sum::<Result<usize, _>>();
+            let waiting = waiting.expect("what must hold between two events");
+            assert_eq!(self.shared.clients.waiting(), waiting as u64, "waiting clients are counted");
         }
     }
 
     /// Returns true if no client waits and no race runs.
     pub(super) fn has_answered_all(&self) -> bool {
-        self.engine.is_empty() && self.network.clients.values().all(|client| client.responses > 0)
+        self.engines.iter().all(Engine::is_empty) && self.network.clients.values().all(|client| client.responses > 0)
     }
 
     fn on_event(&mut self, event: Event) {
@@ -268,7 +306,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         let flags = query.fold_question(&mut self.folded);
         let octets = &self.folded[..];
         let question = HashedQuestion { octets, flags, hash: self.shared.hash(octets) };
-        let pool = self.engine.state().routes.find(question.qname()).expect("each name has a pool");
+        let pool = self.engine().state().routes.find(question.qname()).expect("each name has a pool");
         let valid = ValidQuery {
             message: &self.message,
             query: &query,
@@ -278,13 +316,20 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
             reason: LookupReason::Query,
             is_handed_over: false,
         };
-        let now = self.network.now;
-        self.engine.tick(&mut self.network, now).on_query(valid, Caller(number));
+        let (now, engines) = (self.network.now, &mut self.engines);
+        let worker = (FixedState::default().hash_one(number) % engines.len() as u64) as usize;
+        self.network.worker = worker;
+        let path = engines[worker].tick(&mut self.network, now).on_query(valid, Caller(number));
+        if let QueryPath::Elsewhere(owner, client) = path {
+            self.network.worker = owner.0.into();
+            let valid = ValidQuery { is_handed_over: true, ..valid };
+            engines[self.network.worker].tick(&mut self.network, now).on_query(valid, client);
+        }
     }
 
     fn on_reply(&mut self, slot: QuerySlot, asked: Outstanding, name: u32, answer: ModelAnswer) {
         let (race, attempt) = (asked.race(), asked.attempt());
-        let found = self.engine.slots().find(slot);
+        let found = self.engine().slots().find(slot);
         let is_late = match &found {
             Some(SlotState::InFlight(waiting)) => (waiting.race(), waiting.attempt()) != (race, attempt),
             Some(SlotState::Quarantined(_)) | None => true,
@@ -312,14 +357,14 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         let ttl = self.scenario.ttl.map_or(0, |ttl| ttl.as_secs() as u32);
         message::write_reply(slot.id(), name, pool, answer, ttl, &mut self.message);
         let now = self.network.now;
-        self.engine.tick(&mut self.network, now).on_reply(slot.socket(), &self.message);
+        self.engines[self.network.worker].tick(&mut self.network, now).on_reply(slot.socket(), &self.message);
     }
 
     pub(super) fn reload(&mut self, rules: &[PoolRules]) {
         let configs = configs(self.scenario, rules);
         let now = self.network.now;
-        let state = Arc::new(self.engine.state().with_pools(&configs, 1, now));
-        self.tick().set_state(state);
+        let state = Arc::new(self.engine().state().with_pools(&configs, self.engines.len(), now));
+        self.each_worker(|tick| tick.set_state(Arc::clone(&state)));
     }
 
     pub(super) fn pool_of(&self, backend: usize) -> usize {
@@ -333,7 +378,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
 
     /// Fits the bucket of each budget to the queries of the last minute, once a second.
     fn on_second(&mut self) {
-        for (by_second, pool) in self.by_second.iter_mut().zip(&self.engine.state().pools) {
+        for (by_second, pool) in self.by_second.iter_mut().zip(&self.engines[0].state().pools) {
             let queries = pool.state.queries();
             by_second.push_back(queries);
             if by_second.len() > MINUTE {
@@ -342,7 +387,8 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
             let before = by_second.front().copied().unwrap_or(0);
             pool.budget().set_recent_queries(queries - before);
         }
-        self.network.observe(Happening::Second { pools: &self.engine.state().pools, counters: &self.counters });
+        let pools = &self.engines[0].state().pools;
+        self.network.observe(Happening::Second { pools, counters: &self.counters });
         self.schedule(self.network.now + SECOND, Event::Second);
     }
 
@@ -365,7 +411,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
                 HealthSignal::ProbeDue => prober.health.on_queries(now),
             }
             prober.wake = now;
-            self.network.events.push(now, Event::Probe(backend));
+            self.network.schedule(now, Event::Probe(backend));
         }
     }
 
@@ -398,12 +444,29 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         if shared.set_health(if is_up { HealthState::Up } else { HealthState::Down }) {
             pool.announce(shared);
         }
-        self.tick().refresh_pools();
+        self.each_worker(|tick| tick.refresh_pools());
+    }
+
+    fn each_worker(&mut self, mut act: impl FnMut(&mut Tick<'_, Network<'a, F>>)) {
+        let now = self.network.now;
+        for (worker, engine) in self.engines.iter_mut().enumerate() {
+            self.network.worker = worker;
+            let mut tick = engine.tick(&mut self.network, now);
+            act(&mut tick);
+            tick.end();
+        }
     }
 
     pub(super) fn schedule(&mut self, at: Instant, event: Event) {
-        self.network.events.push(at, event);
+        self.network.schedule(at, event);
     }
+}
+
+fn engine_seeds(policy: u64, proof: u64) -> Seeds {
+    let mut seeds = Seeds { policy, proof: [0; 16], ids: [0; 32] };
+    seeds.proof[..8].copy_from_slice(&proof.to_be_bytes());
+    seeds.ids[..8].copy_from_slice(&proof.to_be_bytes());
+    seeds
 }
 
 fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
@@ -431,7 +494,7 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
         cookies: None,
     };
     let rules: Vec<_> = scenario.pools.iter().map(|pool| pool.rules.clone()).collect();
-    empty.with_pools(&configs(scenario, &rules), 1, start)
+    empty.with_pools(&configs(scenario, &rules), scenario.workers.into(), start)
 }
 
 fn configs(scenario: &Scenario, rules: &[PoolRules]) -> Vec<PoolConfig> {

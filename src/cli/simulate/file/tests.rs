@@ -17,6 +17,7 @@ rate = 2.5
 slow = "20x@500ms/30s"
 names = "zipf(1.0, 10000)"
 ttl = "1m"
+workers = 4
 policies = ["first", { dispatch = "hedge", delay = "p90", budget = 0.02, max = 2 }]
 [[backends]]
 latency = "1ms+1%:500ms"
@@ -27,6 +28,7 @@ loss = 0.05
     let Description { mut settings, backends, policies } = parse("s.toml", text).expect("a description");
     assert_eq!(settings.take("queries", values::queries), Ok(Some(1_000)));
     assert_eq!(settings.take("rate", values::rate), Ok(Some(2.5)));
+    assert_eq!(settings.take("workers", values::workers), Ok(Some(4)));
     assert_eq!(settings.take("seed", values::seed), Ok(None));
     let slow = settings.take("slow", |text| values::course(text, values::factor, Some(1.0)));
     assert!(slow.expect("a course").is_some());
@@ -60,7 +62,7 @@ fn mistakes_are_told_with_line_and_column() {
         ("backend = ['']", "s.toml:1:1: backend: unknown key, did you mean \"backends\"?"),
         (
             "from = 'c'",
-            "s.toml:1:1: from: unknown key, expected one of queries, rate, seed, slow, names, ttl, backends, policies",
+            "s.toml:1:1: from: unknown key, expected one of queries, rate, workers, seed, slow, names, ttl, backends",
         ),
         ("backends = 1", "s.toml:1:12: backends: expected an array of texts, or of tables"),
         ("backends = [1]", "s.toml:1:13: backends[0]: expected a text, or a table"),

@@ -366,7 +366,8 @@ impl Table {
 
     /// Checks what must hold between two events.
     pub(super) fn audit(&self) {
-        self.engine.audit().expect("what must hold between two events");
+        let waiting = self.engine.audit().expect("what must hold between two events");
+        assert_eq!(self.engine.worker.shared.clients.waiting(), waiting as u64, "waiting clients are counted");
     }
 }
 

@@ -271,3 +271,5 @@ fn a_sticky_pool_asks_first_who_knew_the_name() {
     let (sticky, turns) = (failovers(Balance::Sticky), failovers(Balance::RoundRobin));
     assert!(sticky * 10 < turns * 6 && sticky > 0, "{sticky} against {turns}");
 }
+
+mod workers;
