@@ -56,7 +56,7 @@ struct RuleArgs {
     /// defaults of the others [default: split]
     #[arg(long, value_name = "WORD", value_parser = words::word::<Serves>)]
     serves: Option<Serves>,
-    /// race | hedge | sequential [default: race; hedge with --serves same]
+    /// race | hedge | sequential | auto [default: race; hedge with --serves same]
     #[arg(long, value_name = "WORD", value_parser = words::word::<Dispatch>)]
     dispatch: Option<Dispatch>,
     /// ordered | round-robin | random | sticky | hash | least-load | fastest [default: round-robin; fastest
@@ -77,7 +77,8 @@ struct RuleArgs {
     /// servfail with --serves same]
     #[arg(long, value_name = "WORD", value_parser = words::word::<Silence>)]
     on_all_down: Option<Silence>,
-    /// When a hedge starts: auto, a percentile such as p95, or a duration [default: auto]
+    /// When a hedge starts, except with --dispatch auto: auto, a percentile such as p95, or a duration
+    /// [default: auto]
     #[arg(long, value_name = "DELAY", value_parser = words::hedge_delay)]
     hedge_delay: Option<HedgeDelay>,
     /// Hedges per query, over time, 0 to 1 [default: 0.05]
@@ -106,6 +107,9 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
     if let Err(problem) = args.listen.check() {
         return usage(format_args!("hedgerow ls: {problem}"));
+    }
+    if args.rules.dispatch == Some(Dispatch::Auto) && args.rules.hedge_delay.is_some() {
+        return usage("hedgerow ls: --dispatch auto sets the delay of hedges; remove --hedge-delay");
     }
     let mut loader = Loader::default();
     match load::load_files_to_serve(config(&args), None, &mut loader) {

@@ -26,6 +26,9 @@ pub struct BackendConfig {
     /// The machine behind this address. `None`: no other backend shares its machine.
     #[serde(default)]
     pub server: Option<String>,
+    /// The failure domain, such as a rack, whose backends may be slow together. `None`: one without others.
+    #[serde(default)]
+    pub site: Option<String>,
     /// The path of DNS over HTTPS.
     #[serde(default)]
     pub path: HttpPath,
@@ -49,6 +52,7 @@ impl BackendConfig {
             name: address.to_string(),
             weight: 1,
             server: None,
+            site: None,
             path: HttpPath::default(),
             proxy_protocol: false,
             trust_ad: None,
@@ -104,13 +108,13 @@ fn read<'d>(item: &ConfigNode<'d>, references: &mut References<'d>) -> Option<Ba
         let url = section.required("address", "\"127.0.0.1:5301\"", text(words::backend));
         let name = section.optional("name", label);
         let weight = section.read("weight", 1, integer(limits::WEIGHT));
-        let server = section.optional("server", label);
+        let (server, site) = (section.optional("server", label), section.optional("site", label));
         let proxy_protocol = read_proxy_protocol(section, url.as_ref());
         let trust_ad = section.optional("trust_ad", boolean);
         let trust = read_trust(section, url.as_ref(), references);
         let of_url = BackendConfig::of_url(url?);
         let name = name.unwrap_or_else(|| of_url.name.clone());
-        Some(BackendConfig { name, weight, server, proxy_protocol, trust_ad, trust, ..of_url })
+        Some(BackendConfig { name, weight, server, site, proxy_protocol, trust_ad, trust, ..of_url })
     })
 }
 

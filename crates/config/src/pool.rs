@@ -1,6 +1,6 @@
 //! `[pools.*]`: backends and the rules of races.
 
-use hedge::{HealthRules, Hedge, RaceRules};
+use hedge::{Dispatch, HealthRules, Hedge, RaceRules};
 
 use super::backend::{self, BACKENDS_EXAMPLE, BackendConfig};
 use super::limits::{self, Limits, ms, secs};
@@ -71,10 +71,11 @@ fn read_keys(section: &mut ConfigSection<'_>, usual: &PoolConfig, backends: &[Ba
     let (health, probe) = section
         .below("health", |section| read_health(section, usual))
         .unwrap_or_else(|| (usual.rules.health, usual.probe.clone()));
-    let hedge = section.below("hedge", |section| read_hedge(section, usual.rules.race.hedge));
+    let dispatch = section.read("dispatch", usual.rules.race.dispatch, word);
+    let hedge = section.below("hedge", |section| read_hedge(section, usual.rules.race.hedge, dispatch));
     let rules = PoolRules {
         race: RaceRules {
-            dispatch: section.read("dispatch", usual.rules.race.dispatch, word),
+            dispatch,
             fanout: section.read("fanout", usual.rules.race.fanout, integer(limits::FANOUT)),
             balance: section.read("balance", usual.rules.race.balance, word),
             timeout: section.read("timeout", usual.rules.race.timeout, duration(limits::TIMEOUT)),
@@ -141,7 +142,16 @@ fn read_replicas(section: &mut ConfigSection<'_>, usual: &ReplicaConfig) -> Repl
 
 const NO_REPLICAS: &str = "compare is for backends with the same data, write replicas = true if theirs is the same";
 
-fn read_hedge(section: &mut ConfigSection<'_>, usual: Hedge) -> Hedge {
+fn read_hedge(section: &mut ConfigSection<'_>, usual: Hedge, dispatch: Dispatch) -> Hedge {
+    let (needless, remedy) = match dispatch {
+        Dispatch::Auto => (&["delay", "min_delay", "max_delay"][..], "dispatch = \"auto\" sets the delay, remove"),
+        Dispatch::Hedge | Dispatch::Race | Dispatch::Sequential => {
+            (&["target"][..], "only dispatch = \"auto\" has a target, remove")
+        }
+    };
+    for key in needless.iter().filter(|key| section.has(key)) {
+        section.spot_of(key).note(format!("{remedy} {key}"));
+    }
     let min = section.read("min_delay", Some(usual.min_delay), some(duration(limits::HEDGE_CLAMP)));
     let max = section.read("max_delay", Some(usual.max_delay), some(duration(limits::HEDGE_CLAMP)));
     if let Some((min, max)) = min.zip(max).filter(|(min, max)| min > max) {
@@ -156,6 +166,7 @@ fn read_hedge(section: &mut ConfigSection<'_>, usual: Hedge) -> Hedge {
         max_delay: max.unwrap_or(usual.max_delay),
         budget,
         max: section.read("max", usual.max, integer(limits::HEDGES)),
+        target: section.read("target", usual.target, text(words::hedge_target)),
     }
 }
 
@@ -365,6 +376,18 @@ mod tests {
                 "hedge = { min_delay = \"1s\", max_delay = \"1x\" }",
                 "41: pools.ts.hedge.max_delay: invalid value \"1x\": \
              expected a duration such as \"250ms\" or \"3s\"",
+            ),
+            (
+                "hedge.target = \"p99\"",
+                "16: pools.ts.hedge.target: only dispatch = \"auto\" has a target, remove target",
+            ),
+            (
+                "hedge.delay = \"p95\"\ndispatch = \"auto\"",
+                "15: pools.ts.hedge.delay: dispatch = \"auto\" sets the delay, remove delay",
+            ),
+            (
+                "hedge.target = \"p50\"\ndispatch = \"auto\"",
+                "16: pools.ts.hedge.target: invalid value \"p50\": expected a percentile from \"p90\" to \"p99.99\"",
             ),
             ("hedge.dely = 1", "7: pools.ts.hedge: unknown key \"dely\", did you mean \"delay\"?"),
         ] {

@@ -389,7 +389,7 @@ timeout = 3
             "3:11: forwarder.listen[0]: invalid value \"localhost:53\": expected an IP address with its \
              port, not a host name, such as \"127.0.0.1:53\" or \"[::1]:53\"",
             "5:7: forwarder.routes.\".\": there is no pool \"tz\", expected one of ts",
-            "9:12: pools.ts.dispatch: invalid value \"hegde\": expected one of race, hedge, sequential; \
+            "9:12: pools.ts.dispatch: invalid value \"hegde\": expected one of race, hedge, sequential, auto; \
              did you mean \"hedge\"?",
             "10:1: pools.ts: unknown key \"fan_out\", did you mean \"fanout\"?",
             "11:11: pools.ts.timeout: expected a duration with its unit, such as \"3s\" or \"3ms\", \

@@ -1,6 +1,7 @@
 //! The words of the config file and of the command line, with their values.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -88,7 +89,7 @@ macro_rules! words {
 }
 
 words! {
-    Dispatch { "race" = Race, "hedge" = Hedge, "sequential" = Sequential }
+    Dispatch { "race" = Race, "hedge" = Hedge, "sequential" = Sequential, "auto" = Auto }
     Balance {
         "ordered" = Ordered, "round-robin" = RoundRobin, "random" = Random, "sticky" = Sticky, "hash" = Hash,
         "least-load" = LeastLoad, "fastest" = Fastest
@@ -215,22 +216,28 @@ pub(super) fn slow_threshold(text: &str) -> Result<SlowThreshold, Expectation> {
 /// once.
 pub fn hedge_delay(text: &str) -> Result<HedgeDelay, Expectation> {
     let limits = Limits { min: ms(0), max: secs(60) };
-    word_or(text, || match percentile(text) {
-        Some(percent) => Ok(HedgeDelay::Percentile(percent / 100.0)),
+    // Below the minimum most hedges are useless; above the maximum there are too few samples.
+    word_or(text, || match percentile(text, 50.0..=99.9) {
+        Some(part) => Ok(HedgeDelay::Percentile(part)),
         None => limits.parse(text).map(HedgeDelay::Fixed).map_err(|expected| {
             let what = format!("a percentile from \"p50\" to \"p99.9\" or {}", expected.what);
-            Expectation { what, ..expected }.matching("^p[0-9.]+$")
+            Expectation { what, ..expected }.matching(PERCENTILE)
         }),
     })
 }
 
-fn percentile(text: &str) -> Option<f64> {
+/// Reads `pools.*.hedge.target`: a percentile such as `p99.9`.
+pub fn hedge_target(text: &str) -> Result<f64, Expectation> {
+    let expected = || Expectation::new("a percentile from \"p90\" to \"p99.99\"").matching(PERCENTILE);
+    percentile(text, 90.0..=99.99).ok_or_else(expected)
+}
+
+fn percentile(text: &str, limits: RangeInclusive<f64>) -> Option<f64> {
     let digits = text.strip_prefix('p')?;
     if !digits.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.') {
         return None;
     }
-    // Below the minimum most hedges are useless; above the maximum there are too few samples.
-    digits.parse().ok().filter(|percent| (50.0..=99.9).contains(percent))
+    digits.parse().ok().filter(|percent| limits.contains(percent)).map(|percent: f64| percent / 100.0)
 }
 
 /// Reads a duration with a unit, of any length; [`Limits::parse`](super::Limits::parse) checks bounds.
@@ -316,6 +323,8 @@ pub(super) const DURATION: &str = "^ *([0-9]+(\\.[0-9]+)? *(nanos|nsec|ns|usec|u
 
 pub(super) const SIZE: &str = "^[0-9]+ *(KiB|MiB|GiB|TiB)$";
 
+const PERCENTILE: &str = "^p[0-9.]+$";
+
 const ADDRESS: &str = "^([0-9.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]):[0-9]+$";
 
 const URL: &str =
@@ -374,6 +383,7 @@ mod tests {
                     Dispatch::Race => "race",
                     Dispatch::Hedge => "hedge",
                     Dispatch::Sequential => "sequential",
+                    Dispatch::Auto => "auto",
                 }
             );
         }
@@ -486,7 +496,10 @@ mod tests {
 
     #[test]
     fn unknown_words_are_told_what_is_known() {
-        check_error(word::<Dispatch>("hegde"), "expected one of race, hedge, sequential; did you mean \"hedge\"?");
+        check_error(
+            word::<Dispatch>("hegde"),
+            "expected one of race, hedge, sequential, auto; did you mean \"hedge\"?",
+        );
         check_error(
             word::<Balance>("quickest"),
             "expected one of ordered, round-robin, random, sticky, hash, least-load, fastest",

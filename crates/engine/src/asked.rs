@@ -89,7 +89,7 @@ pub(super) fn ordered(
             (Some(_), BackendState::Behind) if candidates.is_last(backend.index) => {
                 "behind: its zones are older than those of others, which come first".to_owned()
             }
-            (Some(_), _) if is_hedge && pool.plan.shared.rules().race.dispatch == Dispatch::Hedge => {
+            (Some(_), _) if is_hedge && pool.plan.shared.rules().race.dispatch.is_hedging() => {
                 "a hedge would go here".to_owned()
             }
             (Some(_), _) => then_because(balance).to_owned(),
@@ -105,10 +105,14 @@ pub(super) fn ordered(
 }
 
 pub(super) fn hedge_delay_of(pool: &Pool, backend: BackendIndex) -> (Duration, String) {
-    let hedge = &pool.plan.shared.rules().race.hedge;
-    let latency = &pool.latency[backend.get()];
-    let delay = latency.hedge_delay(hedge);
+    let rules = &pool.plan.shared.rules().race;
+    let (hedge, latency) = (&rules.hedge, &pool.latency[backend.get()]);
+    let delay = rules.hedge_delay(latency);
     let name = &pool.backend(backend).name;
+    if let (Dispatch::Auto, Some(tuned)) = (rules.dispatch, latency.tuned()) {
+        let (part, target) = (percent(tuned.probability.into()), percent(hedge.target));
+        return (delay, format!("best for p{target}, for {part} % of the races that begin at {name}"));
+    }
     let of = match hedge.delay {
         HedgeDelay::Fixed(_) => return (delay, "hedge.delay".to_owned()),
         HedgeDelay::Percentile(part) => format!("p{} of {name}", percent(part)),

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use config::Rank;
 use dns::{Rcode, Reply};
-use hedge::Dispatch;
 use hedge::latency::TimeBucket;
 use hedge::race::{Attempt, AttemptId, AttemptKind, BackendIndex, RaceEnd};
 use hedge::regret::BeatenAttempt;
@@ -224,7 +223,7 @@ impl<I: Io> ActiveRace<'_, I> {
 
     fn finish_won(&mut self, attempt: AttemptId, winning: Option<AtHand<'_>>, won_by: Option<Rank>) {
         let Self { entry, pool, worker, .. } = self;
-        let is_hedged = pool.plan.shared.rules().race.dispatch == Dispatch::Hedge && !entry.origin.is_refresh;
+        let is_hedged = pool.plan.shared.rules().race.dispatch.is_hedging() && !entry.origin.is_refresh;
         if is_hedged && won_by.is_some_and(|rank| rank > Rank::Failure) {
             pool.plan.shared.budget().earn(1);
         }

@@ -34,7 +34,7 @@ use super::io::Io;
 use super::query_slots::{SlotState, SocketSetId};
 use super::single_flight::WorkerId;
 use super::{QTYPE_QCLASS, signal_prober};
-use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool};
+use crate::state::{BackendDomain, HealthSignal, ManualHealth, SharedBackend, SharedPool};
 
 pub(super) struct Pool {
     /// The active plan: the present one, or for a moment that of an earlier race.
@@ -231,7 +231,7 @@ impl Pool {
         {
             self.plan.shared.affinity.insert(name, self.plan.shared.backend(first).affinity_number);
         }
-        let mut candidates = if self.by_stream.is_empty() && !self.plan.shared.has_machines() {
+        let mut candidates = if self.by_stream.is_empty() && !self.plan.shared.has_domains() {
             let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
             let weight = |backend: BackendIndex| self.plan.shared.weight(backend);
             order(&candidates, &self.plan.shared.rules().race, &known, weight, rng)
@@ -258,8 +258,10 @@ impl Pool {
         let is_cold = |pool: &Self, io: &I, backend: BackendIndex| {
             pool.is_by_stream(backend) && pool.known_sockets(backend).is_none_or(|sockets| io.is_cold(sockets))
         };
-        let way =
-            |backend| BackendPath { is_cold: is_cold(self, io, backend), machine: self.plan.shared.machine(backend) };
+        let way = |backend| {
+            let BackendDomain { machine, site } = self.plan.shared.domain(backend);
+            BackendPath { is_cold: is_cold(self, io, backend), machine, site }
+        };
         let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
         let weight = |backend: BackendIndex| self.plan.shared.weight(backend);
         let ordered = order_ways(candidates, &self.plan.shared.rules().race, &known, weight, way, rng);

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use config::{KeyWord, PoolIndex};
 use dns::{ClientForm, Cookie, Query, Rcode};
-use hedge::Dispatch;
 use hedge::race::Candidates;
 use limit::{ClientPlace, TooMuch};
 use metrics::Limit;
@@ -114,8 +113,7 @@ impl<I: Io> Tick<'_, I> {
         let known =
             if pool.is_crowd() { Vec::new() } else { known_backends(pool, pool.plan.shared.backends.iter(), now) };
         let rules = pool.plan.shared.rules();
-        let is_hedging =
-            rules.race.dispatch == Dispatch::Hedge && rules.race.hedge.budget > 0.0 && rules.race.hedge.max > 0;
+        let is_hedging = rules.race.dispatch.is_hedging() && rules.race.hedge.budget > 0.0 && rules.race.hedge.max > 0;
         let mut plan = Plan {
             worker: self.engine.worker.me.0,
             cache,

@@ -17,6 +17,14 @@ pub struct BackendLoad {
     latency: PeakEwma,
     silent_since: Option<Instant>,
     returned: Option<Instant>,
+    sample: Option<LoadSample>,
+}
+
+/// An attempt with the number of others that were in flight when it was made.
+#[derive(Clone, Copy, Debug)]
+struct LoadSample {
+    asked: Instant,
+    ahead: u32,
 }
 
 /// The faded load history of a backend for a successor process.
@@ -46,17 +54,28 @@ impl BackendLoad {
 
     /// Creates the load of an idle backend without history.
     pub fn new(now: Instant) -> Self {
-        Self { in_flight: 0, errors: Errors::new(now), latency: PeakEwma::new(now), silent_since: None, returned: None }
+        Self {
+            in_flight: 0,
+            errors: Errors::new(now),
+            latency: PeakEwma::new(now),
+            silent_since: None,
+            returned: None,
+            sample: None,
+        }
     }
 
     /// Counts a new attempt.
     pub fn asked(&mut self, now: Instant) {
+        if self.sample.is_none_or(|sample| now.saturating_duration_since(sample.asked) >= SAMPLED_FOR) {
+            self.sample = Some(LoadSample { asked: now, ahead: self.in_flight });
+        }
         self.in_flight = self.in_flight.saturating_add(1);
         self.silent_since.get_or_insert(now);
     }
 
-    /// Records the end of an attempt.
-    pub fn ended(&mut self, end: AttemptEnd, now: Instant) {
+    /// Records the end of an attempt. Returns the number of others that were in flight when it was made, if
+    /// it is the present sample and has a reply.
+    pub fn ended(&mut self, end: AttemptEnd, now: Instant) -> Option<u32> {
         self.in_flight = self.in_flight.saturating_sub(1);
         let was_heard = match end {
             AttemptEnd::Reply(took) => {
@@ -84,6 +103,13 @@ impl BackendLoad {
             self.silent_since = None;
         } else if was_heard {
             self.silent_since = Some(now);
+        }
+        match end {
+            AttemptEnd::Reply(took) | AttemptEnd::Failure(took) => {
+                let is_sample = |sample: &LoadSample| now.checked_sub(took).is_some_and(|asked| asked == sample.asked);
+                self.sample.take_if(|sample| is_sample(sample)).map(|sample| sample.ahead)
+            }
+            AttemptEnd::Unreachable | AttemptEnd::Silence(_) | AttemptEnd::Unsent | AttemptEnd::Void => None,
         }
     }
 
@@ -195,6 +221,8 @@ impl Errors {
 /// The number of open attempts above which silence counts as a stall: one lost datagram does not.
 const STALLED_ATTEMPTS: u32 = 8;
 const ONE_REPLY: f64 = 1.0 / 8.0;
+/// The time after which a sample without a reply is replaced.
+const SAMPLED_FOR: Duration = Duration::from_secs(1);
 /// After good replies alone, six failures in a row exceed this share.
 const FAILING: f64 = 0.5;
 /// Minimum cost in seconds, so that attempts in flight count even if the backend was never timed.

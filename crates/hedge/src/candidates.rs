@@ -101,13 +101,37 @@ impl Candidates {
         }
     }
 
+    /// Orders the targets of hedges after the first candidate and before place `end`: these come first.
+    /// Returns the end of them, or `end` if there are none.
+    pub(crate) fn far_first(&mut self, end: usize, is_far: impl Fn(BackendIndex) -> bool) -> usize {
+        let mut next = 1;
+        for place in 1..end.min(self.len()) {
+            if is_far(self.backends[usize::from(self.hedges.get(place))]) {
+                (next..place).rev().for_each(|place| self.hedges.swap(place, place + 1));
+                next += 1;
+            }
+        }
+        if next > 1 { next } else { end }
+    }
+
+    /// Returns the list for a race without hedges.
+    pub(crate) fn unhedged(self) -> Self {
+        Self { hedges: PlaceOrder::NONE, ..self }
+    }
+
+    /// Returns true if the race may not hedge.
+    pub(crate) fn is_unhedged(&self) -> bool {
+        self.hedges == PlaceOrder::NONE
+    }
+
     pub(super) fn hedge_places(&self) -> impl Iterator<Item = u8> + '_ {
         (0..self.len()).map(|at| self.hedges.get(at))
     }
 
     /// Returns the target of the first hedge if the race has asked the first candidate.
     pub fn next_hedge(&self) -> Option<BackendIndex> {
-        self.hedge_places().find(|place| *place > 0).and_then(|place| self.get(usize::from(place)))
+        let mut places = self.hedge_places().filter(|_| !self.is_unhedged());
+        places.find(|place| *place > 0).and_then(|place| self.get(usize::from(place)))
     }
 
     /// Returns the backend at this place of the order.
@@ -165,6 +189,9 @@ struct PlaceOrder([u8; 3]);
 
 impl PlaceOrder {
     const IN_ORDER: Self = Self::of(0o76543210);
+
+    /// No permutation: there are no hedges.
+    const NONE: Self = Self::of(0);
 
     const fn of(digits: u32) -> Self {
         let [a, b, c, _] = digits.to_le_bytes();

@@ -24,6 +24,7 @@ use self::shared::LatencyView;
 use self::window::{SampleSpan, Window, WindowImage, bucket};
 use super::backend_load::{AttemptEnd, BackendLoad};
 use super::rules::{AttemptTimeout, Hedge, HedgeDelay};
+use super::tuning::TunedHedge;
 
 pub use self::shared::SharedLatency;
 pub(crate) use self::window::{BUCKETS, Buckets};
@@ -76,12 +77,20 @@ impl Latency {
     pub fn record(&mut self, latency: Duration, now: Instant) -> TimeBucket {
         let samples = match (&mut self.samples, &mut self.shared) {
             (Some(samples), _) => samples,
-            (None, Some(shared)) => return shared.record(latency, now),
+            (None, Some(shared)) => return shared.record(latency, None, now),
             (None, None) => self.samples_mut(),
         };
         let bucket = TimeBucket::of(latency);
         samples.record(latency, bucket, now);
         bucket
+    }
+
+    /// Records the latency of a reply to an attempt that was made with so many others in flight, if known.
+    fn record_after(&mut self, latency: Duration, ahead: Option<u32>, now: Instant) -> TimeBucket {
+        match (&mut self.shared, ahead) {
+            (Some(shared), Some(_)) => shared.record(latency, ahead, now),
+            _ => self.record(latency, now),
+        }
     }
 
     /// Records an attempt that was abandoned without a reply while others are answered.
@@ -124,6 +133,21 @@ impl Latency {
         };
         let delay = self.quantile(part).unwrap_or(hedge.max_delay);
         delay.max(hedge.min_delay).min(hedge.max_delay)
+    }
+
+    /// Returns the [tuned](crate::tuning) hedge, if there is one.
+    pub fn tuned(&self) -> Option<TunedHedge> {
+        self.shared.as_ref()?.tuned()
+    }
+
+    /// Returns the tuned delay of a hedge.
+    pub(crate) fn tuned_delay(&self) -> Option<Duration> {
+        Some(self.quantile(0.5)?.mul_f32(self.tuned()?.medians))
+    }
+
+    /// Returns true if other workers have or may have a part in this history.
+    pub fn is_shared(&self) -> bool {
+        self.shared.is_some()
     }
 
     /// Returns the silence after which a datagram to this backend is taken for lost: 20 ms to 1 s, and 1 s
@@ -346,10 +370,10 @@ pub fn ended(
     {
         charge(load, latency, asked);
     }
-    load.ended(end, now);
+    let ahead = load.ended(end, now);
     match end {
         AttemptEnd::Reply(took) | AttemptEnd::Failure(took) if is_charged => return Some(latency.correct(took, now)),
-        AttemptEnd::Reply(took) | AttemptEnd::Failure(took) => return Some(latency.record(took, now)),
+        AttemptEnd::Reply(took) | AttemptEnd::Failure(took) => return Some(latency.record_after(took, ahead, now)),
         AttemptEnd::Unreachable | AttemptEnd::Unsent | AttemptEnd::Void if is_charged => latency.forgive(),
         AttemptEnd::Unreachable | AttemptEnd::Unsent | AttemptEnd::Void | AttemptEnd::Silence(_) => {}
     }
@@ -362,7 +386,7 @@ pub const MIN_SAMPLES: u32 = 50;
 /// The part of the budget that `delay = "auto"` plans to spend. A percentile is an estimate, and the sum of
 /// many is a little high or low. With the full budget planned, the bucket would often be empty, and an
 /// attempt that is late by half a second would get no hedge.
-const SPENT: f64 = 0.9;
+pub(crate) const SPENT: f64 = 0.9;
 
 const COMMON: f64 = 0.99;
 

@@ -92,6 +92,7 @@
 //! - [`balance`], [`ordering`], [`affinity`]: which backends a race may ask, in which order.
 //! - [`latency`], [`backend_load`]: what is known of a backend. [`log_linear`] is their histogram.
 //! - [`budget`]: how many hedges the pool can afford.
+//! - [`tuning`]: the best delay and probability of hedges.
 //! - [`regret`]: the distance of the tail from the best fixed hedge rule.
 //! - [`health`]: which backends are down, by probes. [`backoff`] spaces repeated attempts.
 //! - [`timers`]: the wake-ups of many races.
@@ -111,8 +112,11 @@ pub mod ordering;
 mod peak;
 pub mod race;
 pub mod regret;
+mod reissue;
 mod rules;
+mod survival;
 pub mod timers;
+pub mod tuning;
 
 pub use candidates::{BackendIndex, Candidates};
 pub use rules::{AttemptTimeout, Dispatch, Expect, Grace, HealthRules, Hedge, HedgeDelay, RaceRules};

@@ -34,11 +34,11 @@ pub fn order(
     rng: &mut impl Rng,
 ) -> Candidates {
     if rules.balance == Balance::Ordered {
-        return *candidates;
+        return known.draw_hedged(*candidates, rules, rng);
     }
     let (mut candidates, fit) = known.stalled_last(candidates, rules.attempt_timeout.longest());
     match rules.dispatch {
-        Dispatch::Hedge => {
+        Dispatch::Hedge | Dispatch::Auto => {
             let is_failing =
                 |backend: BackendIndex| known.loads.get(backend.get()).is_some_and(|load| load.is_failing(known.now));
             let fit = match rules.balance {
@@ -52,10 +52,19 @@ pub fn order(
         }
         Dispatch::Race | Dispatch::Sequential => {}
     }
-    candidates
+    known.draw_hedged(candidates, rules, rng)
 }
 
 impl BackendStats<'_> {
+    /// Draws if the race may hedge, with the probability of its first backend.
+    #[inline]
+    fn draw_hedged(&self, candidates: Candidates, rules: &RaceRules, rng: &mut impl Rng) -> Candidates {
+        let first = candidates.get(0).filter(|_| rules.dispatch == Dispatch::Auto);
+        let tuned = first.and_then(|first| self.latency.get(first.get())?.tuned());
+        let part = tuned.map_or(1.0, |tuned| tuned.probability);
+        if part < 1.0 && rng.next_u32() as f32 >= part * 2.0_f32.powi(32) { candidates.unhedged() } else { candidates }
+    }
+
     #[inline]
     fn stalled_last(&self, candidates: &Candidates, longest: Duration) -> (Candidates, usize) {
         let is_stalled = |backend: &BackendIndex| self.is_stalled(*backend, longest);

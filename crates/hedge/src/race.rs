@@ -148,7 +148,7 @@ impl<R: ReplyRank> Race<R> {
             let width = match rules.dispatch {
                 Dispatch::Race if rules.fanout == 0 => all,
                 Dispatch::Race => u8::try_from(rules.fanout).map_or(all, |fanout| fanout.min(all)),
-                Dispatch::Hedge | Dispatch::Sequential => all.min(1),
+                Dispatch::Hedge | Dispatch::Auto | Dispatch::Sequential => all.min(1),
             };
             (width, rules.timeout)
         };
@@ -158,7 +158,11 @@ impl<R: ReplyRank> Race<R> {
             candidates: *candidates,
             attempts: AttemptList::new(),
             turns: RaceTurns { asked: 0, unsendable: 0, width, owed: 0, hints: 0 },
-            hedges: HedgeTally { made: 0, denied: 0, from: AttemptId(0) },
+            hedges: HedgeTally {
+                made: if candidates.is_unhedged() { rules.hedge.max } else { 0 },
+                denied: 0,
+                from: AttemptId(0),
+            },
             hedge_again: None,
             ranks: RankTally { accept, kept: None },
             weak_at: None,
@@ -604,12 +608,9 @@ impl<R: ReplyRank> Race<R> {
     /// same backend is useful, because one connection may stall alone.
     fn hedge_due(&self, context: &RaceContext<'_>) -> Option<Offset> {
         let hedge = &context.rules.hedge;
-        match context.rules.dispatch {
-            Dispatch::Hedge => {}
-            Dispatch::Race | Dispatch::Sequential => return None,
-        }
+        let is_over = self.hedges.made >= hedge.max || self.attempts.is_full();
         // Without a budget hedging is disabled, so no hedge counts as denied.
-        if self.hedges.made >= hedge.max || hedge.budget <= 0.0 || self.attempts.is_full() {
+        if is_over || hedge.budget <= 0.0 || !context.rules.dispatch.is_hedging() {
             return None;
         }
         if self.unasked().is_none() {
@@ -620,7 +621,7 @@ impl<R: ReplyRank> Race<R> {
             return None;
         }
         let latency = context.latency.get(entry.backend.get());
-        let delay = latency.map_or(hedge.max_delay, |latency| latency.hedge_delay(hedge));
+        let delay = latency.map_or(hedge.max_delay, |latency| context.rules.hedge_delay(latency));
         let due = entry.asked.after(delay);
         Some(self.hedge_again.map_or(due, |again| due.max(again)))
     }

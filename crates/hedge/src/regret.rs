@@ -1,22 +1,13 @@
 //! The regret of a pool: its tail latency beside the best that one fixed hedge rule could have reached.
 //!
-//! A *SingleR* rule sends a second attempt at the delay `d` with the probability `q`, if no reply has come.
-//! Kaler, He and Elnikety ("Optimal Reissue Policies for Reducing Tail Latency", SPAA 2017) prove that no
-//! rule with more reissues has a better percentile at an equal budget. For the latency `X` of a first attempt
-//! and `Y` of a second one, the time `T` to the first reply and the extra load are:
+//! `reissue` searches for the delay and the probability of a second attempt with which the races would have
+//! had the lowest percentile, within the same budget. The regret is the percentile of the real races divided
+//! by that.
 //!
-//! ```text
-//! P(T > t) = P(X > t) * ((1 - q) * P(Y > t - a) + q * P(Y > t - d))
-//! q * P(X > d) <= budget
-//! ```
-//!
-//! The paper has 1 where `P(Y > t - a)` stands: without a hedge, a race here asks the next backend after the
-//! silence `a`. [`RegretMeter`] searches for the `d`, with the largest `q` that the budget pays, whose `T`
-//! has the lowest percentile. The regret is the percentile of the real races divided by that.
-//!
-//! - An attempt that lost its race is a censored observation: `X` or `Y` is at least its time so far. Its
-//!   late reply replaces this by the exact time. Kaplan and Meier's product over the buckets estimates the
-//!   distribution from both kinds. It ends where the observations end, and nothing is extrapolated.
+//! - For each race, `X` is the latency of the first attempt and `Y` that of the second one. An attempt that
+//!   lost its race is a censored observation: its latency is at least its time so far. Its late reply
+//!   replaces this by the exact time. Kaplan and Meier's product over the buckets estimates the distribution
+//!   from both kinds. It ends where the observations end, and nothing is extrapolated.
 //! - Times have the same buckets on both sides, 3 % wide, and a percentile is the upper border of its bucket.
 //!   A pool that follows the best rule may be one bucket above it. A pool below it has the regret 1.0.
 //! - `Y` is known from hedges and failovers. With fewer than [`MIN_SECOND`] of them, all attempts count.
@@ -25,7 +16,6 @@
 //! has one distribution for all backends of the pool. A race counts only if its first reply wins, because no
 //! delay helps against failures and unaccepted replies. A race without any reply counts nowhere.
 
-mod reissue;
 mod tally;
 
 use std::collections::VecDeque;
@@ -33,11 +23,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use self::reissue::{SurvivalCurve, best};
 use self::tally::{BucketRow, RegretCounts};
 
-pub use self::reissue::ReissueRule;
 pub use self::tally::{BeatenAttempt, RegretTally};
+use crate::reissue::{FirstAttempts, best};
+use crate::survival::SurvivalCurve;
 
 /// The input of the search for the best rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,6 +38,17 @@ pub struct RegretRules {
     pub budget: f64,
     /// The silence after which the next backend is asked without a hedge; `None` if there is no other one.
     pub failover: Option<Duration>,
+}
+
+/// A rule for a second attempt: at this delay, with this probability.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReissueRule {
+    /// The delay of the second attempt.
+    pub delay: Duration,
+    /// The part of the races, of those without a reply by then, that make it.
+    pub probability: f64,
+    /// The time within which the target part of the races has a reply.
+    pub time: Duration,
 }
 
 /// The tail of a pool, and the best that a fixed rule could have reached.
@@ -88,8 +89,10 @@ impl Regret {
         };
         let (first, second) = (SurvivalCurve::of(&first, &first_beaten), SurvivalCurve::of(&replied, &beaten));
         let achieved = SurvivalCurve::of(&races, &[]).quantile(rules.target)?;
-        let mut best = best(&first, &second, rules)?;
-        best.time = best.time.min(achieved);
+        let races = FirstAttempts { share: 1.0, first: &first, second: &second, failover: rules.failover };
+        let best = best(&[races], rules.target, rules.budget)?;
+        let rule = best.rules.first()?;
+        let best = ReissueRule { delay: rule.delay, probability: rule.probability, time: best.time.min(achieved) };
         Some(Self { target: rules.target, budget: rules.budget, achieved, best })
     }
 }

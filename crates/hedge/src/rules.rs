@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::balance::Balance;
+use super::latency::Latency;
 
 /// The rules of the races among the backends of a pool.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +42,15 @@ impl Default for RaceRules {
     }
 }
 
+impl RaceRules {
+    /// Returns the time to wait for a backend with this latency before a hedge.
+    #[inline]
+    pub fn hedge_delay(&self, latency: &Latency) -> Duration {
+        let tuned = if self.dispatch == Dispatch::Auto { latency.tuned_delay() } else { None };
+        tuned.unwrap_or_else(|| latency.hedge_delay(&self.hedge))
+    }
+}
+
 /// The way to ask backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dispatch {
@@ -50,6 +60,16 @@ pub enum Dispatch {
     Hedge,
     /// One, and the next after `attempt_timeout` or failure.
     Sequential,
+    /// As [`Hedge`](Self::Hedge), with the delay and the probability of [`tuning`](crate::tuning).
+    Auto,
+}
+
+impl Dispatch {
+    /// Returns true if a late reply may cause a hedge.
+    #[inline]
+    pub const fn is_hedging(self) -> bool {
+        matches!(self, Self::Hedge | Self::Auto)
+    }
 }
 
 /// The silence after which the next backend (or try) is due.
@@ -109,6 +129,8 @@ pub struct Hedge {
     pub budget: f64,
     /// Hedges per race.
     pub max: u8,
+    /// [`Dispatch::Auto`] only: the part of the races (0.0 to 1.0) whose longest time shall be least.
+    pub target: f64,
 }
 
 impl Default for Hedge {
@@ -119,6 +141,7 @@ impl Default for Hedge {
             max_delay: Duration::from_millis(250),
             budget: 0.05,
             max: 1,
+            target: 0.999,
         }
     }
 }

@@ -87,7 +87,7 @@ fn rate(status: &Status, pool: &PoolStatus, rules: &PoolRules) -> f64 {
     let width = match rules.race.dispatch {
         Dispatch::Race if rules.race.fanout == 0 => all,
         Dispatch::Race => all.min(rules.race.fanout.into()),
-        Dispatch::Hedge | Dispatch::Sequential => 1,
+        Dispatch::Hedge | Dispatch::Auto | Dispatch::Sequential => 1,
     };
     let seconds = status.uptime_seconds.max(1);
     (first as f64 / width as f64 / seconds as f64).max(1.0)

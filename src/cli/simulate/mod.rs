@@ -121,9 +121,10 @@ Words of a backend, all optional:
   crash=WHEN,...      when it is down
   service=LATENCY servers=N   how long it works on a query, and on how many at a time; others queue
   weight=N count=N    its share of the load; how many there are like it
-Words of a policy: race, hedge, sequential, first (the first backend alone) or present (the pool as --from has it), then
+Words of a policy: race, hedge, auto, sequential, first (the first backend alone) or present (the pool as --from has it), then
   pool keys: fanout=N balance=WORD accept=WORD timeout=TIME attempt_timeout=auto|TIME tries=N grace=TIME interval=TIME
-  for hedge: delay=auto|pNN|TIME budget=SHARE max=N min_delay=TIME max_delay=TIME; and name=WORD for the table
+  for hedge: delay=auto|pNN|TIME budget=SHARE max=N min_delay=TIME max_delay=TIME; for auto: target=pNN budget=SHARE max=N
+  name=WORD for the table
 LATENCY is 1ms, uniform(1ms,3ms), lognormal(MEDIAN,SIGMA), pareto(LEAST,SHAPE), each with any number of +SHARE:LATENCY
 COURSE is VALUE,VALUE@WHEN,...; WHEN is 30s..60s, 30s.. or LENGTH/EVERY (by chance); SHARE is 5% or 0.05";
 

@@ -47,6 +47,7 @@ impl Policy {
                 set(&mut rules.race.fanout, settings.take("fanout", |text| number(text, limits::FANOUT))?)
             }
             Dispatch::Hedge => rules.race.hedge = read_hedge(&mut settings, rules.race.hedge)?,
+            Dispatch::Auto => rules.race.hedge = read_auto(&mut settings, rules.race.hedge)?,
             Dispatch::Sequential => {}
         }
         if head != PolicyHead::First {
@@ -68,6 +69,13 @@ impl Policy {
 }
 
 pub(super) const HEAD: &str = "dispatch";
+
+fn read_auto(settings: &mut SettingEntries, mut hedge: Hedge) -> Result<Hedge, Mistake> {
+    set(&mut hedge.target, settings.take("target", words::hedge_target)?);
+    set(&mut hedge.budget, settings.take("budget", share)?);
+    set(&mut hedge.max, settings.take("max", |text| number(text, limits::HEDGES))?);
+    Ok(hedge)
+}
 
 fn read_hedge(settings: &mut SettingEntries, mut hedge: Hedge) -> Result<Hedge, Mistake> {
     set(&mut hedge.delay, settings.take("delay", words::hedge_delay)?);
@@ -154,7 +162,7 @@ mod tests {
     #[test]
     fn mistakes_are_told_with_their_place() {
         for (text, reported) in [
-            ("", "--policy \"\": expected a policy, one of race, hedge, sequential, first, present"),
+            ("", "--policy \"\": expected a policy, one of race, hedge, sequential, auto, first, present"),
             ("hegde", "did you mean \"hedge\"?"),
             ("hedge delay=p100", "delay: invalid value \"p100\": expected auto or a percentile"),
             ("hedge budget=2", "budget: invalid value \"2\": expected a share from 0% to 100%"),

@@ -290,7 +290,10 @@ impl ServerPools {
         let slept = self.cache_saves.sleep.take();
         let Some(state) = &self.state else { return };
         self.minutes.on_second(state);
-        state.pools.iter().for_each(|pool| _ = pool.measure_regret(now));
+        for pool in &state.pools {
+            pool.tune_hedges(now);
+            pool.measure_regret(now);
+        }
         self.cache_saves.tick(state, &self.links.tasks, now);
         if let Some(cache) = &state.cache {
             cache.add_sleep(slept);

@@ -8,7 +8,7 @@ use hedge::backend_load::BackendLoad;
 use hedge::balance::FEW;
 use hedge::latency::{Latency, LatencyImage};
 use hedge::race::BackendIndex;
-use hedge::{AttemptTimeout, Hedge, RaceRules};
+use hedge::{AttemptTimeout, Dispatch, Hedge, RaceRules};
 
 use super::super::attempt::AttemptSlots;
 use super::super::io::Io;
@@ -30,6 +30,10 @@ impl PoolPlan {
         let attempt_timeout = AttemptTimeout::after(rules.attempt_timeout.longest());
         let unhurried = RaceRules { hedge: Hedge { max: 0, ..rules.hedge }, attempt_timeout, ..rules };
         Self { number, shared, unhurried, in_flight: 0 }
+    }
+
+    fn is_tuned(&self) -> bool {
+        self.shared.rules().race.dispatch == Dispatch::Auto
     }
 }
 
@@ -104,6 +108,9 @@ impl Pool {
         for index in &joined {
             self.welcome(io, shared.backend(*index), now);
         }
+        if self.plan.is_tuned() {
+            shared.backends.iter().for_each(|backend| self.share_latency(backend, now));
+        }
         self.begin_latency(&joined, now);
         self.leaving.iter().for_each(|index| self.members[index.get()].takes_queries = false);
         self.health.turns = turns(&shared);
@@ -141,7 +148,7 @@ impl Pool {
             backend: Some(Arc::clone(backend)),
             ..PoolMember::vacant(now)
         };
-        (self.latency[place], self.loads[place]) = (backend.latency(now), BackendLoad::new(now));
+        (self.latency[place], self.loads[place]) = (backend.latency(self.plan.is_tuned(), now), BackendLoad::new(now));
         self.note_way(backend);
         if is_asked_soon {
             self.sockets(io, backend.index);
@@ -165,6 +172,15 @@ impl Pool {
             if latency.is_empty() {
                 latency.learn(&usual, now);
             }
+        }
+    }
+
+    /// Moves what a worker alone has measured to where the control thread reads it.
+    fn share_latency(&mut self, backend: &SharedBackend, now: Instant) {
+        let latency = &mut self.latency[backend.index.get()];
+        if !latency.is_shared() {
+            let image = std::mem::replace(latency, backend.latency(true, now)).image(now);
+            latency.learn(&image, now);
         }
     }
 

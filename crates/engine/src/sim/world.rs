@@ -386,6 +386,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
             }
             let before = by_second.front().copied().unwrap_or(0);
             pool.budget().set_recent_queries(queries - before);
+            pool.tune_hedges(self.network.now);
         }
         let pools = &self.engines[0].state().pools;
         self.network.observe(Happening::Second { pools, counters: &self.counters });

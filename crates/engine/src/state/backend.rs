@@ -72,8 +72,8 @@ struct StandingCells {
 /// The findings of queries and connections.
 #[derive(Debug)]
 struct BackendFindings {
-    /// `None` with one worker, which needs no lock.
-    latency: Option<Arc<SharedLatency>>,
+    /// Used by several workers, and by `dispatch = "auto"`.
+    latency: Arc<SharedLatency>,
     connection_problem: ArcSwapOption<String>,
     without_opt: Until,
     case_lost: Until,
@@ -175,7 +175,7 @@ impl SharedBackend {
                 since: AtomicU64::new(unix_millis()),
             },
             findings: BackendFindings {
-                latency: (workers > 1).then(|| Arc::new(SharedLatency::new(now))),
+                latency: Arc::new(SharedLatency::new(now)),
                 connection_problem: ArcSwapOption::empty(),
                 without_opt: Until::new(now),
                 case_lost: Until::new(now),
@@ -252,9 +252,14 @@ impl SharedBackend {
         self.counts.carried.get_or_init(Box::default)
     }
 
-    /// Returns the latency for a worker, with the replies to all workers.
-    pub(crate) fn latency(&self, now: Instant) -> Latency {
-        self.findings.latency.as_ref().map_or_else(|| Latency::new(now), Latency::of_shared)
+    /// Returns the latency for a worker, with the replies to all workers. A worker alone needs no lock,
+    /// unless the control thread reads its replies too.
+    pub(crate) fn latency(&self, is_tuned: bool, now: Instant) -> Latency {
+        if is_tuned || self.workers() > 1 { Latency::of_shared(&self.findings.latency) } else { Latency::new(now) }
+    }
+
+    pub(super) fn shared_latency(&self) -> &SharedLatency {
+        &self.findings.latency
     }
 
     /// Returns the number of workers.

@@ -16,13 +16,14 @@ use hedge::affinity::Affinity;
 use hedge::balance::{Balance, Crowd, FEW};
 use hedge::budget::Budget;
 use hedge::health::HealthState;
+use hedge::tuning::Tuning;
 use metrics::PoolCounters;
 
 use super::backend::SharedBackend;
 use super::changes::PoolChanges;
 use super::compared::ComparisonQuestions;
-use super::regret::PoolRegret;
 use super::serials::SharedSerials;
+use super::tail::PoolRegret;
 use crate::cache::PoolId;
 
 /// A pool shared by all workers, with the config of one state.
@@ -44,10 +45,17 @@ pub struct SharedPool {
     pub edition: PoolEdition,
     by_index: Box<[Option<Weighted>]>,
     by_affinity: Box<[(u32, BackendIndex)]>,
-    /// By [`BackendIndex`]; 0: a machine without other members. Empty if no machine is shared.
-    machines: Box<[u16]>,
+    /// By [`BackendIndex`]; empty if no backend has a `server` or `site`.
+    domains: Box<[BackendDomain]>,
     crowd: Option<ArcSwap<Crowd>>,
     crowd_changes: AtomicU64,
+}
+
+/// The numbers of what a backend shares with others; 0 for what it shares with none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BackendDomain {
+    pub(crate) machine: u16,
+    pub(crate) site: u16,
 }
 
 /// One of the configurations of a pool, which follow each other.
@@ -93,7 +101,7 @@ impl SharedPool {
             false => Box::default(),
         };
         by_affinity.sort_unstable();
-        let machines = machines(&config, &members);
+        let domains = domains(&config, &members);
         let mut pool = Self {
             id: cache_identity(&config),
             names_clients: config.backends.iter().any(|backend| backend.proxy_protocol),
@@ -104,7 +112,7 @@ impl SharedPool {
             edition: PoolEdition { number: earlier.map_or(0, |pool| pool.edition.number + 1), joined, left },
             by_index: by_index.into(),
             by_affinity,
-            machines,
+            domains,
             crowd: None,
             crowd_changes: AtomicU64::new(changes),
         };
@@ -132,16 +140,16 @@ impl SharedPool {
         self.by_index.get(index.get()).and_then(Option::as_ref).map_or(1, |(_, weight)| *weight)
     }
 
-    /// Returns the machine of the member at this place; 0: a machine without other members.
+    /// Returns the machine and the site of the member at this place.
     #[inline]
-    pub(crate) fn machine(&self, index: BackendIndex) -> u16 {
-        self.machines.get(index.get()).copied().unwrap_or(0)
+    pub(crate) fn domain(&self, index: BackendIndex) -> BackendDomain {
+        self.domains.get(index.get()).copied().unwrap_or_default()
     }
 
-    /// Returns true if several members may belong to one machine.
+    /// Returns true if several members may belong to one machine or site.
     #[inline]
-    pub(crate) fn has_machines(&self) -> bool {
-        !self.machines.is_empty()
+    pub(crate) fn has_domains(&self) -> bool {
+        !self.domains.is_empty()
     }
 
     /// Returns all members with their load shares, in order of the config.
@@ -271,22 +279,30 @@ fn places(members: &[Weighted]) -> usize {
     members.iter().map(|(member, _)| member.index.get() + 1).max().unwrap_or(0)
 }
 
-fn machines(config: &PoolConfig, members: &[Weighted]) -> Box<[u16]> {
-    let servers = config.backends.iter().filter_map(|backend| Some((backend, backend.server.as_deref()?)));
-    let mut numbers: HashMap<&str, u16> = HashMap::new();
-    let mut of_backends: HashMap<(BackendAddress, &str), u16> = HashMap::new();
-    for (backend, server) in servers {
-        let next = u16::try_from(numbers.len() + 1).unwrap_or(0);
-        of_backends.insert((backend.address, &backend.name), *numbers.entry(server).or_insert(next));
-    }
-    if of_backends.is_empty() {
+fn domains(config: &PoolConfig, members: &[Weighted]) -> Box<[BackendDomain]> {
+    if config.backends.iter().all(|backend| backend.server.is_none() && backend.site.is_none()) {
         return Box::default();
     }
-    let mut machines = vec![0; places(members)];
+    let (mut servers, mut sites) = (HashMap::new(), HashMap::new());
+    let of_backends: HashMap<(BackendAddress, &str), BackendDomain> = config
+        .backends
+        .iter()
+        .map(|backend| {
+            let (machine, site) = (number(&mut servers, &backend.server), number(&mut sites, &backend.site));
+            ((backend.address, &*backend.name), BackendDomain { machine, site })
+        })
+        .collect();
+    let mut domains = vec![BackendDomain::default(); places(members)];
     for (member, _) in members {
-        machines[member.index.get()] = of_backends.get(&(member.address, &*member.name)).copied().unwrap_or(0);
+        domains[member.index.get()] = of_backends.get(&(member.address, &*member.name)).copied().unwrap_or_default();
     }
-    machines.into()
+    domains.into()
+}
+
+/// Returns the number of a name, from 1; 0 for none.
+fn number<'n>(numbers: &mut HashMap<&'n str, u16>, name: &'n Option<String>) -> u16 {
+    let next = u16::try_from(numbers.len() + 1).unwrap_or(0);
+    name.as_deref().map_or(0, |name| *numbers.entry(name).or_insert(next))
 }
 
 /// Returns the identity for `balance = "hash"`: the address, so that names stay put after a restart.
@@ -336,6 +352,8 @@ pub struct PoolState {
     pub compared: ComparisonQuestions,
     /// The times of attempts and races, beside the best that was possible.
     pub(crate) regret: PoolRegret,
+    /// The hedges of `dispatch = "auto"`.
+    pub(super) tuning: Mutex<Option<Tuning>>,
 }
 
 impl PoolState {
@@ -353,6 +371,7 @@ impl PoolState {
             slow_threshold: AtomicU64::new(config.rules.race.attempt_timeout.longest().as_nanos() as u64),
             compared: ComparisonQuestions::default(),
             regret: PoolRegret::new(workers),
+            tuning: Mutex::default(),
         }
     }
 

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use super::{LatencyImage, MIN_SAMPLES, REFRESH_EVERY, Samples, TimeBucket};
 use crate::rules::AttemptTimeout;
+use crate::survival::SurvivalCurve;
+use crate::tuning::{BackendSample, LoadSlope, TunedHedge};
 
 /// The recent latency of one backend for several workers, each with a
 /// [`Latency::of_shared`](super::Latency::of_shared).
@@ -28,12 +30,15 @@ pub struct SharedLatency {
     history: Mutex<SharedHistory>,
     /// The number of the latest announcement; 0 before the first reply.
     announced: AtomicU64,
+    /// The bits of [`TunedHedge`]; 0 for none.
+    tuned: AtomicU64,
 }
 
 #[derive(Debug)]
 struct SharedHistory {
     samples: Option<Box<Samples>>,
     announced: Option<Instant>,
+    slope: LoadSlope,
 }
 
 /// The shared latency as one worker uses it.
@@ -56,6 +61,7 @@ struct WorkerLatency {
 struct PendingReply {
     latency: Duration,
     bucket: TimeBucket,
+    ahead: Option<u32>,
     at: Instant,
 }
 
@@ -78,8 +84,38 @@ struct KnownQuantile {
 impl SharedLatency {
     /// Creates an empty history.
     pub fn new(now: Instant) -> Self {
-        let history = Mutex::new(SharedHistory { samples: None, announced: None });
-        Self { began: now, history, announced: AtomicU64::new(0) }
+        let history = Mutex::new(SharedHistory { samples: None, announced: None, slope: LoadSlope::default() });
+        Self { began: now, history, announced: AtomicU64::new(0), tuned: AtomicU64::new(0) }
+    }
+
+    /// Returns what a [tuning](crate::tuning) needs; `None` with fewer than [`MIN_SAMPLES`] replies.
+    pub fn sample(&self, site: u16, now: Instant) -> Option<BackendSample> {
+        let history = self.lock();
+        let samples = history.samples.as_ref()?;
+        let median = samples.quantile(0.5)?;
+        let (replied, beaten) = samples.long.counts();
+        let rate = samples.long.rate(now);
+        let (retransmission_timeout, crowding) = (samples.retransmission.timeout(), history.slope.crowding());
+        drop(history);
+        let (replies, curve) = (replied.iter().sum(), SurvivalCurve::of(&replied, &beaten));
+        Some(BackendSample { curve, replies, rate, median, retransmission_timeout, crowding, site })
+    }
+
+    /// Sets the hedge of all workers; `None` for that of the budget.
+    pub fn set_tuned(&self, hedge: Option<TunedHedge>) {
+        let bits = |TunedHedge { medians, probability }: TunedHedge| {
+            u64::from(medians.to_bits()) << 32 | u64::from(probability.to_bits()) | HAS_TUNED
+        };
+        self.tuned.store(hedge.map_or(0, bits), Relaxed);
+    }
+
+    /// Returns the hedge that was set.
+    pub fn tuned(&self) -> Option<TunedHedge> {
+        let bits = self.tuned.load(Relaxed);
+        (bits != 0).then(|| TunedHedge {
+            medians: f32::from_bits((bits >> 32) as u32),
+            probability: f32::from_bits((bits & !HAS_TUNED) as u32),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, SharedHistory> {
@@ -96,7 +132,7 @@ impl SharedLatency {
 
     /// Announces refreshed samples, seldom enough that workers use each announcement for many queries.
     fn announce(&self, history: &mut SharedHistory) {
-        let SharedHistory { samples: Some(samples), announced } = history else { return };
+        let SharedHistory { samples: Some(samples), announced, .. } = history else { return };
         let is_due = |at: Instant| samples.refreshed.saturating_duration_since(at) >= ANNOUNCE_AFTER;
         if samples.is_refreshed && (samples.short.replies() < FEW || announced.is_none_or(is_due)) {
             samples.is_refreshed = false;
@@ -112,10 +148,10 @@ impl LatencyView {
     }
 
     #[inline(never)]
-    pub(super) fn record(&mut self, latency: Duration, now: Instant) -> TimeBucket {
+    pub(super) fn record(&mut self, latency: Duration, ahead: Option<u32>, now: Instant) -> TimeBucket {
         let (own, shared) = self.own_mut();
         let bucket = TimeBucket::of(latency);
-        own.pending.push(PendingReply { latency, bucket, at: now });
+        own.pending.push(PendingReply { latency, bucket, ahead, at: now });
         if own.pending.len() >= BATCH || !own.known.is_enough.get() || own.due.is_none_or(|due| now >= due) {
             let history = if own.pending.len() < MAX_PENDING { shared.try_lock() } else { Some(shared.lock()) };
             history.into_iter().for_each(|mut history| own.publish(shared, &mut history));
@@ -147,6 +183,10 @@ impl LatencyView {
     #[inline(never)]
     pub(super) fn retransmission_timeout(&self) -> Duration {
         self.known().map_or(AttemptTimeout::LONGEST, |known| known.retransmission_timeout.get())
+    }
+
+    pub(super) fn tuned(&self) -> Option<TunedHedge> {
+        self.shared.tuned()
     }
 
     #[inline(never)]
@@ -225,6 +265,7 @@ impl WorkerLatency {
         }
         for reply in &self.pending {
             samples.record(reply.latency, reply.bucket, reply.at);
+            reply.ahead.iter().for_each(|ahead| history.slope.add(*ahead, reply.latency));
         }
         self.due = self.pending.last().map(|reply| reply.at + PUBLISH_AFTER).or(self.due);
         self.pending.clear();
@@ -274,6 +315,9 @@ const ANNOUNCE_AFTER: Duration = Duration::from_millis(10);
 
 /// With fewer replies, at the start or after a change, each refresh is announced.
 const FEW: u32 = 2 * REFRESH_EVERY;
+
+/// A bit that is set in each tuned hedge: the sign of its probability.
+const HAS_TUNED: u64 = 1 << 31;
 
 /// The quantiles that a worker keeps: of the hedge delay, of `grace`, of stalls, and one for `ctl explain`.
 const QUANTILES: usize = 4;

@@ -52,7 +52,7 @@ fn a_new_backend_starts_with_the_latency_of_the_others_and_soon_has_its_own() {
     let took = |reply: u64| if reply.is_multiple_of(100) { reply / 100 * 3_000 % 96_000 } else { reply % 500 + 500 };
     let others = [3, 7].map(|first| {
         let mut latency = Latency::new(now);
-        (0..20_000).for_each(|reply| drop(latency.record(us(took(reply + first)), now)));
+        (0..20_000).for_each(|reply| _ = latency.record(us(took(reply + first)), now));
         latency
     });
     let usual = LatencyImage::merged(&others.each_ref().map(|other| other.image(now)));
@@ -236,7 +236,7 @@ proptest! {
                 _ => _ = latency.record(us(sample), now),
             }
             for delay in [HedgeDelay::Auto, HedgeDelay::Percentile(0.999)] {
-                let hedge = Hedge { delay, min_delay: min, max_delay: max, budget, max: 1 };
+                let hedge = Hedge { delay, min_delay: min, max_delay: max, budget, ..Hedge::default() };
                 prop_assert!((min..=max).contains(&latency.hedge_delay(&hedge)));
             }
         }

@@ -24,6 +24,8 @@ pub(super) struct Window {
     samples: u32,
     unanswered: [u32; 2],
     began: Instant,
+    /// The duration of the previous epoch; zero if it is not known.
+    lasted: Duration,
     span: SampleSpan,
 }
 
@@ -105,6 +107,7 @@ impl Window {
             samples: 0,
             unanswered: [0; 2],
             began: now,
+            lasted: Duration::ZERO,
             span,
         }
     }
@@ -115,6 +118,7 @@ impl Window {
             self.previous = std::mem::replace(&mut self.current, [0; BUCKETS]);
             self.unanswered = [0, self.unanswered[0]];
             self.samples = 0;
+            self.lasted = now.saturating_duration_since(self.began);
             self.began = now;
         }
         let count = &mut self.current[usize::from(bucket)];
@@ -154,6 +158,21 @@ impl Window {
 
     pub(super) fn unanswered(&self) -> u32 {
         self.unanswered[0].saturating_add(self.unanswered[1])
+    }
+
+    /// Returns the replies of each bucket, and the unanswered attempts in the last one.
+    pub(super) fn counts(&self) -> (Vec<u64>, Vec<u64>) {
+        let replied = self.current.iter().zip(&self.previous);
+        let replied = replied.map(|(current, previous)| u64::from(*current) + u64::from(*previous)).collect();
+        let mut beaten = vec![0; BUCKETS];
+        beaten[BUCKETS - 1] = self.unanswered().into();
+        (replied, beaten)
+    }
+
+    /// Returns the replies per second.
+    pub(super) fn rate(&self, now: Instant) -> f64 {
+        let replies = if self.lasted.is_zero() { self.samples } else { self.replies() };
+        f64::from(replies) / (self.lasted + now.saturating_duration_since(self.began)).as_secs_f64().max(1e-3)
     }
 
     pub(super) fn at_rank(&self, rank: u32) -> Duration {

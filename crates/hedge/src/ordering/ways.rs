@@ -7,7 +7,8 @@
 //!    the gain of a race; and stalled backends. In `race` all are asked at once, and the connection makes no
 //!    difference.
 //! 2. Within a group, the first path to each machine comes first; then the others, in their order.
-//! 3. Hedges are distributed among the backends of the first non-empty group that are on different machines.
+//! 3. Hedges are distributed among the backends of the first non-empty group that are on different machines,
+//!    at other sites than the first backend if there are any.
 
 use rand::Rng;
 
@@ -23,6 +24,8 @@ pub struct BackendPath {
     pub is_cold: bool,
     /// The machine of the backend; 0 for a machine that no other backend shares.
     pub machine: u16,
+    /// The failure domain of the backend; 0 for one that no other backend shares.
+    pub site: u16,
 }
 
 /// Returns the backends that a race may ask, in order, by load share (`weight`) and path (`way`).
@@ -48,7 +51,7 @@ pub fn order_ways(
     };
     let (heard, silent) = in_turn.as_slice().split_at(heard);
     let is_cold = |backend: &BackendIndex| match rules.dispatch {
-        Dispatch::Hedge | Dispatch::Sequential => way(*backend).is_cold,
+        Dispatch::Hedge | Dispatch::Auto | Dispatch::Sequential => way(*backend).is_cold,
         Dispatch::Race => false,
     };
     let mut list = Candidates::new(false);
@@ -57,12 +60,14 @@ pub fn order_ways(
     let cold = heard.iter().filter(|backend| is_cold(backend));
     let cold_ahead = add(&mut list, cold, |backend| way(backend).machine);
     let silent_ahead = add(&mut list, silent.iter(), |backend| way(backend).machine);
-    if rules.dispatch == Dispatch::Hedge && rules.balance != Balance::Ordered {
+    if rules.dispatch.is_hedging() && rules.balance != Balance::Ordered {
         let free = [warm_ahead, cold_ahead, silent_ahead].into_iter().find(|ahead| *ahead > 0).unwrap_or_default();
+        let own = list.get(0).map_or(0, |first| way(first).site);
+        let free = list.far_first(free, |backend| own == 0 || way(backend).site != own);
         let load = |backend| f64::from(known.in_flight(backend)) / f64::from(weight(backend).max(1));
         list.draw_hedges(usize::from(rules.hedge.max), free, load, rng);
     }
-    list
+    known.draw_hedged(list, rules, rng)
 }
 
 fn add<'a>(
@@ -98,6 +103,7 @@ mod tests {
         cold: &'static [u16],
         silent: &'static [u16],
         machines: [u16; 5],
+        sites: [u16; 5],
         rules: RaceRules,
         all_down: bool,
     }
@@ -105,7 +111,7 @@ mod tests {
     /// All backends are warm, heard, and on separate machines.
     fn case(dispatch: Dispatch) -> Case {
         let rules = RaceRules { dispatch, ..RaceRules::default() };
-        Case { cold: &[], silent: &[], machines: [0; 5], rules, all_down: false }
+        Case { cold: &[], silent: &[], machines: [0; 5], sites: [0; 5], rules, all_down: false }
     }
 
     impl Case {
@@ -121,6 +127,10 @@ mod tests {
             Self { machines, ..self }
         }
 
+        fn sites(self, sites: [u16; 5]) -> Self {
+            Self { sites, ..self }
+        }
+
         fn found(&self, seed: u64) -> Candidates {
             let now = Instant::now();
             let mut loads = [BackendLoad::new(now); 5];
@@ -132,6 +142,7 @@ mod tests {
             let way = |backend: BackendIndex| BackendPath {
                 is_cold: self.cold.contains(&backend.0),
                 machine: self.machines[backend.get()],
+                site: self.sites[backend.get()],
             };
             order_ways(&candidates, &self.rules, &known, |_| 1, way, &mut SmallRng::seed_from_u64(seed))
         }
@@ -188,6 +199,8 @@ mod tests {
         assert_eq!(hedges_of(case(Dispatch::Hedge)), [1, 2, 3, 4]);
         assert_eq!(hedges_of(case(Dispatch::Hedge).cold(&[2, 4])), [1, 3]);
         assert_eq!(hedges_of(case(Dispatch::Hedge).machines([1, 1, 2, 2, 0])), [2, 4]);
+        assert_eq!(hedges_of(case(Dispatch::Hedge).sites([1, 1, 2, 1, 0])), [2, 4]);
+        assert_eq!(hedges_of(case(Dispatch::Auto).sites([1, 1, 1, 1, 1])), [1, 2, 3, 4]);
         // Hedge to a warm path on the same machine rather than to a cold one, and to a cold one rather than
         // not at all.
         assert_eq!(hedges_of(case(Dispatch::Hedge).machines([1, 1, 0, 0, 0]).cold(&[2, 3, 4])), [1]);

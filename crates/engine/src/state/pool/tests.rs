@@ -118,9 +118,9 @@ fn ways_to_one_server_have_one_machine() {
         SharedPool::new(PoolConfig { backends: ways.to_vec(), ..config("", &[]) }, None, 1, Instant::now())
     };
     let pool = with(&[way(1, Some("one")), way(2, None), way(3, Some("two")), way(4, Some("one"))]);
-    let machines: Vec<_> = pool.backends.iter().map(|backend| pool.machine(backend.index)).collect();
+    let machines: Vec<_> = pool.backends.iter().map(|backend| pool.domain(backend.index).machine).collect();
     assert_eq!(machines, [1, 0, 2, 1]);
-    assert!(pool.has_machines() && !with(&[way(1, None), way(2, None)]).has_machines());
+    assert!(pool.has_domains() && !with(&[way(1, None), way(2, None)]).has_domains());
 }
 
 #[test]

@@ -1,10 +1,12 @@
-//! The regret of a pool: workers count, and the control thread measures.
+//! The tail latency of a pool: the control thread measures its regret from the counts of the workers, and
+//! tunes the hedges of `dispatch = "auto"`.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use hedge::Dispatch;
 use hedge::regret::{Regret, RegretMeter, RegretRules, RegretTally};
+use hedge::tuning::{Tuning, TuningRules, tune};
 
 use super::SharedPool;
 
@@ -41,6 +43,34 @@ impl SharedPool {
         meter.lock().unwrap_or_else(PoisonError::into_inner).measure(tallies, &self.regret_rules(), now)
     }
 
+    /// Tunes the hedges to what was measured, if the dispatch is `auto`.
+    pub fn tune_hedges(&self, now: Instant) {
+        let rules = &self.rules().race;
+        if rules.dispatch != Dispatch::Auto {
+            return;
+        }
+        let known = self.backends.iter().filter(|backend| backend.is_up()).filter_map(|backend| {
+            let sample = backend.shared_latency().sample(self.domain(backend.index).site, now)?;
+            Some((backend, sample))
+        });
+        let (backends, samples): (Vec<_>, Vec<_>) = known.unzip();
+        let timeout = rules.attempt_timeout;
+        let failover = if timeout.is_auto() { None } else { Some(timeout.longest()) };
+        let tuning = tune(&samples, &TuningRules { target: rules.hedge.target, budget: rules.hedge.budget, failover });
+        let hedges =
+            tuning.iter().flat_map(|tuning| tuning.hedges.iter().copied().map(Some)).chain(std::iter::repeat(None));
+        for (backend, hedge) in backends.into_iter().zip(hedges) {
+            backend.shared_latency().set_tuned(hedge);
+        }
+        *self.state.tuning.lock().unwrap_or_else(PoisonError::into_inner) = tuning;
+    }
+
+    /// Returns the hedges of the last tuning; `None` if the dispatch is not `auto`, or too little is known.
+    pub fn tuning(&self) -> Option<Tuning> {
+        let tuning = self.state.tuning.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        tuning.filter(|_| self.rules().race.dispatch == Dispatch::Auto)
+    }
+
     fn regret_rules(&self) -> RegretRules {
         let rules = &self.rules().race;
         // A backend that is down cannot take a second attempt.
@@ -50,7 +80,7 @@ impl SharedPool {
             Dispatch::Race if rules.fanout == 0 => others as f64,
             Dispatch::Race => f64::from(rules.fanout - 1).min(others as f64),
             // A sequential pool sees what a hedge within its budget would gain.
-            Dispatch::Hedge | Dispatch::Sequential => rules.hedge.budget,
+            Dispatch::Hedge | Dispatch::Auto | Dispatch::Sequential => rules.hedge.budget,
         };
         RegretRules { target: TARGET, budget, failover: (others > 0).then_some(rules.attempt_timeout.longest()) }
     }
