@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use config::PoolRules;
 use dns::Transport;
-use engine::sim::{BackendModel, Course, Delay, Happening, NameDistribution, PoolModel, Scenario, When, play};
+use engine::sim::{
+    BackendModel, Course, Delay, FaultModel, Happening, NameDistribution, PoolModel, Scenario, When, play,
+};
 use hedge::{Dispatch, RaceRules};
 use hedgerow::control::observe::sight::Sight;
 use hedgerow::control::observe::sight::live::{Verdict, VerdictState};
@@ -143,7 +145,7 @@ fn noisy() -> BackendModel {
         delay: Course::always(Delay::Mixture { usual: Box::new(usual), others: vec![(0.01, tail)] }),
         loss: Course::always(0.002),
         stalls: vec![When::NowAndThen { length: ms(150), every: secs(300) }],
-        failure: 0.001,
+        faults: FaultModel { failure: 0.001, ..FaultModel::default() },
         ..BackendModel::default()
     }
 }

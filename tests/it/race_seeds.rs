@@ -145,8 +145,7 @@ fn model(rng: &mut StdRng) -> BackendModel {
         loss: Course::always(loss),
         knows: *pick(rng, &[0.0, 0.5, 1.0]),
         miss: *pick(rng, &[None, Some(Rank::Nxdomain), Some(Rank::Nodata), Some(Rank::NodataAuthoritative)]),
-        failure,
-        faults: FaultModel { bare, unreachable, refuses_opt: rng.random_bool(0.1) },
+        faults: FaultModel { failure, bare, unreachable, refuses_opt: rng.random_bool(0.1) },
         ..BackendModel::default()
     }
 }
@@ -378,8 +377,12 @@ fn every_query_has_one_outcome_whatever_backends_do() {
     for seed in 0..8 {
         let ill = |length, every| vec![When::NowAndThen { length: ms(length), every: ms(every) }];
         let one = BackendModel { crashes: ill(300, 900), loss: Course::always(0.1), ..BackendModel::default() };
-        let other =
-            BackendModel { stalls: ill(200, 700), crashes: ill(100, 900), failure: 0.1, ..stumbling(0.1, ms(400)) };
+        let other = BackendModel {
+            stalls: ill(200, 700),
+            crashes: ill(100, 900),
+            faults: FaultModel { failure: 0.1, ..FaultModel::default() },
+            ..stumbling(0.1, ms(400))
+        };
         for dispatch in [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential] {
             let mut rules = PoolRules {
                 race: RaceRules {

@@ -1,10 +1,10 @@
 //! Parses a backend description of the user: `latency=1ms+1%:500ms loss=5%`.
 
 use config::{Limits, limits};
-use engine::sim::{BackendModel, Capacity, ModelConnections};
+use engine::sim::{BackendModel, Capacity, FaultModel, ModelConnections, SiteModel};
 
 use super::settings::{Mistake, SettingEntries};
-use super::values::{count, course, delay, share, stalls, whens};
+use super::values::{count, course, delay, share, slow, stalls, whens, word};
 use crate::cli::number;
 
 /// Parses a description, which may stand for several equal backends.
@@ -34,7 +34,11 @@ pub(super) fn read(mut settings: SettingEntries) -> Result<Vec<BackendModel>, Mi
     let model = BackendModel {
         delay: settings.take("latency", |text| course(text, delay, None))?.unwrap_or(usual.delay),
         loss: settings.take("loss", |text| course(text, share, Some(0.0)))?.unwrap_or(usual.loss),
-        failure: settings.take("failure", share)?.unwrap_or(0.0),
+        faults: FaultModel { failure: settings.take("failure", share)?.unwrap_or(0.0), ..FaultModel::default() },
+        site: SiteModel {
+            name: settings.take("site", word)?,
+            slow: settings.take("slow", slow)?.unwrap_or(usual.site.slow),
+        },
         stalls: stalls.of_all,
         connections,
         crashes: settings.take("crash", whens)?.unwrap_or_default(),
@@ -70,11 +74,21 @@ mod tests {
         assert_eq!(models.len(), 2);
         let model = &models[1];
         assert_eq!(model.delay, Course::always(Delay::Constant(Duration::from_millis(2))));
-        assert_eq!((model.loss.usual, model.failure, model.weight), (0.05, 0.01, 3));
+        assert_eq!((model.loss.usual, model.faults.failure, model.weight), (0.05, 0.01, 3));
         let s = Duration::from_secs;
         assert_eq!(model.stalls, [When::Between { from: s(10), to: s(20) }]);
         assert_eq!(model.crashes, [When::Between { from: s(30), to: Duration::MAX }]);
         assert_eq!(model.capacity.as_ref().map(|capacity| capacity.servers), Some(4));
+    }
+
+    #[test]
+    fn backends_of_a_site_share_its_slowness() {
+        let models = parse("site=rack1 slow=20x@500ms/30s count=2").expect("a description");
+        let when = When::NowAndThen { length: Duration::from_millis(500), every: Duration::from_secs(30) };
+        for model in models {
+            assert_eq!(model.site.name.as_deref(), Some("rack1"));
+            assert_eq!(model.site.slow, Course { usual: 1.0, at_times: vec![(20.0, when)] });
+        }
     }
 
     #[test]

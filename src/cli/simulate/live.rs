@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use config::{BackendConfig, Config, PoolConfig, PoolRules, remedy};
-use engine::sim::{BackendModel, Course, Delay, Empirical};
+use engine::sim::{BackendModel, Course, Delay, Empirical, FaultModel};
 use hedge::Dispatch;
 use hedge::latency::MIN_SAMPLES;
 
@@ -71,7 +71,7 @@ fn model(pool: &PoolStatus, backend: &BackendConfig) -> Result<BackendModel, Str
         weight: backend.weight,
         delay: Course::always(Delay::Empirical(measured)),
         loss: Course::always((ended - replies) as f64 / ended as f64),
-        failure: found.work.errors.min(replies) as f64 / replies as f64,
+        faults: FaultModel { failure: found.work.errors.min(replies) as f64 / replies as f64, ..FaultModel::default() },
         ..BackendModel::default()
     })
 }
@@ -184,7 +184,7 @@ mod tests {
     fn a_backend_is_as_it_was_found() {
         let found = check(&status(900), "one").expect("a status of that pool");
         let model = &found.backends[0];
-        assert_eq!((model.loss.usual, model.failure, found.rate), (0.1, 0.01, 100.0));
+        assert_eq!((model.loss.usual, model.faults.failure, found.rate), (0.1, 0.01, 100.0));
         assert!(matches!(model.delay.usual, Delay::Empirical(_)));
     }
 

@@ -83,7 +83,7 @@ struct ScenarioSettings {
     #[arg(long, value_name = "TIME", value_parser = values::ttl)]
     ttl: Option<Duration>,
     /// Slowdown of all backends at times, such as 20x@500ms/30s
-    #[arg(long, value_name = "COURSE", value_parser = slow)]
+    #[arg(long, value_name = "COURSE", value_parser = values::slow)]
     slow: Option<Course<f64>>,
     /// Workers that share the queries, as threads of the server do [default: 1]
     #[arg(long, value_name = "N", value_parser = values::workers)]
@@ -103,7 +103,7 @@ impl ScenarioSettings {
             rate: given.rate.or(file.take("rate", values::rate)?),
             workers: given.workers.or(file.take("workers", values::workers)?),
             seed: given.seed.or(file.take("seed", values::seed)?),
-            slow: given.slow.or(file.take("slow", slow)?),
+            slow: given.slow.or(file.take("slow", values::slow)?),
             names: given.names.or(file.take("names", values::names)?),
             ttl: given.ttl.or(file.take("ttl", values::ttl)?),
         })
@@ -120,6 +120,7 @@ Words of a backend, all optional:
   stall=SHARE:TIME    the share of the time that all on one connection waits, and for how long each time
   crash=WHEN,...      when it is down
   service=LATENCY servers=N   how long it works on a query, and on how many at a time; others queue
+  site=NAME slow=COURSE   how much slower it is, such as 20x@500ms/30s; backends of one site at the same times
   weight=N count=N    its share of the load; how many there are like it
 Words of a policy: race, hedge, auto, sequential, first (the first backend alone) or present (the pool as --from has it), then
   pool keys: fanout=N balance=WORD accept=WORD timeout=TIME attempt_timeout=auto|TIME tries=N grace=TIME interval=TIME
@@ -272,10 +273,6 @@ fn play(scenario: &Scenario, policies: Vec<Policy>, seed: u64) -> Vec<PolicyRun>
 fn file_name(text: &str) -> Result<PathBuf, String> {
     let is_name = !text.is_empty() && text != "-";
     is_name.then(|| text.into()).ok_or_else(|| "expected the name of a file, such as tail.svg".to_owned())
-}
-
-fn slow(text: &str) -> Result<Course<f64>, String> {
-    values::course(text, values::factor, Some(1.0))
 }
 
 impl From<Mistake> for CommandFailure {

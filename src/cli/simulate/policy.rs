@@ -5,7 +5,7 @@ use hedge::balance::Balance;
 use hedge::{Dispatch, Hedge};
 
 use super::settings::{Mistake, SettingEntries};
-use super::values::share;
+use super::values::{share, word};
 use crate::cli::number;
 
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ impl Policy {
     /// Parses a description, which is the policy's name unless it sets one. `base`: the rules of the pool, if
     /// there is one.
     pub(super) fn read(mut settings: SettingEntries, base: Option<&PoolRules>) -> Result<Self, Mistake> {
-        let name = settings.take("name", called)?;
+        let name = settings.take("name", word)?;
         let name = name.unwrap_or_else(|| settings.to_words(HEAD));
         let place = settings.place().to_owned();
         let Some(head) = settings.take(HEAD, head)? else {
@@ -88,10 +88,6 @@ fn read_hedge(settings: &mut SettingEntries, mut hedge: Hedge) -> Result<Hedge, 
         return Err(Mistake::at(settings.place(), format_args!("min_delay {min} is above max_delay {max}")));
     }
     Ok(hedge)
-}
-
-fn called(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() { Err("expected a word") } else { Ok(text.to_owned()) }
 }
 
 fn head(text: &str) -> Result<PolicyHead, String> {

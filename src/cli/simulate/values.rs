@@ -30,6 +30,14 @@ pub(super) fn factor(text: &str) -> Result<f64, String> {
     factor.filter(|factor| (0.01..=1e6).contains(factor)).ok_or_else(|| "expected a factor such as 20x".to_owned())
 }
 
+pub(super) fn slow(text: &str) -> Result<Course<f64>, String> {
+    course(text, factor, Some(1.0))
+}
+
+pub(super) fn word(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() { Err("expected a word") } else { Ok(text.to_owned()) }
+}
+
 pub(super) fn queries(text: &str) -> Result<usize, String> {
     number(&text.replace('_', ""), Limits { min: 1, max: MAX_QUERIES })
 }

@@ -23,6 +23,8 @@ use super::spells::{Spells, Unfolding, thawed};
 pub(super) struct SimulatedBackend<'a> {
     pub(super) model: &'a BackendModel,
     pub(super) rng: Xoshiro256PlusPlus,
+    /// The factor of its site.
+    pub(super) slow: Unfolding<'a, f64>,
     delay: Unfolding<'a, Delay>,
     loss: Unfolding<'a, f64>,
     stalls: Vec<Spells>,
@@ -40,11 +42,13 @@ pub(super) enum QueryFate {
 }
 
 impl<'a> SimulatedBackend<'a> {
-    pub(super) fn new(model: &'a BackendModel, seeds: &mut impl FnMut() -> u64) -> Self {
+    pub(super) fn new(model: &'a BackendModel, site_seed: u64, seeds: &mut impl FnMut() -> u64) -> Self {
+        let mut site_seeds = Xoshiro256PlusPlus::seed_from_u64(site_seed);
         let servers = model.capacity.as_ref().map_or(0, |capacity| capacity.servers.max(1));
         Self {
             model,
             rng: Xoshiro256PlusPlus::seed_from_u64(seeds()),
+            slow: Unfolding::new(&model.site.slow, &mut || site_seeds.random()),
             delay: Unfolding::new(&model.delay, seeds),
             loss: Unfolding::new(&model.loss, seeds),
             stalls: Spells::all(&model.stalls, seeds),
@@ -150,7 +154,7 @@ mod tests {
 
     /// Sends queries at these times and compares the times of the replies, all in ms.
     fn check(model: &BackendModel, asked: &[u64], expected: &[Option<u64>]) {
-        let mut backend = SimulatedBackend::new(model, &mut || 1);
+        let mut backend = SimulatedBackend::new(model, 1, &mut || 1);
         let fate = |at: &u64| match backend.ask(ms(*at), 1.0) {
             QueryFate::Replied(at) => Some(at.as_millis() as u64),
             QueryFate::Unreachable(at) => panic!("unreachable at {at:?}"),
@@ -188,7 +192,7 @@ mod tests {
         let capacity = Some(Capacity { servers: 2, service: Delay::Constant(ms(10)) });
         let model = BackendModel { capacity, ..BackendModel::default() };
         check(&model, &[0, 0, 0, 5, 100], &[Some(11), Some(11), Some(21), Some(21), Some(111)]);
-        let mut backend = SimulatedBackend::new(&model, &mut || 1);
+        let mut backend = SimulatedBackend::new(&model, 1, &mut || 1);
         let lost = (0..300).filter(|_| backend.ask(ms(0), 1.0) == QueryFate::Lost).count();
         assert_eq!(lost, 300 - 2 - QUEUE);
     }
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn a_crash_says_so_and_takes_with_it_what_was_not_replied_to() {
         let model = BackendModel { crashes: between(10, 20), ..BackendModel::default() };
-        let mut backend = SimulatedBackend::new(&model, &mut || 1);
+        let mut backend = SimulatedBackend::new(&model, 1, &mut || 1);
         assert_eq!(backend.ask(ms(8), 1.0), QueryFate::Replied(ms(9)));
         assert_eq!(backend.ask(ms(9), 1.0), QueryFate::Lost);
         assert_eq!(backend.ask(ms(10), 1.0), QueryFate::Unreachable(ms(10) + ICMP));
@@ -208,14 +212,14 @@ mod tests {
         let capacity = Some(Capacity { servers: 1, service: Delay::Constant(ms(2)) });
         let mut backend = BackendModel { capacity, ..BackendModel::default() };
         backend.delay = Course::always(Delay::Constant(ms(1)));
-        let mut backend = SimulatedBackend::new(&backend, &mut || 1);
+        let mut backend = SimulatedBackend::new(&backend, 1, &mut || 1);
         assert_eq!(backend.ask(ms(0), 10.0), QueryFate::Replied(ms(30)));
     }
 
     #[test]
     fn so_many_are_lost_as_the_chance_says() {
         let model = BackendModel { loss: Course::always(0.05), ..BackendModel::default() };
-        let mut backend = SimulatedBackend::new(&model, &mut || 1);
+        let mut backend = SimulatedBackend::new(&model, 1, &mut || 1);
         let lost = (0..100_000).filter(|at| backend.ask(ms(*at), 1.0) == QueryFate::Lost).count();
         assert!(lost.abs_diff(5_000) < 300, "{lost}");
     }

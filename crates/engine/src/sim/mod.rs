@@ -27,7 +27,7 @@ mod world;
 
 pub use delay::{Delay, Empirical};
 pub use event::Happening;
-pub use model::{BackendModel, Capacity, FaultModel, ModelConnections, PoolModel, Scenario};
+pub use model::{BackendModel, Capacity, FaultModel, ModelConnections, PoolModel, Scenario, SiteModel};
 pub use names::NameDistribution;
 pub use script::{ScriptEvent, ScriptResult, lead};
 pub use spells::{Course, When};

@@ -87,15 +87,26 @@ pub struct BackendModel {
     pub knows: f64,
     /// The reply to an unknown name; `None` for silence.
     pub miss: Option<Rank>,
-    /// The chance that an attempt gets a failure as its reply.
-    pub failure: f64,
     /// Rare faults; none by default.
     pub faults: FaultModel,
+    /// The site of the backend.
+    pub site: SiteModel,
+}
+
+/// A site, whose backends slow down at the same times.
+#[derive(Clone, Debug)]
+pub struct SiteModel {
+    /// The name of the site; `None` if the backend shares none.
+    pub name: Option<String>,
+    /// The factor by which the backend is slower. Its times are drawn once per site.
+    pub slow: Course<f64>,
 }
 
 /// Rare faults of a backend.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FaultModel {
+    /// The chance that an attempt gets a failure as its reply.
+    pub failure: f64,
     /// The chance that a bare failure arrives before the reply.
     pub bare: f64,
     /// The chance that an attempt gets an ICMP error and no reply.
@@ -138,8 +149,8 @@ impl Default for BackendModel {
             crashes: Vec::new(),
             knows: 1.0,
             miss: Some(Rank::Nxdomain),
-            failure: 0.0,
             faults: FaultModel::default(),
+            site: SiteModel { name: None, slow: Course::always(1.0) },
         }
     }
 }

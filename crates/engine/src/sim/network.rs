@@ -140,19 +140,19 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         self.now - self.start
     }
 
-    /// Returns the time since the start, and the factor by which backends are slower now.
-    fn pace(&mut self) -> (Duration, f64) {
+    /// Returns the time since the start, and the factor by which the backend is slower now.
+    fn pace(&mut self, backend: usize) -> (Duration, f64) {
         let elapsed = self.elapsed();
-        (elapsed, *self.slow.at(elapsed))
+        (elapsed, self.slow.at(elapsed) * self.backends[backend].slow.at(elapsed))
     }
 
     pub(super) fn ask(&mut self, backend: usize) -> QueryFate {
-        let (elapsed, slow) = self.pace();
+        let (elapsed, slow) = self.pace(backend);
         self.backends[backend].ask(elapsed, slow)
     }
 
     pub(super) fn ask_by_stream(&mut self, backend: usize) -> QueryFate {
-        let (elapsed, slow) = self.pace();
+        let (elapsed, slow) = self.pace(backend);
         self.backends[backend].ask_by_stream(elapsed, slow)
     }
 
@@ -190,7 +190,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
             Some(Back::Unreachable)
         } else if has_opt && model.faults.refuses_opt {
             Some(Back::Reply(ModelAnswer::OptRefused))
-        } else if rng.random_bool(model.failure) {
+        } else if rng.random_bool(model.faults.failure) {
             Some(Back::Reply(ModelAnswer::Ranked(Rank::Failure)))
         } else if knows(self.knowledge, name, index, model.knows) {
             Some(Back::Reply(ModelAnswer::Ranked(Rank::Positive)))
@@ -215,7 +215,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
     }
 
     pub(super) fn post_by_stream(&mut self, index: usize, place: usize, query: QueuedQuery) {
-        let (now, slow) = self.pace();
+        let (now, slow) = self.pace(index);
         let is_resent = self.backends[index].loses(now);
         let links = self.sockets[self.worker].links[index].as_mut();
         let Some(link) = links.and_then(|links| links.all.get_mut(place)) else { return };
@@ -237,7 +237,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
     }
 
     fn dial_one(&mut self, backend: usize) {
-        let (now, slow) = self.pace();
+        let (now, slow) = self.pace(backend);
         let Some(links) = &mut self.sockets_mut().links[backend] else { return };
         let Some(place) = links.dial(now) else { return };
         let link = SimulatedLinkKey { backend, place, generation: links.all[place].generation };

@@ -20,7 +20,7 @@ use super::backend::{QueryFate, SimulatedBackend};
 use super::delay::exponential;
 use super::event::{Back, Event, Happening};
 use super::message::{self, ModelAnswer};
-use super::model::{PoolModel, Scenario};
+use super::model::{BackendModel, PoolModel, Scenario};
 use super::names::NameDraw;
 use super::network::{Caller, Network, UDP_SIZE, WaitingClient, address, set_of};
 use super::prober::{ProberTask, SimulatedProber};
@@ -108,7 +108,8 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         let (policy, hasher, proof) = (seeds(), HashSeed([seeds(), seeds()]), seeds());
         let slow = Unfolding::new(&scenario.slow, &mut seeds);
         let models = scenario.pools.iter().flat_map(|pool| &pool.backends);
-        let backends: Vec<_> = models.clone().map(|model| SimulatedBackend::new(model, &mut seeds)).collect();
+        let backends = models.clone().zip(site_seeds(scenario, seed));
+        let backends = backends.map(|(model, site)| SimulatedBackend::new(model, site, &mut seeds)).collect();
         let mut network = Network::new(start, backends, slow, &mut seeds, observe);
         let state = Arc::new(state(scenario, start));
         let known: Vec<_> = state
@@ -470,6 +471,16 @@ fn engine_seeds(policy: u64, proof: u64) -> Seeds {
     seeds
 }
 
+/// Returns a seed for the site of each backend; backends without a site are one for themselves.
+fn site_seeds(scenario: &Scenario, seed: u64) -> impl Iterator<Item = u64> {
+    let models: Vec<_> = scenario.pools.iter().flat_map(|pool| &pool.backends).collect();
+    (0..models.len()).map(move |place| {
+        let is_same = |other: &&BackendModel| other.site.name.is_some() && other.site.name == models[place].site.name;
+        let first = models.iter().position(is_same).unwrap_or(place);
+        seed ^ (first as u64 + 1) << 32
+    })
+}
+
 fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
     let suffix = |pool: usize| {
         let mut suffix = Vec::new();
@@ -508,6 +519,7 @@ fn configs(scenario: &Scenario, rules: &[PoolRules]) -> Vec<PoolConfig> {
             BackendConfig {
                 name: format!("backend{number}"),
                 weight: model.weight,
+                site: model.site.name.clone(),
                 ..BackendConfig::at(BackendAddress { scheme, socket: address(number - 1) })
             }
         });

@@ -8,7 +8,7 @@ use hedge::{AttemptTimeout, Dispatch, Hedge, HedgeDelay, RaceRules};
 use proptest::prelude::*;
 
 use super::*;
-use crate::sim::{BackendModel, Capacity, Course, Delay, Empirical, NameDistribution, PoolModel, When};
+use crate::sim::{BackendModel, Capacity, Course, Delay, Empirical, NameDistribution, PoolModel, SiteModel, When};
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -165,6 +165,28 @@ fn slowness_that_all_share_cannot_be_hedged_away() {
     let scenario = Scenario { slow, ..scenario(rules(Dispatch::Race), BackendModel::default(), 60_000) };
     let tally = tally(&scenario);
     assert!(quantile(&tally, 0.5) < 1.1 && quantile(&tally, 0.98) > 49.0, "{tally:?}");
+}
+
+#[test]
+fn backends_of_one_site_are_slow_at_the_same_times() {
+    let at_times = vec![(50.0, When::NowAndThen { length: ms(20), every: ms(200) })];
+    let slow_part = |sites: [Option<&str>; 2]| {
+        let mut scenario = scenario(rules(Dispatch::Race), BackendModel::default(), 10_000);
+        for (backend, site) in scenario.pools[0].backends.iter_mut().zip(sites) {
+            let slow = Course { usual: 1.0, at_times: at_times.clone() };
+            backend.site = SiteModel { name: site.map(str::to_owned), slow };
+        }
+        let curve = tally(&scenario).latency.ccdf();
+        let slower = curve.iter().take_while(|(time, _)| *time <= ms(2)).last();
+        slower.map_or(1.0, |(_, slower)| *slower)
+    };
+    // A tenth of the time each: a hundredth, if the times are independent.
+    for (sites, expected) in
+        [([Some("a"), Some("a")], 0.05..0.2), ([Some("a"), Some("b")], 0.0..0.03), ([None, None], 0.0..0.03)]
+    {
+        let slow = slow_part(sites);
+        assert!(expected.contains(&slow), "{sites:?}: {slow}");
+    }
 }
 
 #[test]
