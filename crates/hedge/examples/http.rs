@@ -34,7 +34,8 @@ impl Client {
     /// Creates a client. The servers have the same content.
     pub fn new(servers: Vec<SocketAddr>, rules: RaceRules) -> Self {
         let now = Instant::now();
-        let (loads, latency) = (vec![BackendLoad::new(now); servers.len()], vec![Latency::new(now); servers.len()]);
+        let loads = servers.iter().map(|_| BackendLoad::new(now)).collect();
+        let latency = vec![Latency::new(now); servers.len()];
         let backends = (0..servers.len() as u16).map(|number| (BackendIndex(number), 1, number.into(), true));
         let (budget, balancer) = (Budget::new(rules.hedge.budget), Balancer::new(backends));
         Self { servers, rules, budget, balancer, loads, latency, rng: SmallRng::seed_from_u64(1) }

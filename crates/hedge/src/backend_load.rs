@@ -1,16 +1,21 @@
-//! The load and the recent results of one backend, as one worker sees them.
+//! The load and the recent results of one backend, for one worker or shared by several.
 //!
 //! Every attempt ends once: by a (late) reply, because its backend is down, or when its quarantine is over.
 //! Until then it counts as in flight, or a dead backend would look idle and fast.
 
+mod shared;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use self::shared::LoadView;
+pub use self::shared::SharedLoad;
 use super::peak::{PeakEwma, kept};
 
 /// The load of one backend.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct BackendLoad {
     in_flight: u32,
     errors: Errors,
@@ -18,6 +23,7 @@ pub struct BackendLoad {
     silent_since: Option<Instant>,
     returned: Option<Instant>,
     sample: Option<LoadSample>,
+    shared: Option<Box<LoadView>>,
 }
 
 /// An attempt with the number of others that were in flight when it was made.
@@ -39,8 +45,8 @@ impl BackendLoad {
     /// Exports the history for a successor process, without open attempts.
     pub fn image(&self, now: Instant) -> LoadImage {
         LoadImage {
-            latency: self.latency.cost(now),
-            errors: self.errors.value(now),
+            latency: self.latency(now).cost(now),
+            errors: self.errors(now).value(now),
             returned: self.returned.map(|returned| now.saturating_duration_since(returned)),
         }
     }
@@ -50,6 +56,9 @@ impl BackendLoad {
         self.errors = Errors { part: image.errors.clamp(0.0, 1.0), updated: now };
         self.latency = PeakEwma::known(image.latency, now);
         self.returned = image.returned.map(|ago| now.checked_sub(ago).unwrap_or(now));
+        if let Some(shared) = &mut self.shared {
+            shared.publish_results(&self.latency, &self.errors);
+        }
     }
 
     /// Creates the load of an idle backend without history.
@@ -61,22 +70,34 @@ impl BackendLoad {
             silent_since: None,
             returned: None,
             sample: None,
+            shared: None,
         }
+    }
+
+    /// Creates the load of a backend for a worker that shares it with others. Each has its own number.
+    pub fn of_shared(shared: &Arc<SharedLoad>, worker: usize, now: Instant) -> Self {
+        Self { shared: Some(Box::new(LoadView::new(shared, worker))), ..Self::new(now) }
     }
 
     /// Counts a new attempt.
     pub fn asked(&mut self, now: Instant) {
         if self.sample.is_none_or(|sample| now.saturating_duration_since(sample.asked) >= SAMPLED_FOR) {
-            self.sample = Some(LoadSample { asked: now, ahead: self.in_flight });
+            self.sample = Some(LoadSample { asked: now, ahead: self.in_flight_of_all(now) });
         }
         self.in_flight = self.in_flight.saturating_add(1);
         self.silent_since.get_or_insert(now);
+        if let Some(shared) = &self.shared {
+            shared.publish_open(self.in_flight, self.silent_since);
+        }
     }
 
     /// Records the end of an attempt. Returns the number of others that were in flight when it was made, if
     /// it is the present sample and has a reply.
     pub fn ended(&mut self, end: AttemptEnd, now: Instant) -> Option<u32> {
         self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(shared) = &mut self.shared {
+            shared.read_results(&mut self.latency, &mut self.errors, now);
+        }
         let was_heard = match end {
             AttemptEnd::Reply(took) => {
                 self.latency.observe(took, now);
@@ -104,6 +125,13 @@ impl BackendLoad {
         } else if was_heard {
             self.silent_since = Some(now);
         }
+        if let Some(shared) = &mut self.shared {
+            shared.publish_open(self.in_flight, self.silent_since);
+            shared.publish_results(&self.latency, &self.errors);
+            if was_heard {
+                shared.publish_heard(now);
+            }
+        }
         match end {
             AttemptEnd::Reply(took) | AttemptEnd::Failure(took) => {
                 let is_sample = |sample: &LoadSample| now.checked_sub(took).is_some_and(|asked| asked == sample.asked);
@@ -120,32 +148,46 @@ impl BackendLoad {
 
     /// Returns true if the backend has stalled: many attempts are open, and none was answered for `patience`.
     pub(crate) fn is_stalled(&self, patience: Duration, now: Instant) -> bool {
-        self.in_flight >= STALLED_ATTEMPTS && self.silence(now) >= patience
+        self.in_flight_of_all(now) >= STALLED_ATTEMPTS && self.silence(now) >= patience
     }
 
     /// Returns the time that attempts have been open without any reply.
     pub(crate) fn silence(&self, now: Instant) -> Duration {
-        self.silent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        let since = match &self.shared {
+            Some(shared) => shared.silent_since(self.silent_since, now),
+            None => self.silent_since,
+        };
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// Returns true if a reply to any attempt came after `asked`, so that the backend is not silent.
     pub(crate) fn was_heard_since(&self, asked: Instant) -> bool {
         self.silent_since.is_some_and(|since| since > asked)
+            || self.shared.as_ref().is_some_and(|shared| shared.was_heard_since(asked))
     }
 
-    /// Returns the number of open attempts.
+    /// Returns the number of open attempts of this worker.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
     }
 
+    /// Returns the number of open attempts of all workers.
+    pub fn in_flight_of_all(&self, now: Instant) -> u32 {
+        self.in_flight + self.shared.as_ref().map_or(0, |shared| shared.in_flight_of_others(now))
+    }
+
     /// Returns the recent share of failures among the replies.
-    pub(crate) fn errors(&self) -> &Errors {
-        &self.errors
+    pub(crate) fn errors(&self, now: Instant) -> Errors {
+        self.shared.as_ref().map_or(self.errors, |shared| shared.errors(&self.errors, now))
+    }
+
+    fn latency(&self, now: Instant) -> PeakEwma {
+        self.shared.as_ref().map_or(self.latency, |shared| shared.latency(&self.latency, now))
     }
 
     /// Returns true if more than half of the recent replies were failures, at least six.
     pub(crate) fn is_failing(&self, now: Instant) -> bool {
-        self.errors.value(now) > FAILING
+        self.errors(now).value(now) > FAILING
     }
 
     /// Returns the share of the normal load: below 1 during the slow start.
@@ -156,9 +198,9 @@ impl BackendLoad {
     /// Returns the expected cost of one more attempt in seconds, if the backend works sequentially.
     pub fn cost(&self, now: Instant) -> f64 {
         // With open attempts, the reply time is at least the present silence.
-        let wait = self.latency.cost(now).max(self.silence(now).as_secs_f64()).max(MIN_WAIT)
-            + self.errors.value(now) * ASKED_IN_VAIN;
-        wait * (f64::from(self.in_flight) + 1.0)
+        let wait = self.latency(now).cost(now).max(self.silence(now).as_secs_f64()).max(MIN_WAIT)
+            + self.errors(now).value(now) * ASKED_IN_VAIN;
+        wait * (f64::from(self.in_flight_of_all(now)) + 1.0)
     }
 }
 
@@ -378,7 +420,8 @@ mod tests {
         for later in [0, 500, 5_000, 60_000] {
             let then = now + ms(later);
             assert!((successor.cost(then) - load.cost(then)).abs() < 1e-9, "{later} ms later");
-            assert!((successor.errors().value(then) - load.errors().value(then)).abs() < 1e-9, "{later} ms later");
+            let errors = |load: &BackendLoad| load.errors(then).value(then);
+            assert!((errors(&successor) - errors(&load)).abs() < 1e-9, "{later} ms later");
             assert_eq!(successor.share(then), load.share(then), "{later} ms later");
         }
     }

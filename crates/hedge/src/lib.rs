@@ -43,9 +43,9 @@
 //! # How to use it
 //!
 //! 1. Keep [`RaceRules`] and a [`Budget`](budget::Budget) for the pool, and a [`Latency`](latency::Latency)
-//!    for each backend; threads can share it by a [`SharedLatency`](latency::SharedLatency). To order
-//!    backends by load, keep a [`BackendLoad`](backend_load::BackendLoad) for each and a
-//!    [`Balancer`](balance::Balancer); without, list the [`Candidates`] in any order.
+//!    for each backend. To order backends by load, keep a [`BackendLoad`](backend_load::BackendLoad) for each
+//!    and a [`Balancer`](balance::Balancer); without, list the [`Candidates`] in any order. Threads can share
+//!    both by a [`SharedLatency`](latency::SharedLatency) and a [`SharedLoad`](backend_load::SharedLoad).
 //! 2. Start a [`Race`](race::Race) for a request, and [`poll`](race::Race::poll) it until it says to wait.
 //!    After each input, and when the wait is over, poll it again.
 //! 3. When it is finished, record the end of each attempt by [`latency::ended`] and each success by

@@ -110,7 +110,7 @@ impl BackendStats<'_> {
     }
 
     fn in_flight(&self, backend: BackendIndex) -> u32 {
-        self.loads.get(backend.get()).map_or(0, BackendLoad::in_flight)
+        self.loads.get(backend.get()).map_or(0, |load| load.in_flight_of_all(self.now))
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
     /// Checks the order of three backends after some of them have been silent for `waited`.
     fn check(silent: &[usize], balance: Balance, all_down: bool, waited: Duration, expected: [u16; 3]) {
         let now = Instant::now();
-        let mut loads = [BackendLoad::new(now); 3];
+        let mut loads = [(); 3].map(|()| BackendLoad::new(now));
         for &backend in silent {
             (0..8).for_each(|_| loads[backend].asked(now));
         }
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn of_several_silent_ones_the_last_heard_comes_first() {
         let now = Instant::now();
-        let mut loads = [BackendLoad::new(now); 3];
+        let mut loads = [(); 3].map(|()| BackendLoad::new(now));
         for (backend, since) in [(0, 0), (1, 20), (2, 10)] {
             (0..8).for_each(|_| loads[backend].asked(now + Duration::from_millis(since)));
         }
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_hedge_goes_to_the_idle_rather_than_to_the_busy() {
         let now = Instant::now();
-        let mut loads = [BackendLoad::new(now); 3];
+        let mut loads = [(); 3].map(|()| BackendLoad::new(now));
         (0..5).for_each(|_| loads[1].asked(now));
         let hedge = Hedge { delay: HedgeDelay::Fixed(Duration::ZERO), budget: 1.0, ..Hedge::default() };
         let rules = RaceRules { dispatch: Dispatch::Hedge, hedge, ..RaceRules::default() };

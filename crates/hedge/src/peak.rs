@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// An estimate of a duration by its recent peaks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeakEwma {
-    seconds: f64,
-    updated: Instant,
+    pub(crate) seconds: f64,
+    pub(crate) updated: Instant,
 }
 
 impl PeakEwma {

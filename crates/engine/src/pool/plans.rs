@@ -148,7 +148,8 @@ impl Pool {
             backend: Some(Arc::clone(backend)),
             ..PoolMember::vacant(now)
         };
-        (self.latency[place], self.loads[place]) = (backend.latency(self.plan.is_tuned(), now), BackendLoad::new(now));
+        self.latency[place] = backend.latency(self.plan.is_tuned(), now);
+        self.loads[place] = backend.load(self.me, now);
         self.note_way(backend);
         if is_asked_soon {
             self.sockets(io, backend.index);

@@ -245,8 +245,8 @@ impl Scene {
             let member = *self.members.keys().find(|member| address(**member) == backend.address).expect("a member");
             let life = (member, self.lives[&member]);
             let now = self.now;
-            let (latency, load) =
-                self.expected.get(&life).cloned().unwrap_or_else(|| (Latency::new(now), BackendLoad::new(now)));
+            let unknown = (Latency::new(now), BackendLoad::new(now));
+            let (latency, load) = self.expected.get(&life).unwrap_or(&unknown);
             let place = backend.index.get();
             self.pool.latency[place].publish();
             let (known_latency, known_load) = (&self.pool.latency[place], &self.pool.loads[place]);

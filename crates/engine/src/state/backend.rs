@@ -11,6 +11,7 @@ use config::{BackendConfig, PoolConfig};
 use dns::Transport;
 use dns::address::{BackendAddress, Scheme, StreamServer};
 use hedge::BackendIndex;
+use hedge::backend_load::{BackendLoad, SharedLoad};
 use hedge::health::HealthState;
 use hedge::latency::{Latency, SharedLatency};
 use metrics::{BackendCounters, BackendState, Counter, OrderWord};
@@ -74,6 +75,8 @@ struct StandingCells {
 struct BackendFindings {
     /// Used by several workers, and by `dispatch = "auto"`.
     latency: Arc<SharedLatency>,
+    /// `None` with one worker.
+    load: Option<Arc<SharedLoad>>,
     connection_problem: ArcSwapOption<String>,
     without_opt: Until,
     case_lost: Until,
@@ -176,6 +179,7 @@ impl SharedBackend {
             },
             findings: BackendFindings {
                 latency: Arc::new(SharedLatency::new(now)),
+                load: (workers > 1).then(|| Arc::new(SharedLoad::new(workers, now))),
                 connection_problem: ArcSwapOption::empty(),
                 without_opt: Until::new(now),
                 case_lost: Until::new(now),
@@ -260,6 +264,12 @@ impl SharedBackend {
 
     pub(super) fn shared_latency(&self) -> &SharedLatency {
         &self.findings.latency
+    }
+
+    /// Returns the load for a worker, with the attempts of all workers.
+    pub(crate) fn load(&self, worker: usize, now: Instant) -> BackendLoad {
+        let shared = self.findings.load.as_ref();
+        shared.map_or_else(|| BackendLoad::new(now), |shared| BackendLoad::of_shared(shared, worker, now))
     }
 
     /// Returns the number of workers.

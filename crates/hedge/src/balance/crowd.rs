@@ -14,6 +14,7 @@ use rand::{Rng, RngExt};
 use super::alias::Alias;
 use super::places::{BackendPlaces, STRIDE};
 use super::{Balance, BalanceInput, BalanceMember, pass_over_slow_starters, rendezvous};
+use crate::backend_load::BackendLoad;
 use crate::candidates::{BackendIndex, Candidates};
 use crate::race::MAX_ATTEMPTS;
 
@@ -83,7 +84,7 @@ impl Crowd {
             Balance::Hash => view.by_name(input),
             Balance::LeastLoad => view.better_of_two(input, rng, |backend| {
                 let strength = f64::from(self.weight(backend)) * input.share(backend);
-                let errors = input.load(backend).map_or(0, |load| load.errors().level(input.now));
+                let errors = input.load(backend).map_or(0, |load| load.errors(input.now).level(input.now));
                 (f64::from(input.in_flight(backend)) / strength, f64::from(errors))
             }),
             Balance::Fastest => view.better_of_two(input, rng, |backend| {
@@ -166,7 +167,8 @@ impl<F: Fn(BackendIndex) -> bool> CrowdView<'_, F> {
         let total = input.out + 1;
         let is_busy = |backend: &BackendIndex| {
             let part = f64::from(self.crowd.weight(*backend)) / self.crowd.total_weight as f64;
-            input.in_flight(*backend) >= rendezvous::bound(part, total)
+            let in_flight = input.load(*backend).map_or(0, BackendLoad::in_flight);
+            in_flight >= rendezvous::bound(part, total)
         };
         if !list.iter().any(|backend| is_busy(&backend)) {
             return list;

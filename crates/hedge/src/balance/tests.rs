@@ -112,7 +112,7 @@ fn those_that_fail_come_last_by_load_and_by_latency() {
     let now = Instant::now();
     let ms = std::time::Duration::from_millis;
     let loads = |count, failing, failures| {
-        let mut loads = vec![BackendLoad::new(now); count];
+        let mut loads: Vec<_> = (0..count).map(|_| BackendLoad::new(now)).collect();
         for (at, load) in loads.iter_mut().enumerate() {
             for _ in 0..failures {
                 load.asked(now);
@@ -157,7 +157,7 @@ fn those_that_fail_come_last_by_load_and_by_latency() {
 #[test]
 fn one_that_starts_slowly_is_not_passed_over_for_one_that_fails() {
     let now = Instant::now();
-    let mut loads = [BackendLoad::new(now); 2];
+    let mut loads = [(); 2].map(|()| BackendLoad::new(now));
     loads[0].came_back(now);
     for _ in 0..8 {
         loads[1].ended(AttemptEnd::Failure(std::time::Duration::ZERO), now);

@@ -308,7 +308,9 @@ const BATCH: usize = 16;
 /// The number of pending replies with which a worker waits for the lock.
 const MAX_PENDING: usize = 4 * BATCH;
 
-const PUBLISH_AFTER: Duration = Duration::from_millis(100);
+/// With a queue of tens of milliseconds, a later publication is too late: the delays are too short, and each
+/// needless hedge makes the queue longer.
+const PUBLISH_AFTER: Duration = Duration::from_millis(2);
 
 /// With 16 workers at 10,000 replies/s each, the samples are refreshed 2,500 times a second.
 const ANNOUNCE_AFTER: Duration = Duration::from_millis(10);

@@ -133,7 +133,7 @@ mod tests {
 
         fn found(&self, seed: u64) -> Candidates {
             let now = Instant::now();
-            let mut loads = [BackendLoad::new(now); 5];
+            let mut loads = [(); 5].map(|()| BackendLoad::new(now));
             for backend in self.silent {
                 (0..8).for_each(|_| loads[usize::from(*backend)].asked(now));
             }

@@ -129,7 +129,7 @@ fn it_knows_of_whom_it_was_made() {
 #[test]
 fn of_two_that_are_drawn_the_busy_and_the_slow_is_asked_less() {
     let now = Instant::now();
-    let mut loads = vec![BackendLoad::new(now); 100];
+    let mut loads: Vec<_> = (0..100).map(|_| BackendLoad::new(now)).collect();
     for load in loads.iter_mut().skip(50) {
         (0..10).for_each(|_| load.asked(now));
     }
@@ -154,7 +154,7 @@ fn a_home_with_too_much_to_do_comes_last() {
         let input = BalanceInput { name: 42, loads, out, ..BalanceInput::new(now) };
         crowd.candidates(Balance::Hash, &input, |_| true, &mut rng)
     };
-    let mut loads = vec![BackendLoad::new(now); 100];
+    let mut loads: Vec<_> = (0..100).map(|_| BackendLoad::new(now)).collect();
     let idle = list(&loads, 0);
     let home = idle.as_slice()[0];
     (0..40).for_each(|_| loads[home.get()].asked(now));
@@ -167,7 +167,7 @@ fn a_home_with_too_much_to_do_comes_last() {
 #[test]
 fn one_who_starts_slowly_is_passed_over_now_and_then() {
     let now = Instant::now();
-    let mut loads = vec![BackendLoad::new(now); 100];
+    let mut loads: Vec<_> = (0..100).map(|_| BackendLoad::new(now)).collect();
     loads[0].came_back(now);
     let crowd = crowd(Balance::RoundRobin, &[1; 100]);
     let mut rng = SmallRng::seed_from_u64(5);

@@ -129,7 +129,7 @@ fn simulate(
     let turns = pool(weights, |_| true);
     let start = Instant::now();
     let mut rng = StdRng::seed_from_u64(11);
-    let mut loads = vec![BackendLoad::new(start); models.len()];
+    let mut loads: Vec<_> = (0..models.len()).map(|_| BackendLoad::new(start)).collect();
     let mut ends: Timers<(usize, AttemptEnd)> = Timers::new();
     let exponential = |mean: Duration, rng: &mut StdRng| mean.mul_f64(-(1.0 - rng.random::<f64>()).ln());
     let mut asked = Vec::new();
@@ -298,7 +298,7 @@ fn sticky_asks_elsewhere_while_the_home_of_a_name_is_down() {
 fn a_backend_that_came_back_gets_its_share_by_and_by() {
     let turns = pool(&[1; 4], |_| true);
     let start = Instant::now();
-    let mut loads = [BackendLoad::new(start); 4];
+    let mut loads = [(); 4].map(|()| BackendLoad::new(start));
     loads[0].came_back(start);
     let mut rng = StdRng::seed_from_u64(5);
     let mut shares = BTreeMap::new();
@@ -320,7 +320,7 @@ fn a_backend_that_came_back_gets_its_share_by_and_by() {
 #[test]
 fn when_all_start_slowly_the_usual_one_is_asked() {
     let start = Instant::now();
-    let mut loads = [BackendLoad::new(start); 2];
+    let mut loads = [(); 2].map(|()| BackendLoad::new(start));
     loads.iter_mut().for_each(|load| load.came_back(start));
     let turns = pool(&[1, 1], |_| true);
     let mut rng = StdRng::seed_from_u64(5);
