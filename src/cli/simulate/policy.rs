@@ -102,8 +102,8 @@ fn head(text: &str) -> Result<PolicyHead, String> {
     })
 }
 
-fn heads() -> [&'static str; 5] {
-    ["race", "hedge", "sequential", "first", "present"]
+fn heads() -> [&'static str; 6] {
+    ["race", "hedge", "sequential", "auto", "first", "present"]
 }
 
 fn set<T>(rule: &mut T, said: Option<T>) {
