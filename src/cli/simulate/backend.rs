@@ -92,6 +92,18 @@ mod tests {
     }
 
     #[test]
+    fn the_models_of_the_envelope_benchmark_are_read() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/models/models.txt");
+        let models = std::fs::read_to_string(file).expect("the models");
+        assert_eq!(models.lines().count(), 200);
+        for line in models.lines() {
+            let backends = line.split('\'').skip(1).step_by(2);
+            let count: usize = backends.map(|words| parse(words).expect(line).len()).sum();
+            assert!((2..=5).contains(&count), "{line}");
+        }
+    }
+
+    #[test]
     fn connections_have_stalls_of_their_own() {
         let s = Duration::from_secs;
         let models = parse("connections=2 stall=10s..20s,1%:200ms").expect("a description");

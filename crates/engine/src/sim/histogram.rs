@@ -23,6 +23,14 @@ impl TimeHistogram {
         self.max = self.max.max(time);
     }
 
+    /// Adds the counts of another histogram.
+    pub fn merge(&mut self, other: &Self) {
+        self.counts.resize(self.counts.len().max(other.counts.len()), 0);
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+        self.count += other.count;
+        self.max = self.max.max(other.max);
+    }
+
     /// Returns the longest time.
     pub fn max(&self) -> Duration {
         self.max
@@ -73,6 +81,18 @@ mod tests {
             let read = histogram.quantile(part).expect("there are some").as_micros() as u64;
             prop_assert!(read.abs_diff(exact) * 200 <= exact, "{} is not {}", read, exact);
             prop_assert_eq!(histogram.max().as_micros() as u64, *micros.last().expect("there are some"));
+        }
+
+        #[test]
+        fn merging_is_recording_all(one in prop::collection::vec(0..100_000_000_u64, 0..99), other in prop::collection::vec(0..100_000_000_u64, 0..99)) {
+            let of = |times: &mut dyn Iterator<Item = &u64>| {
+                let mut histogram = TimeHistogram::default();
+                times.for_each(|&micros| histogram.record(Duration::from_micros(micros)));
+                histogram
+            };
+            let mut merged = of(&mut one.iter());
+            merged.merge(&of(&mut other.iter()));
+            prop_assert_eq!(merged, of(&mut one.iter().chain(&other)));
         }
 
         #[test]

@@ -27,6 +27,7 @@ mod world;
 
 pub use delay::{Delay, Empirical};
 pub use event::Happening;
+pub use histogram::TimeHistogram;
 pub use model::{BackendModel, Capacity, FaultModel, ModelConnections, PoolModel, Scenario, SiteModel};
 pub use names::NameDistribution;
 pub use script::{ScriptEvent, ScriptResult, lead};
