@@ -189,7 +189,10 @@ fn judge(scenario: &Scenario, seed: u64) -> Vec<Verdict> {
             );
             verdicts.push(sight.verdict().clone());
         }
-        Happening::Replied { .. } | Happening::FailedBare { .. } | Happening::RaceOver(_) => {}
+        Happening::Replied { .. }
+        | Happening::RepliedLate(_)
+        | Happening::FailedBare { .. }
+        | Happening::RaceOver(_) => {}
     });
     verdicts
 }

@@ -41,7 +41,7 @@ impl LiveStreams {
         Self { common: Arc::new(Semaphore::new(all - kept)), kept: Arc::new(Semaphore::new(kept)) }
     }
 
-    fn take(&self, peer: RequestOrigin) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn take(&self, peer: RequestOrigin) -> Option<OwnedSemaphorePermit> {
         let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
         let kept = match peer {
             RequestOrigin::Owner(_) => take(&self.kept),
@@ -123,6 +123,7 @@ impl hyper::body::Body for Events {
 pub(super) const MAX_STREAMS: usize = 32;
 const KEPT: usize = 8;
 const BUFFERED: usize = 8;
+pub(super) const NO_STREAM: &str = "the maximum number of streams is open";
 const NO_PLACE: &str = "the maximum number of live streams is open; /api/v1/live?once gives one second";
 const RETRY: &str = "retry: 1000\n\n";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");

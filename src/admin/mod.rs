@@ -17,6 +17,7 @@ mod explain;
 mod listeners;
 mod live;
 mod page;
+mod record;
 mod reports;
 mod routes;
 mod socket;
@@ -54,6 +55,7 @@ use crate::control::observe::sight::divergence::Divergences;
 use crate::control::observe::sight::live::{HistoryFigures, Second, Span};
 use crate::control::observe::sight::names::TopNames;
 use crate::control::observe::sight::serials::Serials;
+use crate::worker::forwarder::RecordRequest;
 pub use engine::state::ManualHealth;
 pub use metrics::{CertificateSnapshot, OrderWord};
 
@@ -99,6 +101,8 @@ pub enum AdminRequest {
     Snapshot(oneshot::Sender<Snapshot>),
     /// Reads the state and sends it.
     Read(ServerReading),
+    /// Records races for so long.
+    Record(RecordRequest, Duration, oneshot::Sender<Result<(), ChangeRefusal>>),
     /// Subscribes to each new second.
     Seconds(LiveSubscriber),
     /// Runs a question for an operator and reports its events.

@@ -30,6 +30,7 @@ use super::cache::{CacheAccess, Scope};
 use super::explain;
 use super::live::LiveStreams;
 use super::page;
+use super::record;
 use super::reports;
 use super::status::{ChangeResponse, EntryStatus, ErrorResponse, FlushResponse, Status};
 use super::usage::usage;
@@ -59,6 +60,7 @@ pub(super) fn router(
         .route(EXPLAIN, post(explain::explain))
         .route("/api/v1/live", get(live::second))
         .route("/api/v1/history", get(live::history))
+        .route("/api/v1/record", get(record::record))
         .route("/api/v1/slow", get(reports::slow))
         .route("/api/v1/names", get(reports::names))
         .route("/api/v1/certificates", reads(|server| server.certificates()))

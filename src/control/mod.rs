@@ -237,6 +237,9 @@ impl Server {
                 }
             }
             AdminRequest::Read(read) => read(self),
+            AdminRequest::Record(request, lasts, answer) => {
+                drop(answer.send(self.pools.record(request, Instant::now() + lasts)));
+            }
             AdminRequest::Seconds(subscriber) => self.observe.subscribe(subscriber),
             AdminRequest::Explain(question, answer) => drop(answer.send(self.pools.explain(*question))),
             AdminRequest::Change(ServerChange::Reload, answer) => self.reload(Some(answer)),

@@ -124,6 +124,7 @@ impl ForwarderTasks {
             ForwarderCommand::Refresh => around.timed("health", || forwarder.borrow_mut().refresh_all(now)),
             ForwarderCommand::Explain(asked) => forwarder.borrow_mut().explain(*asked, now),
             ForwarderCommand::Learn(learnt) => forwarder.borrow_mut().learn(&learnt, now),
+            ForwarderCommand::Record(request) => forwarder.borrow_mut().record(request, now),
             ForwarderCommand::SendLearnt(first, answer) => {
                 let _ = answer.send(forwarder.borrow_mut().learnt(first, LEARNT_AT_ONCE, now));
             }

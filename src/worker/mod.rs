@@ -43,7 +43,7 @@ use crate::control::observe::taps::{TapSet, WorkerTaps};
 use crate::control::process::{AddressSockets, SectionSockets};
 use crate::control::{FrameCommand, FrameReaders};
 use crate::worker::authority::{AuthorityState, ReceivedNotify};
-use crate::worker::forwarder::{ExplainRequest, HandOver, SharedForwarder};
+use crate::worker::forwarder::{ExplainRequest, HandOver, RecordRequest, SharedForwarder};
 
 #[derive(Debug)]
 pub(super) enum WorkerCommand {
@@ -74,6 +74,8 @@ pub(super) enum ForwarderCommand {
     Refresh,
     Explain(Box<ExplainRequest>),
     Learn(Vec<LearntBackend>),
+    /// Begins to record races, or ends that.
+    Record(Option<RecordRequest>),
     /// Returns the learned state of backends from this number on. A short batch marks the end.
     SendLearnt(usize, oneshot::Sender<Vec<LearntBackend>>),
     /// Stops taking queries, finishes those in flight, and confirms it.

@@ -69,6 +69,7 @@ mod race_seeds;
 mod races;
 mod readiness;
 mod record_text;
+mod recorded;
 mod reloads;
 mod rfc_1034;
 mod rfc_1982;

@@ -93,6 +93,7 @@ fn scenario(rng: &mut StdRng) -> Scenario {
         slow: Course::always(1.0),
         is_probed: false,
         reloads,
+        replay: None,
         workers: 1,
         is_audited: true,
     }

@@ -59,6 +59,7 @@ pub mod single_flight;
 mod slots;
 pub mod slow;
 pub mod state;
+pub mod trace;
 mod sync {
     //! The atomics of lock-free state. The models in `loom/` have those of loom in their place.
 

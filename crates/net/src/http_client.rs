@@ -1,6 +1,7 @@
 //! HTTP/1.1 requests to other programs: etcd, collectors of traces, and the admin server.
 
 use std::error::Error;
+use std::io;
 use std::pin::pin;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -13,6 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// An error of a connection, a request or a response.
 pub type HttpError = Box<dyn Error + Send + Sync>;
+
+/// A function that gets a part of a body.
+pub type TakePiece<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<()>;
 
 /// Returns a request with the headers that all requests have.
 pub fn request(method: Method, path: &str, host: &str) -> request::Builder {
@@ -34,10 +38,33 @@ pub async fn exchange(
     request: Request<Full<Bytes>>,
     max: usize,
 ) -> Result<(StatusCode, Bytes), HttpError> {
+    download(stream, request, max, None).await
+}
+
+/// Sends the only request of a connection, as [`exchange`] does. `take` gets the body of a successful
+/// response in pieces, of any length, and the returned body is empty.
+///
+/// # Errors
+/// As [`exchange`], and the errors of `take`.
+pub async fn download(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Full<Bytes>>,
+    max: usize,
+    take: Option<TakePiece<'_>>,
+) -> Result<(StatusCode, Bytes), HttpError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let answered = async move {
         let response = sender.send_request(request).await?;
-        Ok((response.status(), read_body(response.into_body(), max).await?))
+        let (status, mut body) = (response.status(), response.into_body());
+        let Some(take) = take.filter(|_| status.is_success()) else {
+            return Ok((status, read_body(body, max).await?));
+        };
+        while let Some(frame) = body.frame().await {
+            if let Ok(piece) = frame?.into_data() {
+                take(&piece)?;
+            }
+        }
+        Ok((status, Bytes::new()))
     };
     let (mut answered, mut connection) = (pin!(answered), pin!(connection));
     let mut is_connected = true;

@@ -20,7 +20,7 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::http::uri::Authority;
 use hyper::{Method, StatusCode, Uri, header};
-use net::http_client;
+use net::http_client::{self, TakePiece};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
@@ -185,9 +185,21 @@ impl AdminConnection {
         path: &str,
         query: &[(&str, Option<&str>)],
     ) -> Result<T, CommandFailure> {
-        let given = query.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={}", encoded(value))));
-        let given = given.collect::<Vec<_>>().join("&");
-        self.get(&if given.is_empty() { path.to_owned() } else { format!("{path}?{given}") })
+        self.get(&with_query(path, query))
+    }
+
+    /// Fetches text that the server sends for so long, and passes it on in pieces.
+    pub(super) fn download(
+        &self,
+        path: &str,
+        query: &[(&str, Option<&str>)],
+        lasts: Duration,
+        mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), CommandFailure> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let order = AdminOrder::get(&with_query(path, query));
+        let accepted = self.accepted(&order, lasts + PATIENCE, Some(&mut take));
+        runtime.map_err(|error| self.unreachable(&error))?.block_on(accepted).map(drop)
     }
 
     pub(super) fn change(&self, order: &AdminOrder) -> Result<String, CommandFailure> {
@@ -208,14 +220,19 @@ impl AdminConnection {
     }
 
     async fn ask<T: DeserializeOwned>(&self, order: &AdminOrder, patience: Duration) -> Result<T, CommandFailure> {
-        let (status, body) = self.accepted(order, patience).await?;
+        let (status, body) = self.accepted(order, patience, None).await?;
         serde_json::from_slice(&body).map_err(|_| self.stranger(status))
     }
 
     /// Returns the body of a response with a successful status.
-    async fn accepted(&self, order: &AdminOrder, patience: Duration) -> Result<(StatusCode, Bytes), CommandFailure> {
+    async fn accepted(
+        &self,
+        order: &AdminOrder,
+        patience: Duration,
+        take: Option<TakePiece<'_>>,
+    ) -> Result<(StatusCode, Bytes), CommandFailure> {
         let target = &self.target;
-        let exchanged = timeout(patience, self.exchange(order)).await;
+        let exchanged = timeout(patience, self.exchange(order, take)).await;
         let (status, body) = exchanged.map_err(|error| self.unreachable(&error.into()))??;
         if status.is_success() {
             return Ok((status, body));
@@ -240,7 +257,11 @@ impl AdminConnection {
         CommandFailure::Server(format!("{target} cannot be reached: {error}; {question}"))
     }
 
-    async fn exchange(&self, order: &AdminOrder) -> Result<(StatusCode, Bytes), CommandFailure> {
+    async fn exchange(
+        &self,
+        order: &AdminOrder,
+        take: Option<TakePiece<'_>>,
+    ) -> Result<(StatusCode, Bytes), CommandFailure> {
         let AdminOrder { method, path, body } = order;
         let path = format!("/api/v1/{path}");
         let is_needed = !method.is_safe() || is_private(path.split('?').next().unwrap_or_default());
@@ -264,8 +285,14 @@ impl AdminConnection {
                 )));
             }
         }
-        http_client::exchange(stream, request, MAX_ANSWER).await.map_err(io::Error::other).map_err(failed)
+        http_client::download(stream, request, MAX_ANSWER, take).await.map_err(io::Error::other).map_err(failed)
     }
+}
+
+fn with_query(path: &str, query: &[(&str, Option<&str>)]) -> String {
+    let given = query.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={}", encoded(value))));
+    let given = given.collect::<Vec<_>>().join("&");
+    if given.is_empty() { path.to_owned() } else { format!("{path}?{given}") }
 }
 
 /// Returns the reason not to trust the users that listened before and after the connection was made.

@@ -11,6 +11,7 @@ pub(super) mod connection;
 mod explain;
 mod members;
 mod names;
+mod record;
 mod replicas;
 mod slow;
 mod status;
@@ -91,6 +92,8 @@ enum Action {
     Explain(explain::ExplainArgs),
     /// List slow and failed races with their reasons, newest first
     Slow(slow::SlowArgs),
+    /// Write the latencies of races to a file, for hedgerow simulate --trace
+    Record(record::RecordArgs),
     /// Show the most frequent names of the last ten minutes, and those with most SERVFAIL
     Names(Show),
     /// Show the zone versions of the members of a pool, and the members that lag
@@ -247,6 +250,7 @@ fn obey(connection: &AdminConnection, action: &Action) -> Result<String, Command
         Action::Members(which) => return members::obey(connection, which),
         Action::Explain(asked) => return explain::obey(connection, asked),
         Action::Slow(which) => return slow::obey(connection, which),
+        Action::Record(asked) => return record::obey(connection, asked),
         Action::Names(show) => return show.fetch(connection, "names", &[], names::text),
         Action::Serials(which) => {
             let text = |all: &Serials| replicas::serials(all, unix_seconds(Duration::ZERO));

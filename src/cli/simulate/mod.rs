@@ -12,6 +12,7 @@ mod output;
 mod plot;
 mod policy;
 mod settings;
+mod trace;
 mod values;
 
 use std::fmt;
@@ -58,6 +59,9 @@ pub(super) struct Args {
     /// The admin server of a running hedgerow, which reports the state of the backends of that pool
     #[arg(long, value_name = "URL", requires = "from", conflicts_with = "backends")]
     status: Option<AdminTarget>,
+    /// Play the first half of a trace that hedgerow ctl record has written, and show the second half
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["backends", "status", "file"])]
+    trace: Option<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -171,15 +175,21 @@ fn plan(args: &Args) -> Result<SimulationPlan, CommandFailure> {
         (Some(pool), Some(url)) => Some(live::ask(url, pool)?),
         _ => None,
     };
-    let rate = given.rate.or_else(|| Some(found.as_ref()?.rate)).unwrap_or(USUAL_RATE);
-    let found = found.map(|found| found.backends);
-    let backends = backends(&args.backends, described.backends, found, pool.is_some())?;
-    let queries = given.queries.unwrap_or(USUAL_QUERIES);
     let seed = given.seed.unwrap_or(1);
+    let trace = args.trace.as_deref().map(|file| trace::read(file, seed)).transpose()?;
+    let known = || found.as_ref().map(|found| found.rate).or(trace.as_ref()?.rate);
+    let rate = given.rate.or_else(known).unwrap_or(USUAL_RATE);
+    let found = found.map(|found| found.backends);
+    let (replay, measured) = trace.map(|trace| (trace.replay, trace.measured)).unzip();
+    let backends = match &replay {
+        Some(_) => vec![BackendModel::default(); 2],
+        None => backends(&args.backends, described.backends, found, pool.is_some())?,
+    };
+    let queries = given.queries.unwrap_or(USUAL_QUERIES);
     let names = given.names.unwrap_or(NameDistribution::Unique);
     let ttl = given.ttl;
     let has_repeats = names != NameDistribution::Unique || ttl.is_some();
-    let setting = Setting { queries, rate, backends: backends.len(), seed, has_repeats };
+    let setting = Setting { queries, rate, backends: backends.len(), seed, has_repeats, measured };
     let rules = pool.map(|pool| pool.rules);
     let policies = policies(&args.policies, described.policies, rules.as_ref())?;
     let scenario = Scenario {
@@ -189,6 +199,7 @@ fn plan(args: &Args) -> Result<SimulationPlan, CommandFailure> {
         gap: Duration::from_secs_f64(1.0 / rate),
         slow: given.slow.unwrap_or_else(|| Course::always(1.0)),
         is_probed: true,
+        replay,
         workers: given.workers.unwrap_or(1),
         ..Scenario::of_pool(rules.unwrap_or_default(), backends)
     };

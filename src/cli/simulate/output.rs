@@ -6,6 +6,7 @@ use engine::sim::Tally;
 use serde::Serialize;
 
 use super::plot::Curve;
+use super::trace::MeasuredHalf;
 use crate::cli::count;
 use crate::cli::ctl::table::TextTable;
 
@@ -24,6 +25,9 @@ pub(super) struct Setting {
     /// True if names repeat or are cached, so that some queries need no race.
     #[serde(skip)]
     pub(super) has_repeats: bool,
+    /// The second half of the trace that is played.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) measured: Option<MeasuredHalf>,
 }
 
 impl Setting {
@@ -54,7 +58,8 @@ pub(super) fn to_text(setting: &Setting, played: &[PolicyRun]) -> String {
     if setting.has_repeats {
         table = table.right("CACHED", |run| run.cached).right("JOINED", |run| run.joined);
     }
-    format!("{}\n\n{}", setting.headline(), table.text())
+    let measured = setting.measured.as_ref().map(|measured| format!("\n\n{}", measured.text()));
+    format!("{}\n\n{}{}", setting.headline(), table.text(), measured.unwrap_or_default())
 }
 
 pub(super) fn to_json(setting: &Setting, played: &[PolicyRun]) -> String {
@@ -170,7 +175,10 @@ mod tests {
             (2, 0.25, 2, "2 queries at 0.25/s (8s) to 2 backends, seed 7"),
             (20, 2.0 / 3.0, 2, "20 queries at 0.667/s (30s) to 2 backends, seed 7"),
         ] {
-            assert_eq!(Setting { queries, rate, backends, seed: 7, has_repeats: false }.headline(), reported);
+            assert_eq!(
+                Setting { queries, rate, backends, seed: 7, has_repeats: false, measured: None }.headline(),
+                reported
+            );
         }
     }
 }

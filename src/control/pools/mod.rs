@@ -30,7 +30,7 @@ use engine::cache::{Cache, Flush};
 use engine::state::{ForwarderState, HealthEvent, SharedPool};
 use metrics::{Aggregate, CacheSnapshot, PoolSnapshot, Snapshot};
 use net::tasks::{LostTask, TaskKind, blocking, blocking_task};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, WeakSender};
 use tokio::time::{Interval, interval};
 
 pub use self::known::CarriedPools;
@@ -52,6 +52,7 @@ use crate::admin::{CacheAccess, ChangeRefusal};
 use crate::control::observe::sight::divergence::Divergences;
 use crate::control::observe::sight::serials::Serials;
 use crate::load::{EtcdSecrets, Setup};
+use crate::worker::forwarder::RecordRequest;
 use crate::worker::{ForwarderCommand, WorkerCommand};
 
 /// The pools, on the control thread.
@@ -66,6 +67,8 @@ pub struct ServerPools {
     latency_saves: LatencySaves,
     hash_seed: HashSeed,
     crowds: Interval,
+    /// The end of the recording of races, and its reader.
+    recording: Option<(Instant, WeakSender<String>)>,
     links: ServerLinks,
 }
 
@@ -119,6 +122,7 @@ impl ServerPools {
             latency_saves: LatencySaves::new(config.process.state_dir.clone(), Instant::now()),
             hash_seed,
             crowds: interval(CROWDS),
+            recording: None,
             links,
         };
         let saved = known.members.clone().or_else(|| read_saved(config.process.state_dir.as_ref()?));
@@ -287,6 +291,7 @@ impl ServerPools {
             self.obey();
         }
         self.membership.save(&self.links.tasks);
+        self.end_recording(now);
         let slept = self.cache_saves.sleep.take();
         let Some(state) = &self.state else { return };
         self.minutes.on_second(state);
@@ -297,6 +302,24 @@ impl ServerPools {
         self.cache_saves.tick(state, &self.links.tasks, now);
         if let Some(cache) = &state.cache {
             cache.add_sleep(slept);
+        }
+    }
+
+    /// Has the workers record races until a time. There is one recording at most.
+    pub(super) fn record(&mut self, request: RecordRequest, until: Instant) -> Result<(), ChangeRefusal> {
+        self.pools_meant(request.pool.as_deref())?;
+        let reader = self.recording.as_ref().and_then(|(_, reader)| reader.upgrade());
+        if reader.is_some_and(|reader| !reader.is_closed()) {
+            return Err(ChangeRefusal::Conflict("a recording is under way".to_owned()));
+        }
+        self.recording = Some((until, request.to.downgrade()));
+        self.links.workers.broadcast(|| ForwarderCommand::Record(Some(request.clone())));
+        Ok(())
+    }
+
+    fn end_recording(&mut self, now: Instant) {
+        if self.recording.take_if(|(until, _)| now >= *until).is_some() {
+            self.links.workers.broadcast(|| ForwarderCommand::Record(None));
         }
     }
 

@@ -19,6 +19,7 @@ mod fetches;
 mod outside;
 mod paced;
 mod receive;
+mod recording;
 mod responses;
 mod tick;
 
@@ -38,6 +39,8 @@ use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 pub use self::client::{DatagramWay, Peer, ProxiedClient, ReplyChannel};
 pub use self::explain::{ExplainRequest, Operator};
+use self::recording::RaceRecording;
+pub use self::recording::RecordRequest;
 
 use dns::QuestionKey;
 use engine::single_flight::WorkerId;
@@ -143,6 +146,7 @@ impl Forwarder {
             counters: Arc::clone(&counters),
             taps,
             explained: None,
+            recording: RaceRecording::default(),
         };
         let mut engine = Engine::new(me, engines, counters, Arc::clone(&state), seeds);
         engine.tick(&mut outside, now).set_state(state);
@@ -179,6 +183,11 @@ impl Forwarder {
     /// Returns the learnt state of `most` backends from index `first`, for a successor.
     pub fn learnt(&mut self, first: usize, most: usize, now: Instant) -> Vec<LearntBackend> {
         self.engine.learnt(first, most, now)
+    }
+
+    /// Begins to record races, or ends that.
+    pub fn record(&mut self, request: Option<RecordRequest>, now: Instant) {
+        self.outside.recording.set(request, now);
     }
 
     /// Adds the state that a worker of another process has learnt.

@@ -23,6 +23,7 @@ use net::to_backends::sockets::{BackendSockets, StreamWay, TlsSource, UnsentMess
 
 use super::explain::ExplainedRace;
 use super::fetches::Fetches;
+use super::recording::RaceRecording;
 use super::responses::{ClientOutput, Delivery};
 use super::{HandOver, ReplyChannel, SharedForwarder};
 use crate::control::observe::taps::{AttemptMessage, WorkerTaps};
@@ -40,6 +41,7 @@ pub(super) struct WorkerIo {
     pub(super) counters: Arc<Counters>,
     pub(super) taps: Rc<WorkerTaps>,
     pub(super) explained: Option<ExplainedRace>,
+    pub(super) recording: RaceRecording,
 }
 
 impl Io for WorkerIo {
@@ -212,11 +214,13 @@ impl Io for WorkerIo {
         );
         let is_explained = report.clients.is_explained && self.explain_race(&report);
         let is_reported = self.taps.reports_slow_races() && report.is_slow() && self.report_slow(&report);
-        is_explained || is_reported
+        let is_recorded = self.recording.race_over(&report);
+        is_explained || is_reported || is_recorded
     }
 
     fn late_reply(&mut self, late: LateReport<'_>) {
         self.explain_late(&late);
+        self.recording.late_reply(&late);
         if self.taps.reports_slow_races() {
             self.taps.late_reply(late.sent, |asked_at| late.late_reply::<&str>(asked_at));
         }

@@ -230,6 +230,9 @@ async fn control(
             AdminRequest::Explain(_, way_back) => {
                 drop(way_back.send(Err(ChangeRefusal::NotFound("there is no forwarder".to_owned()))));
             }
+            AdminRequest::Record(.., way_back) => {
+                drop(way_back.send(Err(ChangeRefusal::NotFound("there is no forwarder".to_owned()))));
+            }
             AdminRequest::Snapshot(way_back) => {
                 let cache = cache.as_ref().map(|access| CacheSnapshot { size: 4 << 20, stats: access.cache.stats() });
                 drop(way_back.send(Snapshot { cache, ..snapshot() }));

@@ -100,7 +100,7 @@ impl Recorder {
     /// Records an event at a time that counts from the start.
     fn add(&mut self, at: Duration, happening: Happening<'_>) {
         match happening {
-            Happening::Came | Happening::Second { .. } => {}
+            Happening::Came | Happening::RepliedLate(_) | Happening::Second { .. } => {}
             Happening::Replied { race, attempt, rank, is_late } => {
                 let reply = RecordedReply { at, attempt, rank, is_late };
                 match self.places.get(&race).map(|place| &mut self.over[*place]) {

@@ -10,7 +10,7 @@ use metrics::Counters;
 use super::message::ModelAnswer;
 use crate::query_slots::QuerySlot;
 use crate::state::SharedPool;
-use crate::{Outstanding, RaceRef, RaceReport, ResponseSummary};
+use crate::{LateReport, Outstanding, RaceRef, RaceReport, ResponseSummary};
 
 /// An event that is reported to the observer.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ pub enum Happening<'a> {
     },
     /// A race is over.
     RaceOver(RaceReport<'a>),
+    /// A reply arrives after its race is over.
+    RepliedLate(LateReport<'a>),
     /// The client of a query has its response.
     Responded {
         /// The number of the query.

@@ -1,11 +1,13 @@
 //! Input of a scenario: pools of modelled backends and the queries to them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::{PoolRules, Rank};
 
 use super::delay::Delay;
 use super::names::NameDistribution;
+use super::replay::ReplayedTrace;
 use super::spells::{Course, When};
 
 /// Pools, and the queries that they get.
@@ -32,6 +34,8 @@ pub struct Scenario {
     pub reloads: Vec<(Duration, Vec<PoolRules>)>,
     /// True if the invariants of the engine are checked after each event.
     pub is_audited: bool,
+    /// The latencies of all attempts by UDP, in place of those of the backends.
+    pub replay: Option<Arc<ReplayedTrace>>,
     /// The number of workers, among which the clients are spread by chance.
     pub workers: u16,
 }
@@ -57,6 +61,7 @@ impl Scenario {
             resend: None,
             slow: Course::always(1.0),
             is_probed: false,
+            replay: None,
             reloads: Vec::new(),
             is_audited: false,
             workers: 1,

@@ -20,12 +20,13 @@ use super::delay::exponential;
 use super::event::{Back, Event, Happening, SimulatedLinkKey};
 use super::links::{LinkState, QueuedQuery, SimulatedLink, SimulatedLinks};
 use super::message::{self, ModelAnswer};
+use super::replay::ReplayedTrace;
 use super::spells::Unfolding;
 use crate::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{HealthSignal, SharedBackend};
 use crate::{
-    AskedFor, Destination, FetchQuery, Io, NotSent, Outstanding, RaceRef, RaceReport, ResponseOrigin, ResponseSummary,
-    SentAttempt, TcpQuery, Waiter,
+    AskedFor, Destination, FetchQuery, Io, LateReport, NotSent, Outstanding, RaceRef, RaceReport, ResponseOrigin,
+    ResponseSummary, SentAttempt, TcpQuery, Waiter,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,12 +70,18 @@ pub(super) struct Network<'a, F> {
     pub(super) worker: usize,
     /// The events, each with its worker.
     pub(super) events: Timers<(usize, Event)>,
-    slow: Unfolding<'a, f64>,
+    times: NetworkTimes<'a>,
     /// The seed that decides for each backend the names it knows.
     knowledge: u64,
     pub(super) clients: HashMap<u32, WaitingClient, foldhash::fast::FixedState>,
     pub(super) signals: Vec<(usize, HealthSignal)>,
     scratch: Vec<u8>,
+}
+
+/// The causes of latency that all backends share.
+pub(super) struct NetworkTimes<'a> {
+    pub(super) slow: Unfolding<'a, f64>,
+    pub(super) replay: Option<&'a ReplayedTrace>,
 }
 
 /// The sockets and connections of one worker.
@@ -94,7 +101,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
     pub(super) fn new(
         start: Instant,
         backends: Vec<SimulatedBackend<'a>>,
-        slow: Unfolding<'a, f64>,
+        times: NetworkTimes<'a>,
         seeds: &mut impl FnMut() -> u64,
         observe: F,
     ) -> Self {
@@ -107,7 +114,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
             sockets,
             worker: 0,
             events: Timers::new(),
-            slow,
+            times,
             knowledge: seeds(),
             clients: HashMap::default(),
             signals: Vec::new(),
@@ -143,7 +150,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
     /// Returns the time since the start, and the factor by which the backend is slower now.
     fn pace(&mut self, backend: usize) -> (Duration, f64) {
         let elapsed = self.elapsed();
-        (elapsed, self.slow.at(elapsed) * self.backends[backend].slow.at(elapsed))
+        (elapsed, self.times.slow.at(elapsed) * self.backends[backend].slow.at(elapsed))
     }
 
     pub(super) fn ask(&mut self, backend: usize) -> QueryFate {
@@ -167,7 +174,14 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
 
     fn post(&mut self, index: usize, query: QueuedQuery) {
         let QueuedQuery { slot, outstanding, name, .. } = query;
-        let at = match self.ask(index) {
+        let fate = match self.times.replay {
+            Some(trace) => {
+                let latency = trace.latency(name, outstanding.attempt().0);
+                latency.map_or(QueryFate::Lost, |latency| QueryFate::Replied(self.elapsed() + latency))
+            }
+            None => self.ask(index),
+        };
+        let at = match fate {
             QueryFate::Lost => return,
             QueryFate::Unreachable(at) => {
                 let back = Back::Unreachable;
@@ -425,7 +439,11 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
 
     fn race_over(&mut self, report: RaceReport<'_>) -> bool {
         self.observe(Happening::RaceOver(report));
-        false
+        true
+    }
+
+    fn late_reply(&mut self, late: LateReport<'_>) {
+        self.observe(Happening::RepliedLate(late));
     }
 }
 

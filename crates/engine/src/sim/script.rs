@@ -122,7 +122,11 @@ pub fn lead(
     let scenario = Scenario { pools: vec![pool; 2], queries: 0, ttl, is_audited: true, ..usual };
     let (mut led, mut queries) = (ScriptResult::default(), 0);
     let observe = |_, happening: Happening<'_>| match happening {
-        Happening::Came | Happening::Replied { .. } | Happening::FailedBare { .. } | Happening::Second { .. } => {}
+        Happening::Came
+        | Happening::Replied { .. }
+        | Happening::RepliedLate(_)
+        | Happening::FailedBare { .. }
+        | Happening::Second { .. } => {}
         Happening::RaceOver(_) => led.races += 1,
         Happening::Responded { .. } => led.responses += 1,
     };

@@ -58,7 +58,10 @@ impl Tally {
     fn add(&mut self, happening: Happening<'_>) {
         match happening {
             Happening::Came => self.queries += 1,
-            Happening::Replied { .. } | Happening::FailedBare { .. } | Happening::Second { .. } => {}
+            Happening::Replied { .. }
+            | Happening::RepliedLate(_)
+            | Happening::FailedBare { .. }
+            | Happening::Second { .. } => {}
             Happening::RaceOver(report) => self.add_race(&report),
             Happening::Responded { waited, said, .. } => {
                 self.latency.record(waited);

@@ -22,7 +22,7 @@ use super::event::{Back, Event, Happening};
 use super::message::{self, ModelAnswer};
 use super::model::{BackendModel, PoolModel, Scenario};
 use super::names::NameDraw;
-use super::network::{Caller, Network, UDP_SIZE, WaitingClient, address, set_of};
+use super::network::{Caller, Network, NetworkTimes, UDP_SIZE, WaitingClient, address, set_of};
 use super::prober::{ProberTask, SimulatedProber};
 use super::spells::Unfolding;
 use crate::cache::Cache;
@@ -107,10 +107,11 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         let arrivals = Xoshiro256PlusPlus::seed_from_u64(seeds());
         let (policy, hasher, proof) = (seeds(), HashSeed([seeds(), seeds()]), seeds());
         let slow = Unfolding::new(&scenario.slow, &mut seeds);
+        let times = NetworkTimes { slow, replay: scenario.replay.as_deref() };
         let models = scenario.pools.iter().flat_map(|pool| &pool.backends);
         let backends = models.clone().zip(site_seeds(scenario, seed));
         let backends = backends.map(|(model, site)| SimulatedBackend::new(model, site, &mut seeds)).collect();
-        let mut network = Network::new(start, backends, slow, &mut seeds, observe);
+        let mut network = Network::new(start, backends, times, &mut seeds, observe);
         let state = Arc::new(state(scenario, start));
         let known: Vec<_> = state
             .pools
