@@ -20,7 +20,7 @@ use self::models::{Kind, Model};
 #[derive(Parser)]
 struct Options {
     /// Queries for each policy, model, load and budget.
-    #[arg(short = 'n', long, default_value_t = 50_000)]
+    #[arg(short = 'n', long, default_value_t = 40_000)]
     queries: usize,
     /// Only this part of the models, such as 1/4.
     #[arg(long, value_parser = part)]
