@@ -82,7 +82,15 @@ fn place(draw: u64, places: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use config::PoolRules;
+    use hedge::{Dispatch, RaceRules};
+
+    use super::super::{BackendModel, Course, Delay, Happening, Scenario, Tally, play};
     use super::*;
+    use crate::trace::{RaceTrace, TraceRecorder};
 
     fn time(micros: u64, is_open: bool) -> TracedTime {
         TracedTime { micros, is_open }
@@ -117,5 +125,35 @@ mod tests {
         let trace = ReplayedTrace::new(&races, 1).expect("races");
         let firsts: Vec<_> = trace.races.iter().map(|(first, _)| *first).collect();
         assert_eq!(firsts, [Some(100), Some(300), Some(300), None]);
+    }
+
+    #[test]
+    fn the_first_half_of_a_trace_predicts_the_p99_9_of_the_second() {
+        let ms = Duration::from_millis;
+        let times = |from, to| Delay::Uniform { from: ms(from), to: ms(to) };
+        let others = vec![(0.03, times(40, 50))];
+        let delay = Course::always(Delay::Mixture { usual: Box::new(times(1, 5)), others });
+        let model = BackendModel { delay, loss: Course::always(0.01), ..BackendModel::default() };
+        let race = RaceRules { dispatch: Dispatch::Hedge, ..RaceRules::default() };
+        let rules = PoolRules { race, ..PoolRules::default() };
+        let gap = Duration::from_micros(500);
+        let scenario = Scenario { queries: 60_000, gap, ..Scenario::of_pool(rules, vec![model; 2]) };
+        let mut recorder = TraceRecorder::new(None);
+        play(&scenario, Instant::now(), 1, |_, happening| match happening {
+            Happening::RaceOver(report) => drop(recorder.race_over(&report)),
+            Happening::RepliedLate(late) => recorder.late_reply(&late),
+            _ => {}
+        });
+        recorder.finish(Instant::now() + ms(60_000));
+        let trace = RaceTrace::read(&(RaceTrace::head(ms(30_000)) + &recorder.text)).expect("what was written");
+        assert!(trace.races.len() > 59_000, "{}", trace.races.len());
+        let (first, second) = trace.races.split_at(trace.races.len() / 2);
+        let replay = ReplayedTrace::new(first, 1).map(Arc::new);
+        let played = Tally::of(&Scenario { replay, ..scenario }, Instant::now(), 2);
+        let predicted = played.latency.quantile(0.999).expect("there are some").as_secs_f64() * 1e6;
+        let mut micros: Vec<u64> = second.iter().map(|race| race.took.micros).collect();
+        micros.sort_unstable();
+        let measured = micros[micros.len() * 999 / 1_000] as f64;
+        assert!((predicted / measured - 1.0).abs() < 0.1, "predicted {predicted} us, measured {measured} us");
     }
 }
