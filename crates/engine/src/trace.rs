@@ -68,6 +68,7 @@ struct WaitingRace {
     took: Option<Duration>,
     started: Instant,
     attempts: [Option<TracedAttempt>; 2],
+    is_shared: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -83,8 +84,9 @@ impl TraceRecorder {
         Self { pool, ..Self::default() }
     }
 
-    /// Records a race at its end. Returns true if late replies must be reported.
-    pub fn race_over(&mut self, report: &RaceReport<'_>) -> bool {
+    /// Records a race at its end. Returns true if late replies must be reported. `is_shared` is true if
+    /// others need them too.
+    pub fn race_over(&mut self, report: &RaceReport<'_>, is_shared: bool) -> bool {
         let is_other = self.pool.as_ref().is_some_and(|pool| *pool != report.pool.config.name);
         let is_recorded = match report.result.end {
             RaceEnd::Reply(_) => report.race.has_one_ended() && !report.is_kept(),
@@ -117,6 +119,7 @@ impl TraceRecorder {
             took: winner.map(|_| report.took()),
             started: report.race.started(),
             attempts: [first, second],
+            is_shared,
         };
         if race.attempts.iter().flatten().all(|attempt| attempt.took.is_some()) {
             race.write(now, &mut self.text);
@@ -130,10 +133,13 @@ impl TraceRecorder {
         true
     }
 
-    /// Adds a late reply to its race.
-    pub fn late_reply(&mut self, late: &LateReport<'_>) {
-        let Some(race) = self.waiting.get_mut(&late.hash).filter(|_| late.rank != Rank::Failure) else { return };
-        let asked = race.attempts.iter_mut().flatten();
+    /// Adds a late reply to its race. Returns true if others may need it too.
+    pub fn late_reply(&mut self, late: &LateReport<'_>) -> bool {
+        let Some(race) = self.waiting.get_mut(&late.hash) else { return true };
+        let (is_shared, asked) = (race.is_shared, race.attempts.iter_mut().flatten());
+        if late.rank == Rank::Failure {
+            return is_shared;
+        }
         if let Some(attempt) =
             asked.filter(|attempt| attempt.took.is_none()).find(|asked| asked.backend == late.backend)
         {
@@ -143,6 +149,7 @@ impl TraceRecorder {
             race.write(late.now, &mut self.text);
             self.waiting.remove(&late.hash);
         }
+        is_shared
     }
 
     /// Writes the races that still wait.
@@ -283,8 +290,8 @@ mod tests {
         play(&scenario, Instant::now(), 1, move |_, happening| {
             let mut recorder = known.lock().expect("nothing panics");
             match happening {
-                Happening::RaceOver(report) => drop(recorder.race_over(&report)),
-                Happening::RepliedLate(late) => recorder.late_reply(&late),
+                Happening::RaceOver(report) => drop(recorder.race_over(&report, false)),
+                Happening::RepliedLate(late) => assert!(!recorder.late_reply(&late)),
                 _ => {}
             }
         });

@@ -214,13 +214,15 @@ impl Io for WorkerIo {
         );
         let is_explained = report.clients.is_explained && self.explain_race(&report);
         let is_reported = self.taps.reports_slow_races() && report.is_slow() && self.report_slow(&report);
-        let is_recorded = self.recording.race_over(&report);
-        is_explained || is_reported || is_recorded
+        let is_needed = is_explained || is_reported;
+        self.recording.race_over(&report, is_needed) || is_needed
     }
 
     fn late_reply(&mut self, late: LateReport<'_>) {
+        if !self.recording.late_reply(&late) {
+            return;
+        }
         self.explain_late(&late);
-        self.recording.late_reply(&late);
         if self.taps.reports_slow_races() {
             self.taps.late_reply(late.sent, |asked_at| late.late_reply::<&str>(asked_at));
         }

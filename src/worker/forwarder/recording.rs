@@ -52,16 +52,16 @@ impl RaceRecording {
         self.0 = begun.map(Box::new);
     }
 
-    /// Returns true if late replies must be reported.
+    /// Returns true if late replies must be reported. `is_shared` is true if others need them too.
     #[inline]
-    pub(super) fn race_over(&mut self, report: &RaceReport<'_>) -> bool {
-        self.0.is_some() && self.record(report)
+    pub(super) fn race_over(&mut self, report: &RaceReport<'_>, is_shared: bool) -> bool {
+        self.0.is_some() && self.record(report, is_shared)
     }
 
     #[cold]
-    fn record(&mut self, report: &RaceReport<'_>) -> bool {
+    fn record(&mut self, report: &RaceReport<'_>, is_shared: bool) -> bool {
         let Some(running) = &mut self.0 else { return false };
-        let is_awaited = running.recorder.race_over(report);
+        let is_awaited = running.recorder.race_over(report, is_shared);
         if running.recorder.text.len() >= BATCH {
             running.send();
         }
@@ -71,8 +71,9 @@ impl RaceRecording {
         is_awaited
     }
 
-    pub(super) fn late_reply(&mut self, late: &LateReport<'_>) {
-        self.0.iter_mut().for_each(|running| running.recorder.late_reply(late));
+    /// Returns true if others may need the reply.
+    pub(super) fn late_reply(&mut self, late: &LateReport<'_>) -> bool {
+        self.0.as_mut().is_none_or(|running| running.recorder.late_reply(late))
     }
 }
 

@@ -140,8 +140,8 @@ mod tests {
         let scenario = Scenario { queries: 60_000, gap, ..Scenario::of_pool(rules, vec![model; 2]) };
         let mut recorder = TraceRecorder::new(None);
         play(&scenario, Instant::now(), 1, |_, happening| match happening {
-            Happening::RaceOver(report) => drop(recorder.race_over(&report)),
-            Happening::RepliedLate(late) => recorder.late_reply(&late),
+            Happening::RaceOver(report) => drop(recorder.race_over(&report, false)),
+            Happening::RepliedLate(late) => drop(recorder.late_reply(&late)),
             _ => {}
         });
         recorder.finish(Instant::now() + ms(60_000));
