@@ -1,6 +1,6 @@
-//! What is fuzzed: each function takes any octets, gives them to one part of the library, and checks what must hold of
-//! whatever that makes of them. `fuzz_targets/` hands them to libFuzzer, and `tests/it/fuzz.rs` to `cargo test` with what is kept in
-//! `corpus/`. hickory-proto is the oracle for messages.
+//! What is fuzzed: each function takes any octets, gives them to one part of the library, and checks what
+//! must hold of whatever that makes of them. `fuzz_targets/` hands them to libFuzzer, and `tests/it/fuzz.rs`
+//! to `cargo test` with what is kept in `corpus/`. hickory-proto is the oracle for messages.
 
 pub mod ethernet;
 
@@ -236,7 +236,8 @@ pub fn master_file(octets: &[u8]) {
     }
 }
 
-/// RDATA of a type, which the first two octets say: from wire to text and back, and from text to wire and back.
+/// RDATA of a type, which the first two octets say: from wire to text and back, and from text to wire and
+/// back.
 pub fn rdata(octets: &[u8]) {
     let Some((&rtype, content)) = octets.split_first_chunk() else { return };
     let rtype = RecordType(u16::from_be_bytes(rtype));
@@ -323,7 +324,8 @@ pub fn cookie(octets: &[u8]) {
     assert_eq!(secrets.answer(again, elsewhere, now).state, CookieState::Invalid);
 }
 
-/// The frames of a stream, as it comes in pieces: whatever they are, the messages are the same, and nothing is left out.
+/// The frames of a stream, as it comes in pieces: whatever they are, the messages are the same, and nothing
+/// is left out.
 pub fn frames(octets: &[u8]) {
     let Some((&piece, stream)) = octets.split_first() else { return };
     let mut at_once = Vec::new();
@@ -353,8 +355,8 @@ pub fn quic_stream(octets: &[u8]) {
     assert_eq!(taken.and_then(|()| stream.end()), whole_query(octets));
 }
 
-/// The head of a request by HTTP: method, target, type of content and its length, each in a line. What it asks is a message of a sound length
-/// that says the same written again, or a status.
+/// The head of a request by HTTP: method, target, type of content and its length, each in a line. What it
+/// asks is a message of a sound length that says the same written again, or a status.
 pub fn http_request(octets: &[u8]) {
     let mut lines = octets.split(|&octet| octet == b'\n');
     let mut line = || lines.next().unwrap_or_default();
@@ -392,7 +394,8 @@ pub fn race(octets: &[u8]) {
     let latency = vec![Latency::new(start); usize::from(backends)];
     let budget = Budget::new(rules.race.hedge.budget);
     let by_stream: Vec<_> = (0..backends).map(|backend| shape[1] >> backend & 1 == 1).collect();
-    let context = RaceContext { rules: &rules.race, latency: &latency, by_stream: &by_stream, budget: &budget };
+    let context =
+        RaceContext { rules: &rules.race, latency: &latency, loads: &[], by_stream: &by_stream, budget: &budget };
     let candidates = Candidates::of((0..backends).map(BackendIndex), is_down);
     let mut race = Race::start(&context, &candidates, rules.accept.lowest(), start);
     let (mut now, mut made) = (start, 0_u8);
@@ -435,8 +438,8 @@ pub fn race(octets: &[u8]) {
     assert!(race.is_finished(), "no race outlives its deadline");
 }
 
-/// The engine of a worker with two pools: after the rules that it has, in turn, each two octets are an event, or time that
-/// passes. Its invariants are checked after each.
+/// The engine of a worker with two pools: after the rules that it has, in turn, each two octets are an event,
+/// or time that passes. Its invariants are checked after each.
 pub fn engine(octets: &[u8]) {
     let Some((&[shape, a, b, c, d, e], events)) = octets.split_first_chunk() else { return };
     let rules = [rules([shape, a, b]), rules([c, d, e])];
@@ -502,7 +505,8 @@ fn assert_read_by_hickory(message: &[u8]) {
 /// Octets of an OPT record without options.
 const OPT_LEN: usize = 11;
 
-/// What comes from a proxy: its header ahead of a datagram and ahead of a connection, which must say the same.
+/// What comes from a proxy: its header ahead of a datagram and ahead of a connection, which must say the
+/// same.
 pub fn proxy_header(octets: &[u8]) {
     let mut rest = octets;
     let received = match pin!(receive_header(&mut rest)).poll(&mut Context::from_waker(Waker::noop())) {

@@ -149,7 +149,7 @@ impl Pool {
 
     /// It, as races see it.
     fn race_context(&self) -> RaceContext<'_> {
-        RaceContext { rules: &self.rules, latency: &self.latency, by_stream: &[], budget: &self.budget }
+        RaceContext { rules: &self.rules, latency: &self.latency, loads: &[], by_stream: &[], budget: &self.budget }
     }
 }
 

@@ -16,7 +16,8 @@ pub use metrics::CacheStats;
 pub use metrics::CatalogSnapshot as CatalogStatus;
 use metrics::{
     BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot,
-    ProcessSnapshot, ProcessesSnapshot, RCODES, ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, ZonesSnapshot,
+    ProcessSnapshot, ProcessesSnapshot, RCODES, ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, TuningSnapshot,
+    ZonesSnapshot,
 };
 use serde::{Deserialize, Serialize};
 
@@ -206,6 +207,9 @@ pub struct PoolStatus {
     /// The tail beside the best possible one; null without enough races.
     #[serde(default)]
     pub regret: Option<RegretStatus>,
+    /// The hedges that `dispatch = "auto"` has chosen; null for another dispatch, or if too little is known.
+    #[serde(default)]
+    pub tuning: Option<TuningSnapshot>,
     /// The pool's backends.
     pub backends: Vec<BackendStatus>,
     /// The sources of discovered members.
@@ -530,6 +534,7 @@ impl PoolStatus {
             hedges_wasted: pool.counts.hedges_wasted,
             last_minute: history.and_then(|history| history.pool_minute(pool)),
             regret: pool.regret.as_ref().map(RegretStatus::of),
+            tuning: pool.tuning.clone(),
             backends: pool.backends.iter().map(backend).collect(),
             sources: pool.sources.iter().map(SourceStatus::of).collect(),
         }

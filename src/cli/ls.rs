@@ -89,7 +89,7 @@ struct RuleArgs {
 impl RuleArgs {
     fn rules(&self) -> PoolRules {
         let mut rules = PoolRules::of(self.serves.unwrap_or(Serves::Split));
-        rules.race.dispatch = self.dispatch.unwrap_or(rules.race.dispatch);
+        rules.race = rules.race.clone().with_dispatch(self.dispatch.unwrap_or(rules.race.dispatch));
         rules.race.balance = self.balance.unwrap_or(rules.race.balance);
         rules.accept = self.accept.unwrap_or(rules.accept);
         rules.race.timeout = self.timeout.unwrap_or(rules.race.timeout);

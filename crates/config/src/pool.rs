@@ -72,6 +72,7 @@ fn read_keys(section: &mut ConfigSection<'_>, usual: &PoolConfig, backends: &[Ba
         .below("health", |section| read_health(section, usual))
         .unwrap_or_else(|| (usual.rules.health, usual.probe.clone()));
     let dispatch = section.read("dispatch", usual.rules.race.dispatch, word);
+    let attempt_timeout = usual.rules.race.clone().with_dispatch(dispatch).attempt_timeout;
     let hedge = section.below("hedge", |section| read_hedge(section, usual.rules.race.hedge, dispatch));
     let rules = PoolRules {
         race: RaceRules {
@@ -80,11 +81,7 @@ fn read_keys(section: &mut ConfigSection<'_>, usual: &PoolConfig, backends: &[Ba
             balance: section.read("balance", usual.rules.race.balance, word),
             timeout: section.read("timeout", usual.rules.race.timeout, duration(limits::TIMEOUT)),
             grace: section.read("grace", usual.rules.race.grace, text(words::grace)),
-            attempt_timeout: section.read(
-                "attempt_timeout",
-                usual.rules.race.attempt_timeout,
-                text(words::attempt_timeout),
-            ),
+            attempt_timeout: section.read("attempt_timeout", attempt_timeout, text(words::attempt_timeout)),
             tries: section.read("tries", usual.rules.race.tries, integer(limits::TRIES)),
             hedge: hedge.unwrap_or(usual.rules.race.hedge),
         },
@@ -258,6 +255,16 @@ mod tests {
         assert_eq!(pool.serves, Some(Serves::Split));
         assert_eq!(pool.rules.race.dispatch, Dispatch::Race);
         assert_eq!((pool.rules.accept, pool.rules.on_timeout), (Accept::Any, Silence::Drop));
+    }
+
+    #[test]
+    fn auto_sets_the_attempt_timeout() {
+        let attempt_timeout = |lines: &str| first_pool(lines).rules.race.attempt_timeout;
+        let auto = "[pools.ts]\ndispatch = \"auto\"\n";
+        assert_eq!(attempt_timeout(auto), AttemptTimeout::AUTO);
+        let two = AttemptTimeout::after(secs(2));
+        assert_eq!(attempt_timeout(&format!("{auto}attempt_timeout = \"2s\"")), two);
+        assert_eq!(attempt_timeout(&format!("[defaults.pool]\nattempt_timeout = \"2s\"\n{auto}")), two);
     }
 
     #[test]

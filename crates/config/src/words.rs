@@ -237,7 +237,7 @@ fn percentile(text: &str, limits: RangeInclusive<f64>) -> Option<f64> {
     if !digits.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.') {
         return None;
     }
-    digits.parse().ok().filter(|percent| limits.contains(percent)).map(|percent: f64| percent / 100.0)
+    digits.parse().ok().filter(|percent| limits.contains(percent)).map(|percent: f64| (percent * 1e4).round() / 1e6)
 }
 
 /// Reads a duration with a unit, of any length; [`Limits::parse`](super::Limits::parse) checks bounds.

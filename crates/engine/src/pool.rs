@@ -457,7 +457,8 @@ impl Pool {
 
     pub(super) fn race_context(&self, is_waited_for: bool) -> RaceContext<'_> {
         let rules = if is_waited_for { &self.plan.shared.rules().race } else { &self.plan.unhurried };
-        RaceContext { rules, latency: &self.latency, by_stream: &self.by_stream, budget: self.plan.shared.budget() }
+        let Self { latency, loads, by_stream, .. } = self;
+        RaceContext { rules, latency, loads, by_stream, budget: self.plan.shared.budget() }
     }
 
     #[inline]

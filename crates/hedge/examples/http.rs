@@ -88,7 +88,7 @@ impl Client {
     }
 
     fn context(&self) -> RaceContext<'_> {
-        RaceContext { rules: &self.rules, latency: &self.latency, by_stream: &[], budget: &self.budget }
+        RaceContext { rules: &self.rules, latency: &self.latency, loads: &[], by_stream: &[], budget: &self.budget }
     }
 
     fn end(&mut self, backend: BackendIndex, end: AttemptEnd, now: Instant) {

@@ -20,7 +20,7 @@ fn main() {
     for key in 0..6_u16 {
         let start = Instant::now();
         let candidates = Candidates::of((0..3).map(|place| BackendIndex((key + place) % 3)), false);
-        let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
+        let context = RaceContext { rules: &rules, latency: &latency, loads: &[], by_stream: &[], budget: &budget };
         // Of the ranks `false` (failure) and `true` (success), the second one wins at once.
         let mut race = Race::start(&context, &candidates, true, start);
         let (sender, replies) = channel();

@@ -23,7 +23,16 @@ pub struct BackendLoad {
     silent_since: Option<Instant>,
     returned: Option<Instant>,
     sample: Option<LoadSample>,
+    latest: Option<LatestReply>,
     shared: Option<Box<LoadView>>,
+}
+
+/// The latest attempt that has a reply, and the latency of the latest reply.
+#[derive(Clone, Copy, Debug)]
+struct LatestReply {
+    asked: Instant,
+    at: Instant,
+    took: Duration,
 }
 
 /// An attempt with the number of others that were in flight when it was made.
@@ -70,6 +79,7 @@ impl BackendLoad {
             silent_since: None,
             returned: None,
             sample: None,
+            latest: None,
             shared: None,
         }
     }
@@ -134,8 +144,10 @@ impl BackendLoad {
         }
         match end {
             AttemptEnd::Reply(took) | AttemptEnd::Failure(took) => {
-                let is_sample = |sample: &LoadSample| now.checked_sub(took).is_some_and(|asked| asked == sample.asked);
-                self.sample.take_if(|sample| is_sample(sample)).map(|sample| sample.ahead)
+                let asked = now.checked_sub(took)?;
+                let latest = self.latest.map_or(asked, |latest| latest.asked.max(asked));
+                self.latest = Some(LatestReply { asked: latest, at: now, took });
+                self.sample.take_if(|sample| sample.asked == asked).map(|sample| sample.ahead)
             }
             AttemptEnd::Unreachable | AttemptEnd::Silence(_) | AttemptEnd::Unsent | AttemptEnd::Void => None,
         }
@@ -164,6 +176,18 @@ impl BackendLoad {
     pub(crate) fn was_heard_since(&self, asked: Instant) -> bool {
         self.silent_since.is_some_and(|since| since > asked)
             || self.shared.as_ref().is_some_and(|shared| shared.was_heard_since(asked))
+    }
+
+    /// Returns true if an attempt of this worker after this time has a reply: a queue would have answered
+    /// earlier ones before.
+    pub(crate) fn has_answered_since(&self, time: Instant) -> bool {
+        self.latest.is_some_and(|latest| latest.asked > time)
+    }
+
+    /// Returns the latency of the latest reply to this worker, if it is at most a second old.
+    pub(crate) fn latest_latency(&self, now: Instant) -> Option<Duration> {
+        let is_recent = |latest: &LatestReply| now.saturating_duration_since(latest.at) <= Duration::from_secs(1);
+        self.latest.filter(is_recent).map(|latest| latest.took)
     }
 
     /// Returns the number of open attempts of this worker.

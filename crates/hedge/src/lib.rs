@@ -63,7 +63,8 @@
 //! let rules = RaceRules::default();
 //! let budget = Budget::new(rules.hedge.budget);
 //! let mut latency = vec![Latency::new(start); 3];
-//! let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
+//! let (loads, by_stream) = (&[], &[]);
+//! let context = RaceContext { rules: &rules, latency: &latency, loads, by_stream, budget: &budget };
 //!
 //! // A reply is a success (`true`) or a failure (`false`), and a success wins at once.
 //! let candidates = Candidates::of([0, 1, 2].map(BackendIndex), false);

@@ -197,7 +197,7 @@ mod tests {
         let found = order(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         let budget = Budget::new(1.0);
         let latency = [Latency::new(now), Latency::new(now), Latency::new(now)];
-        let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
+        let context = RaceContext { rules: &rules, latency: &latency, loads: &[], by_stream: &[], budget: &budget };
         let mut race = Race::start(&context, &found, true, now);
         let asked: Vec<_> = std::iter::from_fn(|| match race.poll(&context, now) {
             RaceStep::Ask { backend, kind, .. } => Some((backend.0, kind)),

@@ -44,8 +44,8 @@
 //! [`RaceEnd::Unsent`], unless a reply is kept.
 
 mod attempts;
-mod lost;
-mod marked;
+mod hedging;
+mod out_of_turn;
 mod patience;
 mod rank;
 mod step;
@@ -56,6 +56,7 @@ pub use self::attempts::{Attempt, AttemptId, AttemptKind, AttemptState, MAX_ATTE
 use self::attempts::{AttemptList, AttemptRecord};
 pub use self::rank::ReplyRank;
 pub use self::step::{ExtensionRefusal, RaceEnd, RaceStep, ReplyValue, Retry};
+use super::backend_load::BackendLoad;
 use super::budget::Budget;
 pub use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
@@ -408,11 +409,6 @@ impl<R: ReplyRank> Race<R> {
         }
     }
 
-    /// Returns the backend of the next hedge.
-    pub fn next_hedge(&self) -> Option<BackendIndex> {
-        self.unhedged().and_then(|place| self.candidates.get(usize::from(place)))
-    }
-
     /// Returns the candidates in order.
     pub fn candidates(&self) -> &Candidates {
         &self.candidates
@@ -464,10 +460,6 @@ impl<R: ReplyRank> Race<R> {
     fn unasked(&self) -> Option<u8> {
         let place = self.turns.asked.trailing_ones();
         (place < self.candidates.len() as u32).then_some(place as u8)
-    }
-
-    fn unhedged(&self) -> Option<u8> {
-        self.candidates.hedge_places().find(|place| (self.turns.asked | self.turns.unsendable) & 1 << place == 0)
     }
 
     fn strike(&mut self, place: u8) -> Option<BackendIndex> {
@@ -541,13 +533,13 @@ impl<R: ReplyRank> Race<R> {
         };
         let late = self.silences(context.rules).filter(|&(backend, ..)| is_over(backend) == Some(true));
         let (backend, ..) = late.min_by_key(|&(_, _, last)| last)?;
-        self.attempts.pay(context).then_some(backend)
+        self.attempts.pay(context, self.start, now).then_some(backend)
     }
 
     /// Returns true if another attempt is due because of silence, and free or paid.
     #[inline]
     fn may_ask(&self, context: &RaceContext<'_>, now: Offset) -> bool {
-        self.has_too_few(context, now) && (self.is_free(context, now) || self.attempts.pay(context))
+        self.has_too_few(context, now) && (self.is_free(context, now) || self.attempts.pay(context, self.start, now))
     }
 
     #[inline]
@@ -588,42 +580,6 @@ impl<R: ReplyRank> Race<R> {
             0 => Some(first),
             surplus => self.attempts.fresh(context, now).nth(surplus),
         }
-    }
-
-    fn take_hedge(&mut self, context: &RaceContext<'_>, now: Offset) -> Option<BackendIndex> {
-        let place = self.unhedged();
-        let again = if place.is_none() { Some(self.hedge_by_stream(context)?) } else { None };
-        if !context.budget.take() {
-            self.hedges.denied += u8::from(self.hedge_again.is_none());
-            let (_, late) = self.attempts.in_state(AttemptState::Silent).next_back()?;
-            self.hedge_again = Some(now.after(late.asked.until(now).max(MIN_WAIT)));
-            return None;
-        }
-        self.hedges.from = self.attempts.next_id();
-        self.hedges.made += 1;
-        again.or_else(|| place.and_then(|place| self.strike(place)))
-    }
-
-    /// Returns the time when a hedge is due for the newest silent attempt. Only a second connection to the
-    /// same backend is useful, because one connection may stall alone.
-    fn hedge_due(&self, context: &RaceContext<'_>) -> Option<Offset> {
-        let hedge = &context.rules.hedge;
-        let is_over = self.hedges.made >= hedge.max || self.attempts.is_full();
-        // Without a budget hedging is disabled, so no hedge counts as denied.
-        if is_over || hedge.budget <= 0.0 || !context.rules.dispatch.is_hedging() {
-            return None;
-        }
-        if self.unasked().is_none() {
-            self.hedge_by_stream(context)?;
-        }
-        let (newest, entry) = self.attempts.in_state(AttemptState::Silent).next_back()?;
-        if newest < self.hedges.from {
-            return None;
-        }
-        let latency = context.latency.get(entry.backend.get());
-        let delay = latency.map_or(hedge.max_delay, |latency| context.rules.hedge_delay(latency));
-        let due = entry.asked.after(delay);
-        Some(self.hedge_again.map_or(due, |again| due.max(again)))
     }
 
     fn grace_ends(&self, context: &RaceContext<'_>) -> Option<Offset> {
@@ -670,6 +626,8 @@ pub struct RaceContext<'a> {
     pub rules: &'a RaceRules,
     /// The latency of each backend, by [`BackendIndex`].
     pub latency: &'a [Latency],
+    /// The load of each backend; empty if it is not known. Only [`Dispatch::Auto`] reads it.
+    pub loads: &'a [BackendLoad],
     /// True for each backend by stream, where a connection holds many attempts; empty if there is none.
     pub by_stream: &'a [bool],
     /// The budget for hedges.

@@ -26,8 +26,9 @@ use serde::{Deserialize, Serialize};
 use self::tally::{BucketRow, RegretCounts};
 
 pub use self::tally::{BeatenAttempt, RegretTally};
-use crate::reissue::{FirstAttempts, best};
-use crate::survival::SurvivalCurve;
+use crate::latency::BUCKETS;
+use crate::reissue::{FirstAttempts, SingleR, best};
+use crate::survival::{SurvivalCurve, border};
 
 /// The input of the search for the best rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,10 +90,15 @@ impl Regret {
         };
         let (first, second) = (SurvivalCurve::of(&first, &first_beaten), SurvivalCurve::of(&replied, &beaten));
         let achieved = SurvivalCurve::of(&races, &[]).quantile(rules.target)?;
-        let races = FirstAttempts { share: 1.0, first: &first, second: &second, failover: rules.failover };
-        let best = best(&[races], rules.target, rules.budget)?;
-        let rule = best.rules.first()?;
-        let best = ReissueRule { delay: rule.delay, probability: rule.probability, time: best.time.min(achieved) };
+        let races = [FirstAttempts { share: 1.0, first: &first, second: &second, failover: rules.failover }];
+        let each = (0..=BUCKETS).map(|delay| SingleR::within(vec![delay], &races, rules.budget));
+        let possible: Vec<_> = [SingleR::never(1)].into_iter().chain(each).collect();
+        let (end, rule) = best(&possible, &races, rules.target)?;
+        let best = ReissueRule {
+            delay: border(rule.delays[0]),
+            probability: rule.probability,
+            time: border(end).min(achieved),
+        };
         Some(Self { target: rules.target, budget: rules.budget, achieved, best })
     }
 }

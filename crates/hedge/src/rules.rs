@@ -43,6 +43,15 @@ impl Default for RaceRules {
 }
 
 impl RaceRules {
+    /// Returns the rules with another dispatch. [`Dispatch::Auto`] sets the attempt timeout, unless that is
+    /// not the default.
+    pub fn with_dispatch(self, dispatch: Dispatch) -> Self {
+        let is_default = self.attempt_timeout == Self::default().attempt_timeout;
+        let is_set = dispatch == Dispatch::Auto && is_default;
+        let attempt_timeout = if is_set { AttemptTimeout::AUTO } else { self.attempt_timeout };
+        Self { dispatch, attempt_timeout, ..self }
+    }
+
     /// Returns the time to wait for a backend with this latency before a hedge.
     #[inline]
     pub fn hedge_delay(&self, latency: &Latency) -> Duration {

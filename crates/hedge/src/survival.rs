@@ -26,9 +26,9 @@ impl SurvivalCurve {
         Self(curve)
     }
 
-    /// Returns the distribution of a random choice among some distributions.
-    pub(crate) fn mean(curves: &[&Self]) -> Self {
-        let mean = |border| curves.iter().map(|curve| curve.0[border]).sum::<f64>() / curves.len() as f64;
+    /// Returns the distribution of a choice among some distributions with these weights, whose sum is 1.
+    pub(crate) fn mixture<'a>(curves: impl Iterator<Item = (f64, &'a Self)> + Clone) -> Self {
+        let mean = |border: usize| curves.clone().map(|(weight, curve)| weight * curve.0[border]).sum();
         Self((0..=BUCKETS).map(mean).collect())
     }
 
@@ -50,9 +50,9 @@ impl SurvivalCurve {
         from + (to - from) * (micros - lower) as f64 / (upper - lower) as f64
     }
 
-    /// Returns the borders behind which fewer times lie than behind the previous border, the latest first.
-    pub(crate) fn steps(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..BUCKETS).rev().filter(|&border| border == 0 || self.0[border] < self.0[border - 1])
+    /// Returns the first border behind which at most this part of the times lies.
+    pub(crate) fn reaches(&self, part: f64) -> usize {
+        self.0.partition_point(|later| *later > part * (1.0 + 1e-9)).min(BUCKETS)
     }
 }
 

@@ -2,9 +2,11 @@
 //! with which the target percentile of the pool is least.
 //!
 //! [`tune`] takes what was measured at each backend: the distribution of its latency, and how the load
-//! changes it. The best rules for these distributions come from `reissue`: since a hedge waits for a silence
-//! of the delay, this uses the latency of the asked backend on condition of that silence. The second attempt
-//! has the mean distribution of the other backends, of those of other sites if there are any.
+//! changes it. `reissue` has the formulas: since a hedge waits for a silence of the delay, they use the
+//! latency of the asked backend on condition of that silence. The second attempt has the mean distribution of
+//! the other backends, of those of other sites if there are any. The possible hedges start at the same
+//! percentile of each backend's latency, or at the same delay for all, and spend the budget with the
+//! probability 1 or later hedges' share of it earlier with a lower one.
 //!
 //! **Load.** Copies make queues longer, so a part of the budget may have a lower tail than all of it. The
 //! latency of a backend with `n` other attempts in flight grows as the power `s` of `1 + n` ([`LoadSlope`]).
@@ -19,10 +21,10 @@ mod slope;
 
 use std::time::Duration;
 
-pub use self::slope::LoadSlope;
+pub use self::slope::{HedgeRoom, LoadSlope, UsualLoad};
 use crate::latency::SPENT;
-use crate::reissue::{FirstAttempts, best};
-use crate::survival::SurvivalCurve;
+use crate::reissue::{FirstAttempts, SingleR, best};
+use crate::survival::{SurvivalCurve, border};
 
 /// The measured latency of one backend.
 #[derive(Clone, Debug)]
@@ -31,9 +33,7 @@ pub struct BackendSample {
     pub(crate) replies: u64,
     pub(crate) rate: f64,
     pub(crate) median: Duration,
-    pub(crate) retransmission_timeout: Duration,
-    /// The relative growth of the latency for one more attempt per query; 0 if load makes no difference.
-    pub(crate) crowding: f64,
+    pub(crate) load: UsualLoad,
     /// The failure domain of the backend; 0 for one that no other backend shares.
     pub site: u16,
 }
@@ -45,18 +45,19 @@ pub struct TuningRules {
     pub target: f64,
     /// Hedges per race, over time, 0.0 to 1.0.
     pub budget: f64,
-    /// The silence after which the next backend is asked without a hedge; `None` for the retransmission
-    /// timeout of the silent backend.
-    pub failover: Option<Duration>,
+    /// The silence after which the next backend is asked without a hedge.
+    pub failover: Duration,
 }
 
-/// The hedge of the races whose first attempt is at one backend.
+/// The hedge of the races whose first attempt is at one backend, as the workers use it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TunedHedge {
     /// The delay of the hedge, in medians of the backend's latency: it follows a shift at once.
     pub medians: f32,
     /// The part of the races that may be hedged.
     pub probability: f32,
+    /// The load up to which the backend gets hedges for others.
+    pub room: HedgeRoom,
 }
 
 /// The hedges of a pool.
@@ -64,6 +65,8 @@ pub struct TunedHedge {
 pub struct Tuning {
     /// The hedge of each backend, in the order of the samples.
     pub hedges: Vec<TunedHedge>,
+    /// The present delay of each hedge.
+    pub delays: Vec<Duration>,
     /// The expected time within which the target part of the races has a reply.
     pub expected: Duration,
     /// The expected number of hedges per race.
@@ -73,8 +76,8 @@ pub struct Tuning {
 /// Returns the hedges with the least time for the target. `None` with fewer than two backends or too few
 /// replies, or if no hedges within the budget are known to reach the target.
 pub fn tune(samples: &[BackendSample], rules: &TuningRules) -> Option<Tuning> {
-    let replies = samples.iter().map(|sample| sample.replies).sum::<u64>();
-    if samples.len() < 2 || (replies as f64) < MIN_IN_TAIL / (1.0 - rules.target) {
+    let replies = samples.iter().map(|sample| sample.replies).sum::<u64>() as f64;
+    if samples.len() < 2 || replies < MIN_REPLIES {
         return None;
     }
     let others: Vec<_> = (0..samples.len()).map(|place| others(samples, place)).collect();
@@ -86,23 +89,44 @@ pub fn tune(samples: &[BackendSample], rules: &TuningRules) -> Option<Tuning> {
             share: sample.rate / rate,
             first: &sample.curve,
             second,
-            failover: Some(rules.failover.unwrap_or(sample.retransmission_timeout)),
+            failover: Some(rules.failover),
         })
         .collect();
-    let crowding = backends.iter().zip(samples).map(|(backend, sample)| backend.share * sample.crowding).sum::<f64>();
+    let crowding =
+        backends.iter().zip(samples).map(|(backend, sample)| backend.share * sample.load.crowding()).sum::<f64>();
     // A race needs all of its budget, and no estimate of a percentile.
     let planned = if rules.budget >= 1.0 { 1.0 } else { rules.budget * SPENT };
+    let target = rules.target.min(1.0 - MIN_IN_TAIL / replies);
     let parts = if crowding < NO_CROWDING { &PARTS[..1] } else { &PARTS };
-    let found = parts.iter().filter_map(|part| {
-        let found = best(&backends, rules.target, planned * part)?;
-        Some((found.time.as_secs_f64() * (1.0 + found.cost * crowding), found))
+    let found = parts.iter().flat_map(|part| families(&backends, planned * part)).filter_map(|(penalty, rules)| {
+        let (end, rule) = best(&rules, &backends, target)?;
+        let extra = rule.cost(&backends);
+        Some((border(end).as_secs_f64() * (1.0 + extra * crowding) * penalty, end, rule, extra))
     });
-    let (_, best) = found.min_by(|(one, _), (other, _)| one.total_cmp(other))?;
-    let hedges = best.rules.iter().zip(samples).map(|(rule, sample)| TunedHedge {
-        medians: rule.delay.div_duration_f32(sample.median.max(MIN_MEDIAN)),
+    let (_, end, rule, extra) = found.min_by(|(one, ..), (other, ..)| one.total_cmp(other))?;
+    let hedge = |(delay, sample): (&usize, &BackendSample)| TunedHedge {
+        medians: border(*delay).div_duration_f32(sample.median.max(MIN_MEDIAN)),
         probability: rule.probability as f32,
-    });
-    Some(Tuning { hedges: hedges.collect(), expected: best.time, extra: best.cost })
+        room: sample.load.room(),
+    };
+    let hedges = rule.delays.iter().zip(samples).map(hedge).collect();
+    Some(Tuning { hedges, delays: rule.delays.iter().copied().map(border).collect(), expected: border(end), extra })
+}
+
+/// Returns the families of rules that spend this budget, each with the factor by which its time must be lower
+/// than that of the first one. The first one has fewer ways to follow chance.
+fn families(backends: &[FirstAttempts<'_>], budget: f64) -> [(f64, Vec<SingleR>); 4] {
+    let pool = SurvivalCurve::mixture(backends.iter().map(|backend| (backend.share, backend.first)));
+    let same_part = |cost: f64| backends.iter().map(|backend| backend.first.reaches(cost)).collect::<Vec<_>>();
+    let same_delay = |cost: f64| vec![pool.reaches(cost); backends.len()];
+    let within = |delays: Vec<usize>| SingleR::within(delays, backends, budget);
+    let above = || COSTS.iter().map(|cost| (budget * cost).min(1.0));
+    [
+        (1.0, vec![within(same_part(budget))]),
+        (MARGIN, vec![within(same_delay(budget))]),
+        (MARGIN, above().map(|cost| within(same_part(cost))).collect()),
+        (MARGIN * MARGIN, above().map(|cost| within(same_delay(cost))).collect()),
+    ]
 }
 
 /// Returns the latency of a hedge that replaces an attempt at this backend.
@@ -110,12 +134,20 @@ fn others(samples: &[BackendSample], place: usize) -> SurvivalCurve {
     let site = samples[place].site;
     let others = samples.iter().enumerate().filter(|(other, _)| *other != place).map(|(_, sample)| sample);
     let (far, near): (Vec<_>, Vec<_>) = others.partition(|other| site == 0 || other.site != site);
-    let curves: Vec<_> = if far.is_empty() { near } else { far }.iter().map(|other| &other.curve).collect();
-    SurvivalCurve::mean(&curves)
+    let others = if far.is_empty() { near } else { far };
+    SurvivalCurve::mixture(others.iter().map(|other| (1.0 / others.len() as f64, &other.curve)))
 }
 
-/// The fewest replies beyond the target, as for the regret.
+/// The fewest replies beyond the target, as for the regret: with fewer replies, a lower target applies.
 const MIN_IN_TAIL: f64 = 5.0;
+
+const MIN_REPLIES: f64 = 100.0;
+
+/// The factor by which the times of more complicated rules must be lower.
+const MARGIN: f64 = 1.05;
+
+/// The costs of hedges with a probability below 1, in budgets.
+const COSTS: [f64; 8] = [1.2, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0];
 
 /// The parts of the budget among which the load chooses.
 const PARTS: [f64; 10] = [1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.02, 0.0];

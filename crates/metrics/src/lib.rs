@@ -35,5 +35,5 @@ pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, time_of_bucket};
 pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover, Usage};
 pub use snapshot::{
     AuthoritiesSnapshot, BackendSnapshot, BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone,
-    LastReload, PoolSnapshot, ReloadSnapshot, RunSnapshot, Snapshot, ZonesSnapshot,
+    HedgeSnapshot, LastReload, PoolSnapshot, ReloadSnapshot, RunSnapshot, Snapshot, TuningSnapshot, ZonesSnapshot,
 };

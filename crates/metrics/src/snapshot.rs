@@ -231,10 +231,36 @@ pub struct PoolSnapshot {
     pub divergent: u64,
     /// The tail of the last minutes beside the best possible one; `None` without enough races.
     pub regret: Option<Regret>,
+    /// The hedges of `dispatch = "auto"`; `None` for another dispatch, or if too little is known.
+    pub tuning: Option<TuningSnapshot>,
     /// The pool's backends in order of use.
     pub backends: Vec<BackendSnapshot>,
     /// The sources of discovered members.
     pub sources: Vec<SourceSnapshot>,
+}
+
+/// The hedges that `dispatch = "auto"` has chosen, as in the status.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TuningSnapshot {
+    /// The percentile of the response time that shall be least, such as 99.9.
+    pub percentile: f64,
+    /// The expected percentile in milliseconds.
+    pub expected_ms: f64,
+    /// The expected number of hedges per race.
+    pub extra_load: f64,
+    /// The hedge after a first attempt at each backend.
+    pub hedges: Vec<HedgeSnapshot>,
+}
+
+/// The hedge after a first attempt at a backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HedgeSnapshot {
+    /// The label of the backend.
+    pub backend: String,
+    /// The silence in milliseconds after which the hedge is due.
+    pub delay_ms: f64,
+    /// The part of the races that may make it.
+    pub probability: f64,
 }
 
 /// The metrics of a backend.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use metrics::{HedgeSnapshot, TuningSnapshot};
 use serde::Serialize;
 
 use super::cache;
@@ -23,7 +24,7 @@ pub(super) fn status(status: &Status) -> String {
         return server;
     }
     let cache = cache.as_ref().map(|cache| format!("\n\n{}", cache::stats(cache))).unwrap_or_default();
-    let pools = format!("{}{}", self::pools(pools), regrets(pools));
+    let pools = format!("{}{}{}", self::pools(pools), tunings(pools), regrets(pools));
     format!("{server}\n\nin the last minute:\n{pools}\n\n{}{cache}", backends(&in_pools(status)))
 }
 
@@ -83,6 +84,34 @@ fn pools(pools: &[PoolStatus]) -> String {
         .right("BUDGET", |pool| or_dash(pool.last_minute.map(|minute| minute.hedges.tokens)))
         .text()
 }
+
+/// Formats a line for each pool with `dispatch = "auto"` whose hedges are chosen.
+fn tunings(pools: &[PoolStatus]) -> String {
+    let hedge = |HedgeSnapshot { backend, delay_ms, probability }: &HedgeSnapshot| {
+        let part =
+            if *probability < 1.0 { format!(" for {} % of the races", percent(*probability)) } else { String::new() };
+        match *probability {
+            0.0 => format!("none after {backend}"),
+            _ => format!("{} ms after {backend}{part}", millis(Some(*delay_ms))),
+        }
+    };
+    let lines: String = pools
+        .iter()
+        .filter_map(|pool| pool.tuning.as_ref().map(|tuning| (&pool.name, tuning)))
+        .map(|(name, TuningSnapshot { percentile, expected_ms, extra_load, hedges })| {
+            let shown: Vec<_> = hedges.iter().take(SHOWN_HEDGES).map(hedge).collect();
+            let more = hedges.len().saturating_sub(SHOWN_HEDGES);
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+            let (expected, extra) = (millis(Some(*expected_ms)), percent(*extra_load));
+            let shown = shown.join(", ");
+            format!("\n{name}: p{percentile} {expected} ms with {extra} % more load; hedges: {shown}{more}")
+        })
+        .collect();
+    if lines.is_empty() { lines } else { format!("\n\nexpected by dispatch = \"auto\":{lines}") }
+}
+
+/// The hedges of a pool that fit in a line.
+const SHOWN_HEDGES: usize = 3;
 
 /// Formats a line for each pool whose tail is known well enough to be compared.
 fn regrets(pools: &[PoolStatus]) -> String {

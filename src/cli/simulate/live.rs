@@ -159,6 +159,7 @@ mod tests {
             hedges_wasted: 0,
             last_minute: None,
             regret: None,
+            tuning: None,
             backends: vec![backend],
             sources: Vec::new(),
         };

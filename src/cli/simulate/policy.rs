@@ -35,7 +35,7 @@ impl Policy {
         };
         let mut rules = base.cloned().unwrap_or_default();
         match head {
-            PolicyHead::Dispatch(dispatch) => rules.race.dispatch = dispatch,
+            PolicyHead::Dispatch(dispatch) => rules.race = rules.race.with_dispatch(dispatch),
             PolicyHead::First => (rules.race.dispatch, rules.race.balance) = (Dispatch::Sequential, Balance::Ordered),
             PolicyHead::Present if base.is_none() => {
                 return Err(Mistake::at(&place, "there is no pool yet, name its config with --from"));

@@ -66,7 +66,8 @@ pub struct ServerPools {
     cache_saves: CacheSaves,
     latency_saves: LatencySaves,
     hash_seed: HashSeed,
-    crowds: Interval,
+    /// The interval at which hedges are tuned, and large pools choose which members get queries.
+    choices: Interval,
     /// The end of the recording of races, and its reader.
     recording: Option<(Instant, WeakSender<String>)>,
     links: ServerLinks,
@@ -121,7 +122,7 @@ impl ServerPools {
             cache_saves: CacheSaves::new(Instant::now()),
             latency_saves: LatencySaves::new(config.process.state_dir.clone(), Instant::now()),
             hash_seed,
-            crowds: interval(CROWDS),
+            choices: interval(SharedPool::TUNE_EVERY),
             recording: None,
             links,
         };
@@ -272,7 +273,8 @@ impl ServerPools {
             () = self.probes.on_event() => {}
             () = self.membership.due() => self.settle_members(),
             saved = self.latency_saves.next() => return Some(saved),
-            _ = self.crowds.tick() => {
+            now = self.choices.tick() => {
+                self.shared().iter().for_each(|pool| pool.tune_hedges(now.into()));
                 if self.state.as_ref().is_some_and(|state| state.renew_crowds()) {
                     self.links.workers.broadcast(|| ForwarderCommand::Refresh);
                 }
@@ -295,10 +297,7 @@ impl ServerPools {
         let slept = self.cache_saves.sleep.take();
         let Some(state) = &self.state else { return };
         self.minutes.on_second(state);
-        for pool in &state.pools {
-            pool.tune_hedges(now);
-            pool.measure_regret(now);
-        }
+        state.pools.iter().for_each(|pool| _ = pool.measure_regret(now));
         self.cache_saves.tick(state, &self.links.tasks, now);
         if let Some(cache) = &state.cache {
             cache.add_sleep(slept);
@@ -456,9 +455,6 @@ fn add_to_pool(pool: &SharedPool, counted: &PoolSnapshot) {
         }
     }
 }
-
-/// The interval at which large pools choose which members get queries.
-const CROWDS: Duration = Duration::from_millis(200);
 
 /// The margin beyond the longest timeout of a pool.
 const MARGIN: Duration = Duration::from_secs(1);

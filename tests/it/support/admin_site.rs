@@ -368,6 +368,7 @@ fn snapshot() -> Snapshot {
         },
         tokens: 10,
         divergent: 0,
+        tuning: None,
         regret: Some(Regret {
             target: 0.999,
             budget: 0.05,

@@ -36,9 +36,7 @@ pub(super) fn policies(budget: f64) -> Vec<Policy> {
             race: RaceRules { dispatch: Dispatch::Race, fanout: 2, ..usual.clone() },
         });
     }
-    // As `p99.9` is read.
-    let target = 99.9 / 100.0;
-    let auto = RaceRules { dispatch: Dispatch::Auto, hedge: Hedge { budget, target, ..usual.hedge }, ..usual };
+    let auto = RaceRules { hedge: Hedge { budget, ..usual.hedge }, ..usual.with_dispatch(Dispatch::Auto) };
     policies.push(Policy { words: format!("auto target=p99.9 budget={percent}%"), race: auto });
     policies
 }

@@ -44,7 +44,7 @@ fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter<TestClient> {
 /// Puts a query in flight, for its client.
 fn insert(in_flight: &mut InFlight<TestClient>, message: &[u8], now: Instant) -> RaceRef {
     let (rules, budget) = (PoolRules::default(), Budget::new(1.0));
-    let context = RaceContext { rules: &rules.race, latency: &[], by_stream: &[], budget: &budget };
+    let context = RaceContext { rules: &rules.race, latency: &[], loads: &[], by_stream: &[], budget: &budget };
     let race = Race::start(&context, &Candidates::of([BackendIndex(0)], false), rules.accept.lowest(), now);
     let read = read_query(message).expect("a query");
     let waiter = Some(waiter(1, message, now));

@@ -59,6 +59,7 @@ pub enum Happening<'a> {
 pub(super) enum Event {
     Query,
     Second,
+    Tuning,
     Retransmission(u32),
     /// A reply or an error to a query that was sent to a backend arrives.
     Back {

@@ -29,7 +29,7 @@ use crate::cache::Cache;
 use crate::query_slots::{QuerySlot, SlotState};
 use crate::shortage::Shortage;
 use crate::single_flight::{SingleFlight, WorkerId};
-use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend};
+use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend, SharedPool};
 use crate::{Engine, HashedQuestion, LookupReason, Outstanding, QueryPath, Seeds, Tick, ValidQuery};
 
 /// Plays a scenario from `start` to its end, and returns the last state. `observe` gets each event and its
@@ -43,6 +43,7 @@ pub fn play(
     let mut world = SimulatedWorld::new(scenario, start, seed, observe);
     world.schedule(start, Event::Query);
     world.schedule(start + SECOND, Event::Second);
+    world.schedule(start + SharedPool::TUNE_EVERY, Event::Tuning);
     for (number, (at, _)) in scenario.reloads.iter().enumerate() {
         world.schedule(start + *at, Event::Reload(number));
     }
@@ -230,6 +231,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
         match event {
             Event::Query => self.on_query(),
             Event::Second => self.on_second(),
+            Event::Tuning => self.tune(),
             Event::Retransmission(number) => self.ask_again(number),
             Event::Back { slot, outstanding, name, back } => match back {
                 Back::Reply(answer) => self.on_reply(slot, outstanding, name, answer),
@@ -388,11 +390,16 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
             }
             let before = by_second.front().copied().unwrap_or(0);
             pool.budget().set_recent_queries(queries - before);
-            pool.tune_hedges(self.network.now);
         }
         let pools = &self.engines[0].state().pools;
         self.network.observe(Happening::Second { pools, counters: &self.counters });
         self.schedule(self.network.now + SECOND, Event::Second);
+    }
+
+    fn tune(&mut self) {
+        let now = self.network.now;
+        self.engines[0].state().pools.iter().for_each(|pool| pool.tune_hedges(now));
+        self.schedule(now + SharedPool::TUNE_EVERY, Event::Tuning);
     }
 
     /// Hands the signals of queries to the probers, which wake a moment later.

@@ -16,8 +16,7 @@ use hedge::affinity::Affinity;
 use hedge::balance::{Balance, Crowd, FEW};
 use hedge::budget::Budget;
 use hedge::health::HealthState;
-use hedge::tuning::Tuning;
-use metrics::PoolCounters;
+use metrics::{PoolCounters, TuningSnapshot};
 
 use super::backend::SharedBackend;
 use super::changes::PoolChanges;
@@ -353,7 +352,7 @@ pub struct PoolState {
     /// The times of attempts and races, beside the best that was possible.
     pub(crate) regret: PoolRegret,
     /// The hedges of `dispatch = "auto"`.
-    pub(super) tuning: Mutex<Option<Tuning>>,
+    pub(super) tuning: Mutex<Option<TuningSnapshot>>,
 }
 
 impl PoolState {

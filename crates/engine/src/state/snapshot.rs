@@ -15,6 +15,7 @@ impl SharedPool {
             tokens: self.budget().hedges_left(),
             divergent: 0,
             regret: self.state.regret.latest(),
+            tuning: self.tuning(),
             backends: self.members().map(|(backend, weight)| backend_snapshot(backend, weight)).collect(),
             sources: Vec::new(),
         }

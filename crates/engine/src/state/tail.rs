@@ -2,13 +2,15 @@
 //! tunes the hedges of `dispatch = "auto"`.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hedge::Dispatch;
 use hedge::regret::{Regret, RegretMeter, RegretRules, RegretTally};
 use hedge::tuning::{Tuning, TuningRules, tune};
+use metrics::{HedgeSnapshot, TuningSnapshot};
 
 use super::SharedPool;
+use crate::explain::millis;
 
 /// The tallies of all workers, and the meter that reads them.
 #[derive(Debug)]
@@ -43,6 +45,9 @@ impl SharedPool {
         meter.lock().unwrap_or_else(PoisonError::into_inner).measure(tallies, &self.regret_rules(), now)
     }
 
+    /// The time between two tunings.
+    pub const TUNE_EVERY: Duration = Duration::from_millis(200);
+
     /// Tunes the hedges to what was measured, if the dispatch is `auto`.
     pub fn tune_hedges(&self, now: Instant) {
         let rules = &self.rules().race;
@@ -54,19 +59,27 @@ impl SharedPool {
             Some((backend, sample))
         });
         let (backends, samples): (Vec<_>, Vec<_>) = known.unzip();
-        let timeout = rules.attempt_timeout;
-        let failover = if timeout.is_auto() { None } else { Some(timeout.longest()) };
-        let tuning = tune(&samples, &TuningRules { target: rules.hedge.target, budget: rules.hedge.budget, failover });
-        let hedges =
-            tuning.iter().flat_map(|tuning| tuning.hedges.iter().copied().map(Some)).chain(std::iter::repeat(None));
-        for (backend, hedge) in backends.into_iter().zip(hedges) {
+        // Early attempts after a loss depend on an allowance, so the tuning does not count on them.
+        let (target, failover) = (rules.hedge.target, rules.attempt_timeout.longest());
+        let tuning = tune(&samples, &TuningRules { target, budget: rules.hedge.budget, failover });
+        let hedges = tuning.iter().flat_map(|tuning| tuning.hedges.iter().copied().map(Some));
+        for (backend, hedge) in backends.iter().zip(hedges.chain(std::iter::repeat(None))) {
             backend.shared_latency().set_tuned(hedge);
         }
+        let tuning = tuning.map(|Tuning { hedges, delays, expected, extra }| {
+            let hedges = backends.iter().zip(hedges).zip(delays).map(|((backend, hedge), delay)| HedgeSnapshot {
+                backend: backend.name.clone(),
+                delay_ms: millis(delay),
+                probability: hedge.probability.into(),
+            });
+            let (percentile, expected_ms) = ((target * 1e6).round() / 1e4, millis(expected));
+            TuningSnapshot { percentile, expected_ms, extra_load: extra, hedges: hedges.collect() }
+        });
         *self.state.tuning.lock().unwrap_or_else(PoisonError::into_inner) = tuning;
     }
 
     /// Returns the hedges of the last tuning; `None` if the dispatch is not `auto`, or too little is known.
-    pub fn tuning(&self) -> Option<Tuning> {
+    pub fn tuning(&self) -> Option<TuningSnapshot> {
         let tuning = self.state.tuning.lock().unwrap_or_else(PoisonError::into_inner).clone();
         tuning.filter(|_| self.rules().race.dispatch == Dispatch::Auto)
     }
@@ -82,11 +95,12 @@ impl SharedPool {
             // A sequential pool sees what a hedge within its budget would gain.
             Dispatch::Hedge | Dispatch::Auto | Dispatch::Sequential => rules.hedge.budget,
         };
-        RegretRules { target: TARGET, budget, failover: (others > 0).then_some(rules.attempt_timeout.longest()) }
+        let target = if rules.dispatch == Dispatch::Auto { rules.hedge.target } else { TARGET };
+        RegretRules { target, budget, failover: (others > 0).then_some(rules.attempt_timeout.longest()) }
     }
 }
 
-/// The part of the races by which a pool is judged.
+/// The part of the races by which a pool without a target is judged.
 const TARGET: f64 = 0.999;
 
 #[cfg(test)]

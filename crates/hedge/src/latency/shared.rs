@@ -17,10 +17,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use super::window::{SampleSpan, Window};
 use super::{LatencyImage, MIN_SAMPLES, REFRESH_EVERY, Samples, TimeBucket};
 use crate::rules::AttemptTimeout;
 use crate::survival::SurvivalCurve;
-use crate::tuning::{BackendSample, LoadSlope, TunedHedge};
+use crate::tuning::{BackendSample, HedgeRoom, LoadSlope, TunedHedge};
 
 /// The recent latency of one backend for several workers, each with a
 /// [`Latency::of_shared`](super::Latency::of_shared).
@@ -30,16 +31,51 @@ pub struct SharedLatency {
     history: Mutex<SharedHistory>,
     /// The number of the latest announcement; 0 before the first reply.
     announced: AtomicU64,
-    /// The bits of [`TunedHedge`]; 0 for none.
-    tuned: AtomicU64,
+    tuned: TunedBits,
 }
 
 #[derive(Debug)]
 struct SharedHistory {
     samples: Option<Box<Samples>>,
     announced: Option<Instant>,
+    profile: Option<Box<LatencyProfile>>,
+}
+
+/// The measurements for a [tuning](crate::tuning), since the first one. They do not start anew when the
+/// latency changes, because a queue that fills is such a change.
+#[derive(Debug)]
+struct LatencyProfile {
+    window: Window,
     slope: LoadSlope,
 }
+
+/// A [`TunedHedge`], or zeros for none. The parts may for a moment be those of two tunings.
+#[derive(Debug, Default)]
+struct TunedBits {
+    hedge: AtomicU64,
+    room: AtomicU64,
+}
+
+impl TunedBits {
+    fn set(&self, hedge: Option<TunedHedge>) {
+        let Some(TunedHedge { medians, probability, room }) = hedge else { return self.hedge.store(0, Relaxed) };
+        let HedgeRoom { most, slope, idle_micros } = room;
+        self.room.store(u64::from(idle_micros) << 32 | u64::from(slope) << 16 | u64::from(most), Relaxed);
+        self.hedge.store(u64::from(medians.to_bits()) << 32 | u64::from(probability.to_bits()) | IS_SET, Relaxed);
+    }
+
+    fn get(&self) -> Option<TunedHedge> {
+        let (hedge, room) = (self.hedge.load(Relaxed), self.room.load(Relaxed));
+        (hedge & IS_SET != 0).then(|| TunedHedge {
+            medians: f32::from_bits((hedge >> 32) as u32),
+            probability: f32::from_bits((hedge & !IS_SET) as u32),
+            room: HedgeRoom { most: room as u16, slope: (room >> 16) as u16, idle_micros: (room >> 32) as u32 },
+        })
+    }
+}
+
+/// The sign of the probability.
+const IS_SET: u64 = 1 << 31;
 
 /// The shared latency as one worker uses it.
 #[derive(Debug)]
@@ -84,38 +120,31 @@ struct KnownQuantile {
 impl SharedLatency {
     /// Creates an empty history.
     pub fn new(now: Instant) -> Self {
-        let history = Mutex::new(SharedHistory { samples: None, announced: None, slope: LoadSlope::default() });
-        Self { began: now, history, announced: AtomicU64::new(0), tuned: AtomicU64::new(0) }
+        let history = Mutex::new(SharedHistory { samples: None, announced: None, profile: None });
+        Self { began: now, history, announced: AtomicU64::new(0), tuned: TunedBits::default() }
     }
 
-    /// Returns what a [tuning](crate::tuning) needs; `None` with fewer than [`MIN_SAMPLES`] replies.
+    /// Returns the measurements for a [tuning](crate::tuning), which begin with the first call; `None` with
+    /// fewer than [`MIN_SAMPLES`] replies.
     pub fn sample(&self, site: u16, now: Instant) -> Option<BackendSample> {
-        let history = self.lock();
-        let samples = history.samples.as_ref()?;
+        let mut history = self.lock();
+        let SharedHistory { samples, profile, .. } = &mut *history;
+        let begin = || LatencyProfile { window: Window::new(PROFILE, now), slope: LoadSlope::default() };
+        let LatencyProfile { window, slope } = &mut **profile.get_or_insert_with(|| Box::new(begin()));
+        let samples = samples.as_ref()?;
         let median = samples.quantile(0.5)?;
-        let (replied, beaten) = samples.long.counts();
-        let rate = samples.long.rate(now);
-        let (retransmission_timeout, crowding) = (samples.retransmission.timeout(), history.slope.crowding());
+        let (replied, beaten) = window.counts();
+        let (rate, load) = (window.rate(now), slope.load());
         drop(history);
-        let (replies, curve) = (replied.iter().sum(), SurvivalCurve::of(&replied, &beaten));
-        Some(BackendSample { curve, replies, rate, median, retransmission_timeout, crowding, site })
+        let replies = replied.iter().sum::<u64>();
+        let curve = SurvivalCurve::of(&replied, &beaten);
+        let sample = BackendSample { curve, replies, rate, median, load, site };
+        (replies >= MIN_SAMPLES.into()).then_some(sample)
     }
 
     /// Sets the hedge of all workers; `None` for that of the budget.
     pub fn set_tuned(&self, hedge: Option<TunedHedge>) {
-        let bits = |TunedHedge { medians, probability }: TunedHedge| {
-            u64::from(medians.to_bits()) << 32 | u64::from(probability.to_bits()) | HAS_TUNED
-        };
-        self.tuned.store(hedge.map_or(0, bits), Relaxed);
-    }
-
-    /// Returns the hedge that was set.
-    pub fn tuned(&self) -> Option<TunedHedge> {
-        let bits = self.tuned.load(Relaxed);
-        (bits != 0).then(|| TunedHedge {
-            medians: f32::from_bits((bits >> 32) as u32),
-            probability: f32::from_bits((bits & !HAS_TUNED) as u32),
-        })
+        self.tuned.set(hedge);
     }
 
     fn lock(&self) -> MutexGuard<'_, SharedHistory> {
@@ -138,6 +167,19 @@ impl SharedLatency {
             samples.is_refreshed = false;
             *announced = Some(samples.refreshed);
             self.announced.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl LatencyProfile {
+    fn add(&mut self, unanswered: i32, replies: &[PendingReply]) {
+        match unanswered {
+            0.. => (0..unanswered).for_each(|_| self.window.add_unanswered()),
+            _ => (unanswered..0).for_each(|_| self.window.take_unanswered()),
+        }
+        for PendingReply { latency, bucket: TimeBucket(bucket), ahead, at } in replies {
+            self.window.add(*bucket, *at);
+            ahead.iter().for_each(|ahead| self.slope.add(*ahead, *latency));
         }
     }
 }
@@ -186,7 +228,7 @@ impl LatencyView {
     }
 
     pub(super) fn tuned(&self) -> Option<TunedHedge> {
-        self.shared.tuned()
+        self.shared.tuned.get()
     }
 
     #[inline(never)]
@@ -259,13 +301,16 @@ impl WorkerLatency {
             return;
         }
         let samples = history.samples.get_or_insert_with(|| Box::new(Samples::new(shared.began)));
-        match std::mem::take(&mut self.unanswered) {
-            more @ 0.. => (0..more).for_each(|_| samples.give_up()),
-            fewer => (fewer..0).for_each(|_| samples.forgive()),
+        let unanswered = std::mem::take(&mut self.unanswered);
+        match unanswered {
+            0.. => (0..unanswered).for_each(|_| samples.give_up()),
+            _ => (unanswered..0).for_each(|_| samples.forgive()),
         }
         for reply in &self.pending {
             samples.record(reply.latency, reply.bucket, reply.at);
-            reply.ahead.iter().for_each(|ahead| history.slope.add(*ahead, reply.latency));
+        }
+        if let Some(profile) = &mut history.profile {
+            profile.add(unanswered, &self.pending);
         }
         self.due = self.pending.last().map(|reply| reply.at + PUBLISH_AFTER).or(self.due);
         self.pending.clear();
@@ -318,8 +363,14 @@ const ANNOUNCE_AFTER: Duration = Duration::from_millis(10);
 /// With fewer replies, at the start or after a change, each refresh is announced.
 const FEW: u32 = 2 * REFRESH_EVERY;
 
-/// A bit that is set in each tuned hedge: the sign of its probability.
-const HAS_TUNED: u64 = 1 << 31;
+/// For p99.9: 16 to 32 replies above it, or a minute.
+const PROFILE: SampleSpan = SampleSpan {
+    enough: 16_384,
+    shortest: Duration::from_secs(5),
+    few: 1_024,
+    usual: Duration::from_secs(60),
+    longest: Duration::from_secs(600),
+};
 
 /// The quantiles that a worker keeps: of the hedge delay, of `grace`, of stalls, and one for `ctl explain`.
 const QUANTILES: usize = 4;

@@ -171,7 +171,8 @@ impl Window {
 
     /// Returns the replies per second.
     pub(super) fn rate(&self, now: Instant) -> f64 {
-        let replies = if self.lasted.is_zero() { self.samples } else { self.replies() };
+        let previous = || self.previous.iter().map(|count| u32::from(*count)).sum::<u32>();
+        let replies = self.samples + if self.lasted.is_zero() { 0 } else { previous() };
         f64::from(replies) / (self.lasted + now.saturating_duration_since(self.began)).as_secs_f64().max(1e-3)
     }
 

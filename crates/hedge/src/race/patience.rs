@@ -1,11 +1,11 @@
 //! The silence after which another attempt is due, and the payment for early attempts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::attempts::{AttemptId, AttemptList, Offset};
 use super::{BackendIndex, MIN_WAIT, RaceContext};
 use crate::latency::Latency;
-use crate::rules::AttemptTimeout;
+use crate::rules::{AttemptTimeout, Dispatch};
 
 impl AttemptList {
     /// Returns the ends of the timeouts that are not over.
@@ -51,10 +51,13 @@ impl AttemptList {
         asked().zip(asked().skip(1)).filter(is_early).count() as u8
     }
 
-    /// Pays for an early attempt from the allowance of the newest silent backend.
-    pub(super) fn pay(&self, context: &RaceContext<'_>) -> bool {
-        let latency = self.waited_for().next_back().and_then(|(_, late)| context.latency.get(late.backend.get()));
-        latency.is_some_and(Latency::take_early_attempt)
+    /// Pays for an early attempt from the allowance of the newest silent backend, if its attempt may be lost.
+    pub(super) fn pay(&self, context: &RaceContext<'_>, start: Instant, now: Offset) -> bool {
+        let Some((_, late)) = self.waited_for().next_back() else { return false };
+        let Some(latency) = context.latency.get(late.backend.get()) else { return false };
+        let is_auto = context.rules.dispatch == Dispatch::Auto;
+        let may_be_lost = !is_auto || may_be_lost(context, late.backend, late.asked.since(start), now.since(start));
+        may_be_lost && latency.take_early_attempt()
     }
 
     /// Returns the next end of a timeout, short or long. After a denial, the allowance is asked again after
@@ -64,4 +67,16 @@ impl AttemptList {
         let again = newest.map(|(_, late)| now.after(late.asked.until(now).max(MIN_WAIT)));
         self.young(now).chain(self.fresh(context, now)).chain(again).min()
     }
+}
+
+/// Returns true unless the attempt may wait in a queue: the backend is busier than usual, and has answered no
+/// attempt that was made a median of its latency later.
+#[cold]
+fn may_be_lost(context: &RaceContext<'_>, backend: BackendIndex, asked: Instant, now: Instant) -> bool {
+    let Some(load) = context.loads.get(backend.get()) else { return true };
+    let latency = context.latency.get(backend.get());
+    let known = latency.and_then(|latency| Some((latency.tuned()?, latency.quantile(0.5)?)));
+    known.is_none_or(|(tuned, median)| {
+        load.has_answered_since(asked + median) || tuned.room.is_usual(load.in_flight_of_all(now))
+    })
 }

@@ -87,7 +87,7 @@ fn the_best_kept_reply_wins_and_of_equals_the_first() {
 #[test]
 fn only_a_better_reply_is_kept_anew() {
     let Play { rules, candidates, latency, budget, start, .. } = play(AtOnce, 4);
-    let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
+    let context = RaceContext { rules: &rules, latency: &latency, loads: &[], by_stream: &[], budget: &budget };
     let mut race = Race::start(&context, &candidates, Good, start);
     while let RaceStep::Ask { .. } = race.poll(&context, start) {}
     assert_eq!(race.on_reply(AttemptId(0), Failure, start), ReplyValue::Kept);
@@ -335,7 +335,7 @@ fn the_automatic_grace_follows_the_silent_backends() {
 fn a_finished_race_hears_nothing() {
     let mut race = play(AtOnce, 2).at(20, Reply(1, Best)).check("0 first A, 0 first B, 20 reply 1");
     let Play { rules, latency, budget, start, .. } = play(AtOnce, 2);
-    let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
+    let context = RaceContext { rules: &rules, latency: &latency, loads: &[], by_stream: &[], budget: &budget };
     assert_eq!(race.on_reply(AttemptId(0), Best, start), ReplyValue::NotNeeded);
     for input in [Down(0), Unreachable(0), Bare(0), ExtensionRefused(0), Retransmission] {
         put_in(&mut race, &budget, input, start);

@@ -1,6 +1,8 @@
 //! The dependence of a latency on the load of its backend.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::backend_load::BackendLoad;
 
 /// A fading regression of the logarithm of the latency on that of `1 + n`, for `n` attempts in flight when an
 /// attempt was made. Its slope is 1 for a queue with one server, and 0 if load makes no difference.
@@ -46,11 +48,72 @@ impl LoadSlope {
         if deviations < MIN_DEVIATIONS { 0.0 } else { xy / xx }
     }
 
-    /// Returns the relative growth of the latency for one more attempt per query.
-    pub fn crowding(&self) -> f64 {
-        (1.0 + self.ahead / self.weight.max(1.0)).powf(self.slope()) - 1.0
+    /// Returns the usual load.
+    pub fn load(&self) -> UsualLoad {
+        let Self { weight, ahead, x, y, .. } = *self;
+        let (weight, slope) = (weight.max(1.0), self.slope());
+        UsualLoad { ahead: ahead / weight, slope, idle: ((y - slope * x) / weight).exp() }
     }
 }
+
+/// The usual load of a backend, and what it does to the latency.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct UsualLoad {
+    /// The mean number of attempts in flight.
+    pub ahead: f64,
+    /// The power of `1 + n` by which the latency grows with `n` attempts in flight.
+    pub slope: f64,
+    /// The geometric mean of the latency without other attempts in flight, in seconds.
+    pub idle: f64,
+}
+
+impl UsualLoad {
+    /// Returns the relative growth of the latency for one more attempt per query.
+    pub(crate) fn crowding(self) -> f64 {
+        (1.0 + self.ahead).powf(self.slope) - 1.0
+    }
+
+    pub(crate) fn room(self) -> HedgeRoom {
+        let usual = self.ahead + 3.0 * self.ahead.sqrt() + 1.0;
+        let doubled = 2.0_f64.powf(1.0 / self.slope.max(0.01)) - 1.0;
+        HedgeRoom {
+            most: usual.min(doubled) as u16,
+            slope: (self.slope * SLOPE_STEPS) as u16,
+            idle_micros: (self.idle * 1e6) as u32,
+        }
+    }
+}
+
+/// The load up to which a backend gets hedges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HedgeRoom {
+    /// Attempts in flight that are usual (three deviations above the mean if they arrive at random), and do
+    /// not double the latency.
+    pub(crate) most: u16,
+    pub(crate) slope: u16,
+    pub(crate) idle_micros: u32,
+}
+
+impl HedgeRoom {
+    /// Returns true if so many attempts in flight are usual, and do not double the latency.
+    pub(crate) fn is_usual(self, in_flight: u32) -> bool {
+        in_flight <= self.most.into()
+    }
+
+    /// Returns true if a backend with this load may get a hedge for an attempt that is silent for `waited`:
+    /// it is no busier than usual, or would reply in half of that time nevertheless, and its latest reply was
+    /// not slow, or came sooner.
+    pub(crate) fn is_for(self, load: &BackendLoad, waited: Duration, now: Instant) -> bool {
+        let in_flight = load.in_flight_of_all(now);
+        let slope = f64::from(self.slope) / SLOPE_STEPS;
+        let expected = f64::from(self.idle_micros) / 1e6 * (1.0 + f64::from(in_flight)).powf(slope);
+        let waited = waited.as_secs_f64();
+        let latest = load.latest_latency(now).map_or(0.0, |latest| latest.as_secs_f64());
+        (self.is_usual(in_flight) || waited >= 2.0 * expected) && (latest <= waited || latest <= 3.0 * expected)
+    }
+}
+
+const SLOPE_STEPS: f64 = 10_000.0;
 
 /// The part of a sum that remains with the next attempt: half after some 350.
 const KEPT: f64 = 1.0 - 1.0 / 512.0;

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 use crate::latency::{BUCKETS, TimeBucket};
 
-const RULES: TuningRules = TuningRules { target: 0.999, budget: 0.05, failover: Some(Duration::from_secs(1)) };
+const RULES: TuningRules = TuningRules { target: 0.999, budget: 0.05, failover: Duration::from_secs(1) };
 
 fn ms(millis: f64) -> Duration {
     Duration::from_secs_f64(millis / 1e3)
@@ -23,8 +23,7 @@ fn sample(seed: u64, latency: impl Fn(&mut SmallRng) -> Duration) -> BackendSamp
         replies: 20_000,
         rate: 1_000.0,
         median: latencies[10_000],
-        retransmission_timeout: ms(20.0),
-        crowding: 0.0,
+        load: UsualLoad::default(),
         site: 0,
     }
 }
@@ -32,6 +31,11 @@ fn sample(seed: u64, latency: impl Fn(&mut SmallRng) -> Duration) -> BackendSamp
 /// Returns a latency of 1 to 2 ms, and of 100 to 110 ms for this part.
 fn bimodal(slow: f64) -> impl Fn(&mut SmallRng) -> Duration {
     move |rng| ms(rng.random_range(1.0..2.0) + if rng.random_bool(slow) { 99.0 } else { 0.0 })
+}
+
+/// Returns the load of a queue that is so much longer for one more attempt per query.
+fn crowded(crowding: f64) -> UsualLoad {
+    UsualLoad { ahead: crowding, slope: 1.0, idle: 0.001 }
 }
 
 fn tuned(samples: &[BackendSample], rules: TuningRules) -> Tuning {
@@ -85,22 +89,23 @@ fn hedge_goes_to_another_site() {
 fn crowded_backends_get_fewer_hedges() {
     let exponential = |rng: &mut SmallRng| ms(-2.0 * rng.random_range(1e-9..1.0_f64).ln());
     let extra = |crowding| {
-        let samples = [1, 2].map(|seed| BackendSample { crowding, ..sample(seed, exponential) });
+        let samples = [1, 2].map(|seed| BackendSample { load: crowded(crowding), ..sample(seed, exponential) });
         tuned(&samples, RULES).extra
     };
     let extras = [0.0, 4.0, 19.0, 100.0].map(extra);
     assert!(extras.is_sorted_by(|more, less| more >= less) && extras[0] > 0.04 && extras[3] < 0.005, "{extras:?}");
     // Slow replies that have nothing to do with the load are hedged, for they cost more than the load.
-    let samples = [1, 2].map(|seed| BackendSample { crowding: 4.0, ..sample(seed, bimodal(0.01)) });
+    let samples = [1, 2].map(|seed| BackendSample { load: crowded(4.0), ..sample(seed, bimodal(0.01)) });
     assert!(tuned(&samples, RULES).expected < ms(5.0));
 }
 
 #[test]
 fn too_little_is_no_tuning() {
     assert_eq!(tune(&[sample(1, bimodal(0.03))], &RULES), None, "there is no other backend");
-    let few = [1, 2].map(|seed| BackendSample { replies: 2_000, ..sample(seed, bimodal(0.03)) });
-    assert_eq!(tune(&few, &RULES), None);
-    assert!(tune(&few, &TuningRules { target: 0.99, ..RULES }).is_some());
+    let with = |replies| [1, 2].map(|seed| BackendSample { replies, ..sample(seed, bimodal(0.03)) });
+    assert_eq!(tune(&with(49), &RULES), None);
+    // The last of few replies say nothing of p99.9.
+    assert!(tuned(&with(50), RULES).expected < ms(2.5));
 }
 
 #[test]
@@ -113,6 +118,6 @@ fn slope_is_that_of_the_queue() {
         queue.add(ahead, noise(1.0 + f64::from(ahead)));
         wide.add(ahead, noise(1.0));
     }
-    assert!((0.8..1.2).contains(&queue.slope()) && (4.0..7.0).contains(&queue.crowding()), "{queue:?}");
-    assert_eq!((wide.slope(), wide.crowding()), (0.0, 0.0));
+    assert!((0.8..1.2).contains(&queue.slope()) && (4.0..7.0).contains(&queue.load().crowding()), "{queue:?}");
+    assert_eq!((wide.slope(), wide.load().crowding()), (0.0, 0.0));
 }

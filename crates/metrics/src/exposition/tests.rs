@@ -109,6 +109,7 @@ fn sample() -> Snapshot {
         },
         tokens: 54,
         divergent: 69,
+        tuning: None,
         regret: Some(Regret {
             target: 0.999,
             budget: 0.05,

@@ -51,6 +51,7 @@ fn sample() -> Status {
         hedges_wasted: 8,
         last_minute: Some(minute),
         regret: None,
+        tuning: None,
         backends: vec![backend("192.0.2.1:53", "up", false), backend("b", "down", true)],
         sources: Vec::new(),
     };
@@ -118,6 +119,20 @@ fn regret_of_a_pool_follows_the_pools() {
     });
     let shown = status(&status_of);
     let expected = "\n\nin the last 10 minutes:\nts: p99.9 4.10 ms; best possible with 5 %: 3.90 ms\n\nPOOL  BACKEND";
+    assert!(shown.contains(expected), "{shown}");
+}
+
+#[test]
+fn hedges_of_auto_follow_the_pools() {
+    let mut status_of = sample();
+    let hedge =
+        |backend: &str, delay_ms, probability| HedgeSnapshot { backend: backend.to_owned(), delay_ms, probability };
+    let hedges = vec![hedge("a", 2.04, 1.0), hedge("b", 3.0, 0.5), hedge("c", 0.0, 0.0), hedge("d", 1.0, 1.0)];
+    let tuning = TuningSnapshot { percentile: 99.9, expected_ms: 4.1, extra_load: 0.045, hedges };
+    status_of.pools[0].tuning = Some(tuning);
+    let shown = status(&status_of);
+    let expected = "\n\nexpected by dispatch = \"auto\":\nts: p99.9 4.10 ms with 4.5 % more load; \
+        hedges: 2.04 ms after a, 3.00 ms after b for 50 % of the races, none after c, and 1 more\n";
     assert!(shown.contains(expected), "{shown}");
 }
 

@@ -98,7 +98,7 @@ fn early_attempts_are_no_tries() {
 #[test]
 fn a_denied_attempt_is_tried_again_after_twice_the_wait() {
     let Play { rules, candidates, latency, budget, start, .. } = spent(near(Sequential, 1), 0);
-    let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
+    let context = RaceContext { rules: &rules, latency: &latency, loads: &[], by_stream: &[], budget: &budget };
     let mut race = Race::start(&context, &candidates, Best, start);
     let (mut now, mut wakes) = (start, Vec::new());
     loop {

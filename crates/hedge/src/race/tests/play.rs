@@ -123,6 +123,7 @@ impl Play {
         let context = RaceContext {
             rules: &self.rules,
             latency: &self.latency,
+            loads: &[],
             by_stream: &self.by_stream,
             budget: &self.budget,
         };

@@ -76,7 +76,7 @@ fn the_newest_that_was_named_first_has_its_say_while_it_may() {
         .check(&format!("{ask}, 40 reply 3"));
     // A newest backend that is due is asked in any case.
     let Play { rules, candidates, latency, budget, start, .. } = play(AtOnce, 2);
-    let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
+    let context = RaceContext { rules: &rules, latency: &latency, loads: &[], by_stream: &[], budget: &budget };
     let mut race = Race::start(&context, &candidates, Good, start);
     while let RaceStep::Ask { .. } = race.poll(&context, start) {}
     race.on_outdated(AttemptId(0), Rank::Outdated, BackendIndex(7));
