@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::Rank;
-use hedge::backend_load::BackendLoad;
+use hedge::backend_load::{AttemptEnd, BackendLoad, SharedLoad};
 use hedge::balance::{Balance, BalanceInput, Balancer};
 use hedge::budget::Budget;
 use hedge::latency::{Latency, SharedLatency};
@@ -27,17 +27,19 @@ const SAMPLES: usize = 2_000;
 /// A time within which every reply comes here.
 const SOON: Duration = Duration::from_millis(2);
 
-/// The order in which backends are asked for one query, each with another number of attempts out.
-pub(super) fn candidates(balance: Balance) -> impl FnMut() {
-    let now = start();
+/// The order in which backends are asked for one query, each with another number of attempts out. So many
+/// workers have 10,000 queries/s each.
+pub(super) fn candidates(balance: Balance, workers: usize) -> impl FnMut() {
+    let mut now = start();
     let rules = RaceRules { balance, dispatch: Dispatch::Hedge, ..RaceRules::default() };
     let turns = Balancer::new((0..BACKENDS).map(|number| (BackendIndex(number), 1, u64::from(number) + 1, true)));
     let latency = vec![known_latency(now); usize::from(BACKENDS)];
-    let loads: Vec<_> = (0..BACKENDS).map(|backend| load(now, backend)).collect();
+    let loads: Vec<_> = (0..BACKENDS).map(|backend| load(workers, now, backend)).collect();
     let mut random = SmallRng::seed_from_u64(1);
     let mut turn = 0;
     move || {
         turn += 1;
+        now += Duration::from_micros(100);
         let sight = BalanceInput { now, turn, name: 0, loads: &loads, out: 0, remembered: None };
         let candidates = turns.candidates(balance, black_box(&sight), &mut random);
         let known = BackendStats { loads: &loads, latency: &latency, now };
@@ -67,6 +69,18 @@ pub(super) fn race_with_hedge() -> impl FnMut() {
         assert_ne!(first, hedge, "the budget pays");
         finish(race, &context, hedge, late + SOON);
         pool.budget.earn(REPLIES_PER_HEDGE);
+    }
+}
+
+/// An attempt is made and answered, one of 10,000 a second.
+pub(super) fn load_attempt(workers: usize) -> impl FnMut() {
+    let mut now = start();
+    let mut load = load(workers, now, 1);
+    let mut samples = samples();
+    move || {
+        now += Duration::from_micros(100);
+        load.asked(black_box(now));
+        black_box(load.ended(AttemptEnd::Reply(samples()), now));
     }
 }
 
@@ -172,8 +186,9 @@ fn finish(mut race: Race<Rank>, context: &RaceContext<'_>, attempt: AttemptId, n
 }
 
 /// A backend with so many attempts out, which has replied before.
-fn load(now: Instant, attempts: u16) -> BackendLoad {
-    let mut load = BackendLoad::new(now);
+fn load(workers: usize, now: Instant, attempts: u16) -> BackendLoad {
+    let shared = Arc::new(SharedLoad::new(workers, now));
+    let mut load = if workers > 1 { BackendLoad::of_shared(&shared, 0, now) } else { BackendLoad::new(now) };
     (0..attempts).for_each(|_| load.asked(now));
     load
 }

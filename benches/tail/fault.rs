@@ -149,8 +149,8 @@ impl Fault {
     pub(crate) fn strength(self, asked_for: Strength) -> Strength {
         match self {
             Self::Stall => Strength { secs: 20.0, ..asked_for },
-            Self::HalfOpen => Strength { secs: 8.0, rate: 200.0 },
-            Self::Reset => Strength { secs: 8.0, rate: 1_000.0 },
+            Self::HalfOpen => Strength { secs: 8.0, rate: 200.0, ..asked_for },
+            Self::Reset => Strength { secs: 8.0, rate: 1_000.0, ..asked_for },
             Self::Calm
             | Self::Heavy
             | Self::Far

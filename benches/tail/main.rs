@@ -54,6 +54,9 @@ struct Options {
     secs: f64,
     #[arg(long, default_value_t = 3_000.0, value_parser = positive)]
     rate: f64,
+    /// Workers of the forwarder.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    workers: u32,
     /// The faults to play; all by default.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Fault::value_variants().to_vec())]
     faults: Vec<Fault>,
@@ -106,7 +109,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     let Options { faults, policies, ways, .. } = options;
     let (rounds, secs) = if options.quick { (1, 1.5) } else { (options.rounds, options.secs) };
-    let strength = Strength { secs, rate: options.rate };
+    let strength = Strength { secs, rate: options.rate, workers: options.workers };
     let folder = tempfile::tempdir()?;
     encrypted::certify(folder.path())?;
     let cores = Cores::find()?;

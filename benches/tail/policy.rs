@@ -46,7 +46,7 @@ impl Policy {
     }
 
     /// The config of the LS before these backends.
-    pub(crate) fn config(self, backends: &[String]) -> String {
+    pub(crate) fn config(self, workers: u32, backends: &[String]) -> String {
         let backends = match self {
             Self::First => &backends[..1],
             Self::Sequential | Self::Race | Self::HedgeP95 | Self::Hedge5 | Self::Hedge2 | Self::Hedge10 => backends,
@@ -67,7 +67,7 @@ impl Policy {
         };
         // The backends hold the same names; a client of the bench waits as long as the LS.
         let rules = format!("accept = \"conclusive\"\nattempt_timeout = \"auto\"\ntimeout = \"{TIMEOUT}s\"\n{rules}");
-        forwarder::config_of(1, forwarder::ANY_PORT, backends, &rules)
+        forwarder::config_of(workers, forwarder::ANY_PORT, backends, &rules)
     }
 }
 

@@ -21,11 +21,11 @@ pub(crate) fn markdown(
     ways: &[Way],
     strength: Strength,
 ) -> String {
-    let Strength { secs, rate } = strength;
+    let Strength { secs, rate, workers } = strength;
     let mut out = String::new();
     let _ = writeln!(
         out,
-        "Two backends, open loop, {rate} queries/s, {secs} s, names never repeat, no client retries, a lost query costs \
+        "Two backends, workers: {workers}, open loop, {rate} queries/s, {secs} s, names never repeat, no client retries, a lost query costs \
          5,000 ms; times in ms, median (min–max) of the rounds. Wrong: SERVFAIL and the like, lost all the same. \
          Traffic: queries to backends for each query of the client, probes included."
     );

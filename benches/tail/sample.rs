@@ -24,6 +24,7 @@ pub(crate) struct Strength {
     /// Seconds of a run.
     pub(crate) secs: f64,
     pub(crate) rate: f64,
+    pub(crate) workers: u32,
 }
 
 /// The results of one run.
@@ -101,10 +102,10 @@ pub(crate) fn run(
     }
     let config = folder.join("config.toml");
     let backends: Vec<_> = addresses.iter().map(|&address| way.backend(address, folder)).collect();
-    fs::write(&config, policy.config(&backends))?;
+    fs::write(&config, policy.config(asked_for.workers, &backends))?;
     let server = Server::hedgerow(&config, "forwarder", core)?;
 
-    let Strength { secs, rate } = fault.strength(asked_for);
+    let Strength { secs, rate, .. } = fault.strength(asked_for);
     let plan = Plan {
         server: server.address,
         expect: Expect::Answer,
@@ -116,7 +117,7 @@ pub(crate) fn run(
         lengths: Lengths::Mixed,
         edns: false,
         timeout: f64::from(TIMEOUT),
-        sockets: SOCKETS,
+        sockets: SOCKETS * asked_for.workers as usize,
         slots: true,
     };
     let cpu_before = server.cpu_time()?;

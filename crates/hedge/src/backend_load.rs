@@ -54,8 +54,8 @@ impl BackendLoad {
     /// Exports the history for a successor process, without open attempts.
     pub fn image(&self, now: Instant) -> LoadImage {
         LoadImage {
-            latency: self.latency(now).cost(now),
-            errors: self.errors(now).value(now),
+            latency: self.latency(now),
+            errors: self.errors(now),
             returned: self.returned.map(|returned| now.saturating_duration_since(returned)),
         }
     }
@@ -159,6 +159,7 @@ impl BackendLoad {
     }
 
     /// Returns true if the backend has stalled: many attempts are open, and none was answered for `patience`.
+    #[inline]
     pub(crate) fn is_stalled(&self, patience: Duration, now: Instant) -> bool {
         self.in_flight_of_all(now) >= STALLED_ATTEMPTS && self.silence(now) >= patience
     }
@@ -196,22 +197,30 @@ impl BackendLoad {
     }
 
     /// Returns the number of open attempts of all workers.
+    #[inline]
     pub fn in_flight_of_all(&self, now: Instant) -> u32 {
         self.in_flight + self.shared.as_ref().map_or(0, |shared| shared.in_flight_of_others(now))
     }
 
-    /// Returns the recent share of failures among the replies.
-    pub(crate) fn errors(&self, now: Instant) -> Errors {
-        self.shared.as_ref().map_or(self.errors, |shared| shared.errors(&self.errors, now))
+    /// Returns the recent share of failures among the replies, from 0 to 1.
+    #[inline]
+    pub(crate) fn errors(&self, now: Instant) -> f64 {
+        self.shared.as_ref().map_or_else(|| self.errors.value(now), |shared| shared.errors(&self.errors, now))
     }
 
-    fn latency(&self, now: Instant) -> PeakEwma {
-        self.shared.as_ref().map_or(self.latency, |shared| shared.latency(&self.latency, now))
+    /// Returns the share in whole steps of one failure each, so that old failures make no difference.
+    pub(crate) fn error_level(&self, now: Instant) -> u8 {
+        level(self.errors(now))
+    }
+
+    fn latency(&self, now: Instant) -> f64 {
+        self.shared.as_ref().map_or_else(|| self.latency.cost(now), |shared| shared.latency(&self.latency, now))
     }
 
     /// Returns true if more than half of the recent replies were failures, at least six.
+    #[inline]
     pub(crate) fn is_failing(&self, now: Instant) -> bool {
-        self.errors(now).value(now) > FAILING
+        self.errors(now) > FAILING
     }
 
     /// Returns the share of the normal load: below 1 during the slow start.
@@ -222,10 +231,14 @@ impl BackendLoad {
     /// Returns the expected cost of one more attempt in seconds, if the backend works sequentially.
     pub fn cost(&self, now: Instant) -> f64 {
         // With open attempts, the reply time is at least the present silence.
-        let wait = self.latency(now).cost(now).max(self.silence(now).as_secs_f64()).max(MIN_WAIT)
-            + self.errors(now).value(now) * ASKED_IN_VAIN;
+        let wait =
+            self.latency(now).max(self.silence(now).as_secs_f64()).max(MIN_WAIT) + self.errors(now) * ASKED_IN_VAIN;
         wait * (f64::from(self.in_flight_of_all(now)) + 1.0)
     }
+}
+
+fn level(errors: f64) -> u8 {
+    (errors / ONE_REPLY).round() as u8
 }
 
 fn slow_start_share(up_for: Duration) -> f64 {
@@ -276,11 +289,6 @@ impl Errors {
     /// Returns the share of failures among recent replies, from 0 to 1.
     pub(crate) fn value(&self, now: Instant) -> f64 {
         if self.part == 0.0 { 0.0 } else { self.part * kept(self.updated, now) }
-    }
-
-    /// Returns the share in whole steps of one failure each, so that old failures make no difference.
-    pub(crate) fn level(&self, now: Instant) -> u8 {
-        (self.value(now) / ONE_REPLY).round() as u8
     }
 }
 
@@ -368,18 +376,18 @@ mod tests {
     fn failures_are_soon_seen_and_forgotten() {
         let now = Instant::now();
         let mut errors = Errors::new(now);
-        for (is_error, level) in
+        for (is_error, expected) in
             [(true, 1), (true, 2), (true, 3), (false, 2), (false, 2), (false, 2), (false, 2), (false, 1)]
         {
             errors.observe(is_error, now);
-            assert_eq!(errors.level(now), level, "{errors:?}");
+            assert_eq!(level(errors.value(now)), expected, "{errors:?}");
         }
-        assert_eq!(errors.level(now + ms(5_000)), 1);
-        assert_eq!(errors.level(now + ms(20_000)), 0);
+        assert_eq!(level(errors.value(now + ms(5_000))), 1);
+        assert_eq!(level(errors.value(now + ms(20_000))), 0);
         for _ in 0..100 {
             errors.observe(true, now);
         }
-        assert_eq!(errors.level(now), 8);
+        assert_eq!(level(errors.value(now)), 8);
     }
 
     #[test]
@@ -444,7 +452,7 @@ mod tests {
         for later in [0, 500, 5_000, 60_000] {
             let then = now + ms(later);
             assert!((successor.cost(then) - load.cost(then)).abs() < 1e-9, "{later} ms later");
-            let errors = |load: &BackendLoad| load.errors(then).value(then);
+            let errors = |load: &BackendLoad| load.errors(then);
             assert!((errors(&successor) - errors(&load)).abs() < 1e-9, "{later} ms later");
             assert_eq!(successor.share(then), load.share(then), "{later} ms later");
         }

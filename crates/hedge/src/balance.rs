@@ -181,7 +181,7 @@ impl Balancer {
             // An idle backend in slow start would be the first choice of all requests.
             let strength = f64::from(member.weight) * input.share(member.backend);
             let load = f64::from(input.in_flight(member.backend)) / strength;
-            let errors = input.load(member.backend).map_or(0, |load| load.errors(input.now).level(input.now));
+            let errors = input.load(member.backend).map_or(0, |load| load.error_level(input.now));
             // Of exponential variables with the weights as rates, each is the least in proportion to its
             // weight.
             let chance = -(1.0 - rng.random::<f64>()).ln() / f64::from(member.weight);

@@ -148,22 +148,26 @@ impl LoadView {
         }
     }
 
-    pub(super) fn latency(&self, known: &PeakEwma, now: Instant) -> PeakEwma {
+    #[inline(never)]
+    pub(super) fn latency(&self, known: &PeakEwma, now: Instant) -> f64 {
         let packed = self.shared.latency.load(Relaxed);
-        if packed == self.latency { *known } else { self.shared.peak(packed, now) }
+        if packed == self.latency { known.cost(now) } else { self.shared.peak(packed, now).cost(now) }
     }
 
-    pub(super) fn errors(&self, known: &Errors, now: Instant) -> Errors {
+    #[inline(never)]
+    pub(super) fn errors(&self, known: &Errors, now: Instant) -> f64 {
         let packed = self.shared.errors.load(Relaxed);
-        if packed == self.errors { *known } else { self.shared.share(packed, now) }
+        if packed == self.errors { known.value(now) } else { self.shared.share(packed, now).value(now) }
     }
 
     /// Returns the number of open attempts of the other workers.
+    #[inline(never)]
     pub(super) fn in_flight_of_others(&self, now: Instant) -> u32 {
         self.others(now).count
     }
 
     /// Returns the time since which no attempt of any worker was answered.
+    #[inline(never)]
     pub(super) fn silent_since(&self, own: Option<Instant>, now: Instant) -> Option<Instant> {
         let since = own.into_iter().chain(self.others(now).silent_since).min()?;
         Some(self.shared.heard().map_or(since, |heard| since.max(heard)))

@@ -84,7 +84,7 @@ impl Crowd {
             Balance::Hash => view.by_name(input),
             Balance::LeastLoad => view.better_of_two(input, rng, |backend| {
                 let strength = f64::from(self.weight(backend)) * input.share(backend);
-                let errors = input.load(backend).map_or(0, |load| load.errors(input.now).level(input.now));
+                let errors = input.load(backend).map_or(0, |load| load.error_level(input.now));
                 (f64::from(input.in_flight(backend)) / strength, f64::from(errors))
             }),
             Balance::Fastest => view.better_of_two(input, rng, |backend| {

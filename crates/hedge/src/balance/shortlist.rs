@@ -11,6 +11,7 @@ pub(super) struct Shortlist<K> {
 }
 
 impl<K: PartialOrd + Copy> Shortlist<K> {
+    #[inline]
     pub(super) fn of(keyed: impl Iterator<Item = (K, BackendIndex)>) -> Self {
         let mut list = Self { best: [None; MAX_ATTEMPTS], len: 0 };
         for (key, backend) in keyed {
@@ -22,12 +23,11 @@ impl<K: PartialOrd + Copy> Shortlist<K> {
     fn insert(&mut self, key: K, backend: BackendIndex) {
         let is_after = |entry: &Option<(K, BackendIndex)>| entry.is_some_and(|(other, _)| key < other);
         let place = self.best[..self.len].iter().position(is_after).unwrap_or(self.len);
-        if let Some(rest) = self.best.get_mut(place..)
-            && !rest.is_empty()
-        {
-            rest.rotate_right(1);
-            rest[0] = Some((key, backend));
-            self.len = (self.len + 1).min(MAX_ATTEMPTS);
+        let len = (self.len + 1).min(MAX_ATTEMPTS);
+        if let Some(worse @ [_, ..]) = self.best.get_mut(place..len) {
+            worse.rotate_right(1);
+            worse[0] = Some((key, backend));
+            self.len = len;
         }
     }
 

@@ -146,7 +146,7 @@ proptest! {
                 prop_assert_eq!(worker.in_flight_of_all(now), lone.in_flight());
                 let (silence, expected) = (worker.silence(now), lone.silence(now));
                 prop_assert!(silence.abs_diff(expected) <= ms(1), "{:?}, not {:?}", silence, expected);
-                let (errors, expected) = (worker.errors(now).value(now), lone.errors(now).value(now));
+                let (errors, expected) = (worker.errors(now), lone.errors(now));
                 prop_assert!((errors - expected).abs() < 1e-3, "{} errors, not {}", errors, expected);
                 let (cost, expected) = (worker.cost(now), lone.cost(now));
                 let tolerance = 0.01 * expected + 2e-3 * f64::from(lone.in_flight() + 1);
