@@ -21,6 +21,10 @@ pub(crate) enum Policy {
     #[value(name = "hedge-5")]
     #[serde(rename = "hedge-5")]
     Hedge5,
+    /// The hedges that `dispatch = "auto"` chooses within a budget of 5 %.
+    #[value(name = "auto-5")]
+    #[serde(rename = "auto-5")]
+    Auto5,
     /// A hedge after what a budget of 2 % pays for.
     #[value(name = "hedge-2")]
     #[serde(rename = "hedge-2")]
@@ -40,6 +44,7 @@ impl Policy {
             Self::Race => "race",
             Self::HedgeP95 => "hedge p95, 5 %",
             Self::Hedge5 => "hedge auto, 5 %",
+            Self::Auto5 => "auto, 5 %",
             Self::Hedge2 => "hedge auto, 2 %",
             Self::Hedge10 => "hedge auto, 10 %, tries 2",
         }
@@ -49,7 +54,13 @@ impl Policy {
     pub(crate) fn config(self, workers: u32, backends: &[String]) -> String {
         let backends = match self {
             Self::First => &backends[..1],
-            Self::Sequential | Self::Race | Self::HedgeP95 | Self::Hedge5 | Self::Hedge2 | Self::Hedge10 => backends,
+            Self::Sequential
+            | Self::Race
+            | Self::HedgeP95
+            | Self::Hedge5
+            | Self::Auto5
+            | Self::Hedge2
+            | Self::Hedge10 => backends,
         };
         let hedge = |delay: &str, budget: f64, tries: u32| {
             format!(
@@ -62,6 +73,7 @@ impl Policy {
             Self::Race => "dispatch = \"race\"".to_owned(),
             Self::HedgeP95 => hedge("p95", 0.05, 1),
             Self::Hedge5 => hedge("auto", 0.05, 1),
+            Self::Auto5 => "dispatch = \"auto\"\n[pools.bench.hedge]\nbudget = 0.05".to_owned(),
             Self::Hedge2 => hedge("auto", 0.02, 1),
             Self::Hedge10 => hedge("auto", 0.1, 2),
         };

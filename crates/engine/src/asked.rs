@@ -16,7 +16,7 @@ use super::pool::Pool;
 use super::queries::ValidQuery;
 use crate::cache::State;
 use crate::explanation::{CacheSeen, Candidate};
-use crate::state::{ForwarderState, SharedBackend};
+use crate::state::{ForwarderState, SharedBackend, SharedPool};
 
 pub(super) fn seen_in_cache(state: &ForwarderState, valid: &ValidQuery<'_>, now: Instant) -> CacheSeen {
     let ValidQuery { question, pool, .. } = *valid;
@@ -111,7 +111,8 @@ pub(super) fn hedge_delay_of(pool: &Pool, backend: BackendIndex) -> (Duration, S
     let name = &pool.backend(backend).name;
     if let (Dispatch::Auto, Some(tuned)) = (rules.dispatch, latency.tuned()) {
         let (part, target) = (percent(tuned.probability.into()), percent(hedge.target));
-        return (delay, format!("best for p{target}, for {part} % of the races that begin at {name}"));
+        let best = format!("best for p{target}, for {part} % of the races that begin at {name}");
+        return (delay, format!("{best}{}", expected(&pool.plan.shared)));
     }
     let of = match hedge.delay {
         HedgeDelay::Fixed(_) => return (delay, "hedge.delay".to_owned()),
@@ -130,6 +131,15 @@ pub(super) fn hedge_delay_of(pool: &Pool, backend: BackendIndex) -> (Duration, S
         of
     };
     (delay, from)
+}
+
+/// Formats what the hedges of a pool shall achieve, and have achieved.
+fn expected(pool: &SharedPool) -> String {
+    let Some(tuning) = pool.tuning() else { return String::new() };
+    let extra = percent(tuning.extra_load);
+    let expected = tuning.expected_ms.map_or_else(String::new, |time| format!("; expected {time:.2} ms"));
+    let achieved = pool.state.regret.latest().map(|regret| format!(", achieved {:.2} ms", millis(regret.achieved)));
+    format!("{expected} with {extra} % more load{}", achieved.unwrap_or_default())
 }
 
 fn percent(part: f64) -> String {

@@ -160,11 +160,12 @@ impl Latency {
         }
     }
 
-    /// Takes one early attempt from the allowance, which follows the share of attempts without a reply.
-    pub(crate) fn take_early_attempt(&self) -> bool {
+    /// Takes one early attempt from the allowance, which follows the share of attempts without a reply, if
+    /// that is at least `least`.
+    pub(crate) fn take_early_attempt(&self, least: f64) -> bool {
         match &self.shared {
-            Some(shared) => shared.take_early_attempt(),
-            None => self.samples.as_ref().is_some_and(|samples| samples.take_early_attempt()),
+            Some(shared) => shared.take_early_attempt(least),
+            None => self.samples.as_ref().is_some_and(|samples| samples.take_early_attempt(least)),
         }
     }
 
@@ -234,8 +235,9 @@ impl Samples {
         self.windows().into_iter().for_each(Window::take_unanswered);
     }
 
-    fn take_early_attempt(&self) -> bool {
-        self.retransmission.take(self.lost_per_reply())
+    fn take_early_attempt(&self, least: f64) -> bool {
+        let lost = self.lost_per_reply();
+        lost >= least && self.retransmission.take(lost)
     }
 
     fn lost_per_reply(&self) -> f64 {

@@ -67,14 +67,15 @@ pub struct Tuning {
     pub hedges: Vec<TunedHedge>,
     /// The present delay of each hedge.
     pub delays: Vec<Duration>,
-    /// The expected time within which the target part of the races has a reply.
-    pub expected: Duration,
+    /// The expected time within which the target part of the races has a reply; `None` if no hedges within
+    /// the budget are known to reach the target.
+    pub expected: Option<Duration>,
     /// The expected number of hedges per race.
     pub extra: f64,
 }
 
-/// Returns the hedges with the least time for the target. `None` with fewer than two backends or too few
-/// replies, or if no hedges within the budget are known to reach the target.
+/// Returns the hedges with the least time for the target; `None` with fewer than two backends or too few
+/// replies.
 pub fn tune(samples: &[BackendSample], rules: &TuningRules) -> Option<Tuning> {
     let replies = samples.iter().map(|sample| sample.replies).sum::<u64>() as f64;
     if samples.len() < 2 || replies < MIN_REPLIES {
@@ -92,8 +93,12 @@ pub fn tune(samples: &[BackendSample], rules: &TuningRules) -> Option<Tuning> {
             failover: Some(rules.failover),
         })
         .collect();
-    let crowding =
-        backends.iter().zip(samples).map(|(backend, sample)| backend.share * sample.load.crowding()).sum::<f64>();
+    let mean = |of: &dyn Fn(UsualLoad) -> f64| {
+        backends.iter().zip(samples).map(|(backend, sample)| backend.share * of(sample.load)).sum::<f64>()
+    };
+    // The backends of a pool are alike more often than their few samples.
+    let slope = mean(&|load| load.slope);
+    let crowding = mean(&|load| UsualLoad { slope, ..load }.crowding());
     // A race needs all of its budget, and no estimate of a percentile.
     let planned = if rules.budget >= 1.0 { 1.0 } else { rules.budget * SPENT };
     let target = rules.target.min(1.0 - MIN_IN_TAIL / replies);
@@ -101,32 +106,40 @@ pub fn tune(samples: &[BackendSample], rules: &TuningRules) -> Option<Tuning> {
     let found = parts.iter().flat_map(|part| families(&backends, planned * part)).filter_map(|(penalty, rules)| {
         let (end, rule) = best(&rules, &backends, target)?;
         let extra = rule.cost(&backends);
-        Some((border(end).as_secs_f64() * (1.0 + extra * crowding) * penalty, end, rule, extra))
+        Some((border(end).as_secs_f64() * (1.0 + extra * crowding) * penalty, border(end), rule))
     });
-    let (_, end, rule, extra) = found.min_by(|(one, ..), (other, ..)| one.total_cmp(other))?;
+    let found = found.min_by(|(one, ..), (other, ..)| one.total_cmp(other));
+    let (expected, rule) = match found {
+        Some((_, time, rule)) => (Some(time), rule),
+        None => (None, SingleR::within(same_part(&backends, planned), &backends, planned)),
+    };
+    let extra = rule.cost(&backends);
     let hedge = |(delay, sample): (&usize, &BackendSample)| TunedHedge {
         medians: border(*delay).div_duration_f32(sample.median.max(MIN_MEDIAN)),
         probability: rule.probability as f32,
-        room: sample.load.room(),
+        room: UsualLoad { slope, ..sample.load }.room(),
     };
     let hedges = rule.delays.iter().zip(samples).map(hedge).collect();
-    Some(Tuning { hedges, delays: rule.delays.iter().copied().map(border).collect(), expected: border(end), extra })
+    Some(Tuning { hedges, delays: rule.delays.iter().copied().map(border).collect(), expected, extra })
 }
 
 /// Returns the families of rules that spend this budget, each with the factor by which its time must be lower
 /// than that of the first one. The first one has fewer ways to follow chance.
 fn families(backends: &[FirstAttempts<'_>], budget: f64) -> [(f64, Vec<SingleR>); 4] {
     let pool = SurvivalCurve::mixture(backends.iter().map(|backend| (backend.share, backend.first)));
-    let same_part = |cost: f64| backends.iter().map(|backend| backend.first.reaches(cost)).collect::<Vec<_>>();
     let same_delay = |cost: f64| vec![pool.reaches(cost); backends.len()];
     let within = |delays: Vec<usize>| SingleR::within(delays, backends, budget);
     let above = || COSTS.iter().map(|cost| (budget * cost).min(1.0));
     [
-        (1.0, vec![within(same_part(budget))]),
+        (1.0, vec![within(same_part(backends, budget))]),
         (MARGIN, vec![within(same_delay(budget))]),
-        (MARGIN, above().map(|cost| within(same_part(cost))).collect()),
+        (MARGIN, above().map(|cost| within(same_part(backends, cost))).collect()),
         (MARGIN * MARGIN, above().map(|cost| within(same_delay(cost))).collect()),
     ]
+}
+
+fn same_part(backends: &[FirstAttempts<'_>], cost: f64) -> Vec<usize> {
+    backends.iter().map(|backend| backend.first.reaches(cost)).collect()
 }
 
 /// Returns the latency of a hedge that replaces an attempt at this backend.

@@ -244,8 +244,8 @@ pub struct PoolSnapshot {
 pub struct TuningSnapshot {
     /// The percentile of the response time that shall be least, such as 99.9.
     pub percentile: f64,
-    /// The expected percentile in milliseconds.
-    pub expected_ms: f64,
+    /// The expected percentile in milliseconds; `None` if no hedges are known to reach the target.
+    pub expected_ms: Option<f64>,
     /// The expected number of hedges per race.
     pub extra_load: f64,
     /// The hedge after a first attempt at each backend.

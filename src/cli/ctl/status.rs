@@ -102,7 +102,7 @@ fn tunings(pools: &[PoolStatus]) -> String {
             let shown: Vec<_> = hedges.iter().take(SHOWN_HEDGES).map(hedge).collect();
             let more = hedges.len().saturating_sub(SHOWN_HEDGES);
             let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-            let (expected, extra) = (millis(Some(*expected_ms)), percent(*extra_load));
+            let (expected, extra) = (millis(*expected_ms), percent(*extra_load));
             let shown = shown.join(", ");
             format!("\n{name}: p{percentile} {expected} ms with {extra} % more load; hedges: {shown}{more}")
         })

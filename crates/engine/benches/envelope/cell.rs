@@ -131,7 +131,8 @@ impl<'m> Cell<'m> {
         let gap = Duration::from_secs_f64(1.0 / self.rate());
         let rules = PoolRules { race: policy.race.clone(), ..PoolRules::default() };
         let scenario = Scenario::of_pool(rules, self.model.backends.clone());
-        Tally::of(&Scenario { queries, gap, is_probed: true, ..scenario }, Instant::now(), seed)
+        let queries = queries + (self.rate() * LEAD.as_secs_f64()) as usize;
+        Tally::after(LEAD, &Scenario { queries, gap, is_probed: true, ..scenario }, Instant::now(), seed)
     }
 }
 
@@ -155,3 +156,6 @@ impl Played {
 /// The ratio from which a cell is played again with more seeds.
 const SUSPECT: f64 = 1.1;
 const SEEDS: u64 = 5;
+
+/// The time that is not counted: no policy knows the latencies at first.
+const LEAD: Duration = Duration::from_secs(1);

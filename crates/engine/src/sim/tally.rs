@@ -1,6 +1,6 @@
 //! Sums over a scenario.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hedge::race::{AttemptKind, RaceEnd};
 use metrics::ResponseSource;
@@ -39,8 +39,18 @@ pub struct Tally {
 impl Tally {
     /// Plays a scenario and adds up its events.
     pub fn of(scenario: &Scenario, start: Instant, seed: u64) -> Self {
+        Self::after(Duration::ZERO, scenario, start, seed)
+    }
+
+    /// Plays a scenario, and adds up its events after a time.
+    pub fn after(begin: Duration, scenario: &Scenario, start: Instant, seed: u64) -> Self {
         let mut tally = Self::default();
-        play(scenario, start, seed, |_, happening| tally.add(happening));
+        let mut add = |at, happening: Happening<'_>| {
+            if at >= begin {
+                tally.add(happening);
+            }
+        };
+        play(scenario, start, seed, &mut add);
         tally
     }
 

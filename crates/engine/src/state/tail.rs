@@ -72,7 +72,7 @@ impl SharedPool {
                 delay_ms: millis(delay),
                 probability: hedge.probability.into(),
             });
-            let (percentile, expected_ms) = ((target * 1e6).round() / 1e4, millis(expected));
+            let (percentile, expected_ms) = ((target * 1e6).round() / 1e4, expected.map(millis));
             TuningSnapshot { percentile, expected_ms, extra_load: extra, hedges: hedges.collect() }
         });
         *self.state.tuning.lock().unwrap_or_else(PoisonError::into_inner) = tuning;

@@ -232,8 +232,8 @@ impl LatencyView {
     }
 
     #[inline(never)]
-    pub(super) fn take_early_attempt(&self) -> bool {
-        self.shared.lock().samples.as_ref().is_some_and(|samples| samples.take_early_attempt())
+    pub(super) fn take_early_attempt(&self, least: f64) -> bool {
+        self.shared.lock().samples.as_ref().is_some_and(|samples| samples.take_early_attempt(least))
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -51,13 +51,16 @@ impl AttemptList {
         asked().zip(asked().skip(1)).filter(is_early).count() as u8
     }
 
-    /// Pays for an early attempt from the allowance of the newest silent backend, if its attempt may be lost.
+    /// Pays for an early attempt from the allowance of the newest silent backend. With [`Dispatch::Auto`],
+    /// hedges make up for some losses, and an attempt that waits in a queue is not repeated.
     pub(super) fn pay(&self, context: &RaceContext<'_>, start: Instant, now: Offset) -> bool {
         let Some((_, late)) = self.waited_for().next_back() else { return false };
         let Some(latency) = context.latency.get(late.backend.get()) else { return false };
-        let is_auto = context.rules.dispatch == Dispatch::Auto;
-        let may_be_lost = !is_auto || may_be_lost(context, late.backend, late.asked.since(start), now.since(start));
-        may_be_lost && latency.take_early_attempt()
+        if context.rules.dispatch != Dispatch::Auto {
+            return latency.take_early_attempt(0.0);
+        }
+        let may_be_lost = may_be_lost(context, late.backend, late.asked.since(start), now.since(start));
+        may_be_lost && latency.take_early_attempt(context.rules.hedge.budget * PAID_BY_HEDGES)
     }
 
     /// Returns the next end of a timeout, short or long. After a denial, the allowance is asked again after
@@ -80,3 +83,6 @@ fn may_be_lost(context: &RaceContext<'_>, backend: BackendIndex, asked: Instant,
         load.has_answered_since(asked + median) || tuned.room.is_usual(load.in_flight_of_all(now))
     })
 }
+
+/// The losses for which hedges are enough, in hedge budgets.
+const PAID_BY_HEDGES: f64 = 0.2;

@@ -29,7 +29,7 @@ impl LoadSlope {
         }
     }
 
-    /// Returns the slope; 0.0 if it may be due to chance.
+    /// Returns the slope, at most that of a queue with one server; 0.0 if it may be due to chance.
     pub fn slope(&self) -> f64 {
         let Self { weight, x, y, xx, yy, xy, .. } = *self;
         if weight < MIN_WEIGHT {
@@ -45,14 +45,14 @@ impl LoadSlope {
         }
         let explained = (xy * xy / xx / yy).min(1.0);
         let deviations = (explained * weight / (1.0 - explained).max(f64::MIN_POSITIVE)).sqrt();
-        if deviations < MIN_DEVIATIONS { 0.0 } else { xy / xx }
+        if deviations < MIN_DEVIATIONS { 0.0 } else { (xy / xx).min(1.0) }
     }
 
     /// Returns the usual load.
     pub fn load(&self) -> UsualLoad {
         let Self { weight, ahead, x, y, .. } = *self;
-        let (weight, slope) = (weight.max(1.0), self.slope());
-        UsualLoad { ahead: ahead / weight, slope, idle: ((y - slope * x) / weight).exp() }
+        let weight = weight.max(1.0);
+        UsualLoad { ahead: ahead / weight, slope: self.slope(), x: x / weight, y: y / weight }
     }
 }
 
@@ -63,8 +63,9 @@ pub struct UsualLoad {
     pub ahead: f64,
     /// The power of `1 + n` by which the latency grows with `n` attempts in flight.
     pub slope: f64,
-    /// The geometric mean of the latency without other attempts in flight, in seconds.
-    pub idle: f64,
+    /// The mean logarithms of `1 + n` and of the latency in seconds.
+    pub(super) x: f64,
+    pub(super) y: f64,
 }
 
 impl UsualLoad {
@@ -79,7 +80,7 @@ impl UsualLoad {
         HedgeRoom {
             most: usual.min(doubled) as u16,
             slope: (self.slope * SLOPE_STEPS) as u16,
-            idle_micros: (self.idle * 1e6) as u32,
+            idle_micros: ((self.y - self.slope * self.x).exp() * 1e6) as u32,
         }
     }
 }
@@ -121,4 +122,4 @@ const KEPT: f64 = 1.0 - 1.0 / 512.0;
 const MIN_WEIGHT: f64 = 50.0;
 
 /// The least ratio of the slope to its standard error.
-const MIN_DEVIATIONS: f64 = 4.0;
+const MIN_DEVIATIONS: f64 = 5.0;

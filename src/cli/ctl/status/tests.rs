@@ -128,7 +128,7 @@ fn hedges_of_auto_follow_the_pools() {
     let hedge =
         |backend: &str, delay_ms, probability| HedgeSnapshot { backend: backend.to_owned(), delay_ms, probability };
     let hedges = vec![hedge("a", 2.04, 1.0), hedge("b", 3.0, 0.5), hedge("c", 0.0, 0.0), hedge("d", 1.0, 1.0)];
-    let tuning = TuningSnapshot { percentile: 99.9, expected_ms: 4.1, extra_load: 0.045, hedges };
+    let tuning = TuningSnapshot { percentile: 99.9, expected_ms: Some(4.1), extra_load: 0.045, hedges };
     status_of.pools[0].tuning = Some(tuning);
     let shown = status(&status_of);
     let expected = "\n\nexpected by dispatch = \"auto\":\nts: p99.9 4.10 ms with 4.5 % more load; \

@@ -19,7 +19,7 @@ fn auto(dispatch: Dispatch) -> Play {
 
 /// Takes the allowance of a backend.
 fn spent(play: Play, backend: usize) -> Play {
-    while play.latency[backend].take_early_attempt() {}
+    while play.latency[backend].take_early_attempt(0.0) {}
     play
 }
 
@@ -89,7 +89,7 @@ fn early_attempts_are_no_tries() {
     let one = || near(Sequential, 1);
     // At 20 ms the allowance pays for one more; the next attempt is the second try.
     let last = (0..19).fold(one(), |play, _| {
-        assert!(play.latency[0].take_early_attempt());
+        assert!(play.latency[0].take_early_attempt(0.0));
         play
     });
     last.rules(|rules| rules.tries = 2).check("0 first A, 20 failover A, 1020 failover A, 3000 nothing");
