@@ -306,3 +306,30 @@ fn only_successes_fill_the_budget() {
     assert_eq!(client.ask(&query("www.example", A)).answers(), [ONE]);
     admin.wait_for("it is made", |metrics| hedges(metrics) == 11);
 }
+
+#[test]
+fn auto_shows_the_hedges_that_it_has_chosen() {
+    let backends = [ONE, TWO].map(|address| Backend::new(answer(address)));
+    let rules = "dispatch = 'auto'\nbalance = 'round-robin'";
+    let server = Forwarder::to(&[&backends[0], &backends[1]], rules).admin().start();
+    let admin = server.admin();
+    let tuning = || {
+        let status: serde_json::Value = serde_json::from_str(&admin.get("/api/v1/status").body).expect("JSON");
+        Some(status["pools"][0]["tuning"].clone()).filter(|tuning| !tuning.is_null())
+    };
+    assert_eq!(tuning(), None);
+    let mut names = 0..;
+    let tuning = until("the hedges are tuned", || {
+        let start = names.next().expect("numbers go on") * 200;
+        ask_all(&server, start..start + 200);
+        tuning()
+    });
+    assert_eq!(tuning["percentile"], 99.9);
+    let hedges = tuning["hedges"].as_array().expect("a list");
+    assert!(hedges.len() == 2 && hedges.iter().all(|hedge| hedge["delay_ms"].is_f64()), "{tuning}");
+    let address = format!("http://{}", admin.address());
+    let shown = String::from_utf8(server.process.ctl(&["status", "--admin", &address]).stdout).expect("text");
+    assert!(shown.contains("expected by dispatch = \"auto\":\nall: p99.9 "), "{shown}");
+    let explained = admin.try_post("/api/v1/explain", r#"{"name": "www.example", "type": "A"}"#);
+    assert!(explained.body.contains("best for p99.9, for "), "{}", explained.body);
+}

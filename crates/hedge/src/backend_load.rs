@@ -27,6 +27,13 @@ pub struct BackendLoad {
     shared: Option<Box<LoadView>>,
 }
 
+impl LoadSample {
+    /// Returns true if this is the attempt of this time, which a race knows in whole microseconds.
+    fn is_of(self, asked: Instant) -> bool {
+        asked.saturating_duration_since(self.asked) + self.asked.saturating_duration_since(asked) < NEAR
+    }
+}
+
 /// The latest attempt that has a reply, and the latency of the latest reply.
 #[derive(Clone, Copy, Debug)]
 struct LatestReply {
@@ -147,7 +154,7 @@ impl BackendLoad {
                 let asked = now.checked_sub(took)?;
                 let latest = self.latest.map_or(asked, |latest| latest.asked.max(asked));
                 self.latest = Some(LatestReply { asked: latest, at: now, took });
-                self.sample.take_if(|sample| sample.asked == asked).map(|sample| sample.ahead)
+                self.sample.take_if(|sample| sample.is_of(asked)).map(|sample| sample.ahead)
             }
             AttemptEnd::Unreachable | AttemptEnd::Silence(_) | AttemptEnd::Unsent | AttemptEnd::Void => None,
         }
@@ -295,6 +302,7 @@ impl Errors {
 /// The number of open attempts above which silence counts as a stall: one lost datagram does not.
 const STALLED_ATTEMPTS: u32 = 8;
 const ONE_REPLY: f64 = 1.0 / 8.0;
+const NEAR: Duration = Duration::from_micros(2);
 /// The time after which a sample without a reply is replaced.
 const SAMPLED_FOR: Duration = Duration::from_secs(1);
 /// After good replies alone, six failures in a row exceed this share.

@@ -294,4 +294,5 @@ fn a_sticky_pool_asks_first_who_knew_the_name() {
     assert!(sticky * 10 < turns * 6 && sticky > 0, "{sticky} against {turns}");
 }
 
+mod auto;
 mod workers;
