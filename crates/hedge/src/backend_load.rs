@@ -4,6 +4,7 @@
 //! Until then it counts as in flight, or a dead backend would look idle and fast.
 
 mod shared;
+mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use self::shared::LoadView;
 pub use self::shared::SharedLoad;
+use self::watch::LoadWatch;
 use super::peak::{PeakEwma, kept};
 
 /// The load of one backend.
@@ -22,31 +24,8 @@ pub struct BackendLoad {
     latency: PeakEwma,
     silent_since: Option<Instant>,
     returned: Option<Instant>,
-    sample: Option<LoadSample>,
-    latest: Option<LatestReply>,
+    watch: Option<Box<LoadWatch>>,
     shared: Option<Box<LoadView>>,
-}
-
-impl LoadSample {
-    /// Returns true if this is the attempt of this time, which a race knows in whole microseconds.
-    fn is_of(self, asked: Instant) -> bool {
-        asked.saturating_duration_since(self.asked) + self.asked.saturating_duration_since(asked) < NEAR
-    }
-}
-
-/// The latest attempt that has a reply, and the latency of the latest reply.
-#[derive(Clone, Copy, Debug)]
-struct LatestReply {
-    asked: Instant,
-    at: Instant,
-    took: Duration,
-}
-
-/// An attempt with the number of others that were in flight when it was made.
-#[derive(Clone, Copy, Debug)]
-struct LoadSample {
-    asked: Instant,
-    ahead: u32,
 }
 
 /// The faded load history of a backend for a successor process.
@@ -85,8 +64,7 @@ impl BackendLoad {
             latency: PeakEwma::new(now),
             silent_since: None,
             returned: None,
-            sample: None,
-            latest: None,
+            watch: None,
             shared: None,
         }
     }
@@ -98,8 +76,8 @@ impl BackendLoad {
 
     /// Counts a new attempt.
     pub fn asked(&mut self, now: Instant) {
-        if self.sample.is_none_or(|sample| now.saturating_duration_since(sample.asked) >= SAMPLED_FOR) {
-            self.sample = Some(LoadSample { asked: now, ahead: self.in_flight_of_all(now) });
+        if self.watch.is_some() {
+            self.watch_attempt(now);
         }
         self.in_flight = self.in_flight.saturating_add(1);
         self.silent_since.get_or_insert(now);
@@ -149,14 +127,9 @@ impl BackendLoad {
                 shared.publish_heard(now);
             }
         }
-        match end {
-            AttemptEnd::Reply(took) | AttemptEnd::Failure(took) => {
-                let asked = now.checked_sub(took)?;
-                let latest = self.latest.map_or(asked, |latest| latest.asked.max(asked));
-                self.latest = Some(LatestReply { asked: latest, at: now, took });
-                self.sample.take_if(|sample| sample.is_of(asked)).map(|sample| sample.ahead)
-            }
-            AttemptEnd::Unreachable | AttemptEnd::Silence(_) | AttemptEnd::Unsent | AttemptEnd::Void => None,
+        match (end, &mut self.watch) {
+            (AttemptEnd::Reply(took) | AttemptEnd::Failure(took), Some(watch)) => watch.replied(took, now),
+            _ => None,
         }
     }
 
@@ -186,16 +159,26 @@ impl BackendLoad {
             || self.shared.as_ref().is_some_and(|shared| shared.was_heard_since(asked))
     }
 
+    /// Samples the attempts from now on, for [`Dispatch::Auto`](crate::Dispatch::Auto).
+    pub fn watch(&mut self) {
+        self.watch.get_or_insert_default();
+    }
+
+    #[cold]
+    fn watch_attempt(&mut self, now: Instant) {
+        let ahead = self.in_flight_of_all(now);
+        self.watch.iter_mut().for_each(|watch| watch.asked(ahead, now));
+    }
+
     /// Returns true if an attempt of this worker after this time has a reply: a queue would have answered
     /// earlier ones before.
     pub(crate) fn has_answered_since(&self, time: Instant) -> bool {
-        self.latest.is_some_and(|latest| latest.asked > time)
+        self.watch.as_ref().is_some_and(|watch| watch.has_answered_since(time))
     }
 
     /// Returns the latency of the latest reply to this worker, if it is at most a second old.
     pub(crate) fn latest_latency(&self, now: Instant) -> Option<Duration> {
-        let is_recent = |latest: &LatestReply| now.saturating_duration_since(latest.at) <= Duration::from_secs(1);
-        self.latest.filter(is_recent).map(|latest| latest.took)
+        self.watch.as_ref()?.latest_latency(now)
     }
 
     /// Returns the number of open attempts of this worker.
@@ -302,9 +285,6 @@ impl Errors {
 /// The number of open attempts above which silence counts as a stall: one lost datagram does not.
 const STALLED_ATTEMPTS: u32 = 8;
 const ONE_REPLY: f64 = 1.0 / 8.0;
-const NEAR: Duration = Duration::from_micros(2);
-/// The time after which a sample without a reply is replaced.
-const SAMPLED_FOR: Duration = Duration::from_secs(1);
 /// After good replies alone, six failures in a row exceed this share.
 const FAILING: f64 = 0.5;
 /// Minimum cost in seconds, so that attempts in flight count even if the backend was never timed.

@@ -150,6 +150,9 @@ impl Pool {
         };
         self.latency[place] = backend.latency(self.plan.is_tuned(), now);
         self.loads[place] = backend.load(self.me, now);
+        if self.plan.is_tuned() {
+            self.loads[place].watch();
+        }
         self.note_way(backend);
         if is_asked_soon {
             self.sockets(io, backend.index);
@@ -183,6 +186,7 @@ impl Pool {
             let image = std::mem::replace(latency, backend.latency(true, now)).image(now);
             latency.learn(&image, now);
         }
+        self.loads[backend.index.get()].watch();
     }
 
     fn note_way(&mut self, backend: &Arc<SharedBackend>) {
