@@ -197,7 +197,7 @@ pub struct PoolStatus {
     pub in_flight: u64,
     /// The time from query to response that clients saw since the start.
     pub duration_ms: Percentiles,
-    /// Hedges not sent because the budget was spent.
+    /// Hedges not sent because the budget was spent, or with `auto` because the backends were busy.
     pub hedges_denied: u64,
     /// Hedges whose reply did not go to the client.
     pub hedges_wasted: u64,

@@ -17,11 +17,14 @@
 //!    again in the same order, each up to `tries` times. With [`AttemptTimeout::AUTO`], an attempt is due
 //!    after the retransmission timeout of its backend, which doubles from its second repetition on, if the
 //!    allowance of the silent backend pays. A denied attempt is tried again after twice the time, and is free
-//!    after 1 s. An attempt less than 1 s after the previous one to its backend is no try.
+//!    after 1 s. An attempt less than 1 s after the previous one to its backend is no try. With
+//!    [`Dispatch::Auto`], an attempt that may wait in a queue is not repeated early.
 //! 5. Hedge only: when the newest silent attempt exceeds the delay of its backend, another candidate is asked
 //!    as well if the budget pays. A denied hedge is counted once per attempt, and tried again after twice the
 //!    delay: by then slightly late replies have arrived, and the budget pays for the attempts that are really
 //!    late.
+//!    With [`Dispatch::Auto`], a hedge also needs a backend with room (see [`tuning`](crate::tuning)), and is
+//!    tried again after a quarter of its wait.
 //! 6. A retransmission by the client asks the next candidate at once, or the backend that was silent for
 //!    longest.
 //! 7. An attempt that timed out stays in the race. A race makes eight attempts at most.
@@ -383,7 +386,8 @@ impl<R: ReplyRank> Race<R> {
         self.ranks.kept
     }
 
-    /// Returns the number of attempts whose hedge was denied for lack of budget, at first or for good.
+    /// Returns the number of attempts whose hedge was denied for lack of budget or room, at first or for
+    /// good.
     pub fn hedges_denied(&self) -> u8 {
         self.hedges.denied
     }

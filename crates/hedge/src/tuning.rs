@@ -5,14 +5,15 @@
 //! changes it. `reissue` has the formulas: since a hedge waits for a silence of the delay, they use the
 //! latency of the asked backend on condition of that silence. The second attempt has the mean distribution of
 //! the other backends, of those of other sites if there are any. The possible hedges start at the same
-//! percentile of each backend's latency, or at the same delay for all, and spend the budget with the
-//! probability 1 or later hedges' share of it earlier with a lower one.
+//! percentile of each backend's latency, or at the same delay for all: at the delay for which the budget
+//! suffices, or earlier with a lower probability.
 //!
 //! **Load.** Copies make queues longer, so a part of the budget may have a lower tail than all of it. The
 //! latency of a backend with `n` other attempts in flight grows as the power `s` of `1 + n` ([`LoadSlope`]).
 //! With one server of the utilization `u`, `s` is 1 and `(1 + n)^s` is `1 / (1 - u)` on average, and `b` more
 //! attempts per query make the latency longer by the factor `1 + b * ((1 + n)^s - 1)`, to the first order.
-//! The chosen part of the budget has the least product of the time and this factor.
+//! The chosen part of the budget has the least product of the time and this factor. A single hedge also needs
+//! a backend that is not busier or slower than usual ([`HedgeRoom`]).
 //!
 //! Approximations: the latencies of two backends are independent; all others are as likely to get the hedge;
 //! an abandoned attempt never gets a reply; and all of the latency grows with the load, not only the wait.

@@ -102,9 +102,9 @@ fn tunings(pools: &[PoolStatus]) -> String {
             let shown: Vec<_> = hedges.iter().take(SHOWN_HEDGES).map(hedge).collect();
             let more = hedges.len().saturating_sub(SHOWN_HEDGES);
             let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-            let (expected, extra) = (millis(*expected_ms), percent(*extra_load));
+            let (expected, extra) = (millis(*expected_ms), *extra_load * 100.0);
             let shown = shown.join(", ");
-            format!("\n{name}: p{percentile} {expected} ms with {extra} % more load; hedges: {shown}{more}")
+            format!("\n{name}: p{percentile} {expected} ms with {extra:.1} % more load; hedges: {shown}{more}")
         })
         .collect();
     if lines.is_empty() { lines } else { format!("\n\nexpected by dispatch = \"auto\":{lines}") }
