@@ -58,6 +58,13 @@ pub(super) struct Outcome<'m> {
     pub(super) seeds: u64,
 }
 
+/// The result of a policy with one seed.
+struct Run {
+    tally: Tally,
+    /// The regret of the server itself, with the whole time.
+    regret: Option<f64>,
+}
+
 /// The result of a policy.
 pub(super) struct Played {
     pub(super) words: String,
@@ -67,6 +74,8 @@ pub(super) struct Played {
     pub(super) extra: f64,
     pub(super) hedges: f64,
     pub(super) lost: u64,
+    /// The regret with the first seed.
+    pub(super) regret: Option<f64>,
     /// The complementary distribution from p99 on.
     curve: Vec<(Duration, f64)>,
 }
@@ -110,8 +119,8 @@ impl<'m> Cell<'m> {
     /// it and all that are not clearly worse than itself with more seeds, and pools the times.
     pub(super) fn play(self, queries: usize) -> Outcome<'m> {
         let policies = policies(self.budget);
-        let mut tallies: Vec<_> = policies.iter().map(|policy| vec![self.tally(policy, queries, 1)]).collect();
-        let outcome = |tallies: &[Vec<Tally>], seeds| {
+        let mut tallies: Vec<_> = policies.iter().map(|policy| vec![self.play_once(policy, queries, 1)]).collect();
+        let outcome = |tallies: &[Vec<Run>], seeds| {
             let played = policies.iter().zip(tallies).map(|(policy, tallies)| Played::of(policy, tallies));
             Outcome { cell: self, played: played.collect(), seeds }
         };
@@ -121,23 +130,27 @@ impl<'m> Cell<'m> {
         }
         for (place, policy) in policies.iter().enumerate() {
             if first.played[place].p999 <= first.candidate().p999 * SUSPECT {
-                tallies[place].extend((2..=SEEDS).map(|seed| self.tally(policy, queries, seed)));
+                tallies[place].extend((2..=SEEDS).map(|seed| self.play_once(policy, queries, seed)));
             }
         }
         outcome(&tallies, SEEDS)
     }
 
-    fn tally(self, policy: &Policy, queries: usize, seed: u64) -> Tally {
+    fn play_once(self, policy: &Policy, queries: usize, seed: u64) -> Run {
         let gap = Duration::from_secs_f64(1.0 / self.rate());
         let rules = PoolRules { race: policy.race.clone(), ..PoolRules::default() };
         let scenario = Scenario::of_pool(rules, self.model.backends.clone());
         let queries = queries + (self.rate() * LEAD.as_secs_f64()) as usize;
-        Tally::after(LEAD, &Scenario { queries, gap, is_probed: true, ..scenario }, Instant::now(), seed)
+        let (scenario, now) = (Scenario { queries, gap, is_probed: true, ..scenario }, Instant::now());
+        let (tally, state) = Tally::after(LEAD, &scenario, now, seed);
+        let regret = state.pools[0].measure_regret(now).map(|regret| regret.ratio());
+        Run { tally, regret }
     }
 }
 
 impl Played {
-    fn of(policy: &Policy, tallies: &[Tally]) -> Self {
+    fn of(policy: &Policy, runs: &[Run]) -> Self {
+        let tallies: Vec<_> = runs.iter().map(|run| &run.tally).collect();
         let mut latency = tallies[0].latency.clone();
         tallies[1..].iter().for_each(|tally| latency.merge(&tally.latency));
         let queries: u64 = tallies.iter().map(|tally| tally.queries).sum();
@@ -145,9 +158,10 @@ impl Played {
         Self {
             words: policy.words.clone(),
             p999: latency.quantile(0.999).map_or(0.0, |time| time.as_secs_f64() * 1e3),
-            extra: tallies.iter().map(Tally::extra_load).sum::<f64>() / tallies.len() as f64,
+            extra: tallies.iter().map(|tally| tally.extra_load()).sum::<f64>() / tallies.len() as f64,
             hedges: hedges as f64 / queries as f64,
             curve: latency.ccdf().into_iter().skip_while(|(_, share)| *share >= 0.01).collect(),
+            regret: runs[0].regret,
             lost: tallies.iter().map(|tally| tally.lost).sum(),
         }
     }

@@ -9,7 +9,7 @@ use super::models::Kind;
 
 /// Returns the tables. `load+` is the largest extra load above the budget, `hedges+` that of hedges alone,
 /// both in percentage points: backends that fail or are down cost other attempts. `/sequential` is the worst
-/// ratio to the p99.9 of `sequential`.
+/// ratio to the p99.9 of `sequential`, and `regret` the mean that the server itself has measured.
 pub(super) fn text(outcomes: &[Outcome<'_>], queries: usize, with_cells: bool) -> String {
     let mut text = String::new();
     for budget in [0.05, 1.0] {
@@ -35,8 +35,8 @@ pub(super) fn text(outcomes: &[Outcome<'_>], queries: usize, with_cells: bool) -
 fn add_rows(text: &mut String, outcomes: &[&Outcome<'_>]) {
     let _ = writeln!(
         text,
-        "{:<12} {:>5} {:>7} {:>7} {:>6} {:>6} {:>9} {:>9} {:>10}",
-        "", "cells", "mean", "worst", ">1.05", ">1.10", "load+ %", "hedges+ %", "/sequential"
+        "{:<12} {:>5} {:>7} {:>7} {:>6} {:>6} {:>9} {:>9} {:>11} {:>7}",
+        "", "cells", "mean", "worst", ">1.05", ">1.10", "load+ %", "hedges+ %", "/sequential", "regret"
     );
     add_row(text, "all", outcomes);
     for kind in Kind::value_variants() {
@@ -61,11 +61,12 @@ fn add_row(text: &mut String, name: &str, outcomes: &[&Outcome<'_>]) {
         |value: &dyn Fn(&Outcome<'_>) -> f64| outcomes.iter().map(|outcome| value(outcome)).fold(f64::MIN, f64::max);
     let above = |ratio| outcomes.iter().filter(|outcome| outcome.ratio() > ratio).count();
     let mean = outcomes.iter().map(|outcome| outcome.ratio()).sum::<f64>() / outcomes.len() as f64;
+    let regrets: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.candidate().regret).collect();
     let over = |outcome: &Outcome<'_>| (outcome.candidate().extra - outcome.cell.budget) * 100.0;
     let hedges = |outcome: &Outcome<'_>| (outcome.candidate().hedges - outcome.cell.budget) * 100.0;
     let _ = writeln!(
         text,
-        "{name:<12} {:>5} {mean:>7.3} {:>7.3} {:>6} {:>6} {:>9.2} {:>9.2} {:>10.3}",
+        "{name:<12} {:>5} {mean:>7.3} {:>7.3} {:>6} {:>6} {:>9.2} {:>9.2} {:>11.3} {:>7.3}",
         outcomes.len(),
         max(&|outcome| outcome.ratio()),
         above(1.05),
@@ -73,6 +74,7 @@ fn add_row(text: &mut String, name: &str, outcomes: &[&Outcome<'_>]) {
         max(&over),
         max(&hedges),
         max(&|outcome| outcome.ratio_to_sequential()),
+        regrets.iter().sum::<f64>() / regrets.len().max(1) as f64,
     );
 }
 

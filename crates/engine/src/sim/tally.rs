@@ -1,5 +1,6 @@
 //! Sums over a scenario.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hedge::race::{AttemptKind, RaceEnd};
@@ -9,6 +10,7 @@ use super::event::Happening;
 use super::histogram::TimeHistogram;
 use super::model::Scenario;
 use super::world::play;
+use crate::state::ForwarderState;
 use crate::{RaceReport, ResponseSummary};
 
 /// The sums of a scenario.
@@ -39,19 +41,19 @@ pub struct Tally {
 impl Tally {
     /// Plays a scenario and adds up its events.
     pub fn of(scenario: &Scenario, start: Instant, seed: u64) -> Self {
-        Self::after(Duration::ZERO, scenario, start, seed)
+        Self::after(Duration::ZERO, scenario, start, seed).0
     }
 
-    /// Plays a scenario, and adds up its events after a time.
-    pub fn after(begin: Duration, scenario: &Scenario, start: Instant, seed: u64) -> Self {
+    /// Plays a scenario, and adds up its events after a time. Also returns the last state.
+    pub fn after(begin: Duration, scenario: &Scenario, start: Instant, seed: u64) -> (Self, Arc<ForwarderState>) {
         let mut tally = Self::default();
         let mut add = |at, happening: Happening<'_>| {
             if at >= begin {
                 tally.add(happening);
             }
         };
-        play(scenario, start, seed, &mut add);
-        tally
+        let state = play(scenario, start, seed, &mut add);
+        (tally, state)
     }
 
     /// Returns the attempts for each query beyond the first.

@@ -7,7 +7,7 @@ fn tallies(scenario: &Scenario) -> [Tally; 3] {
     [Dispatch::Sequential, Dispatch::Hedge, Dispatch::Auto].map(|dispatch| {
         let mut scenario = scenario.clone();
         scenario.pools[0].rules.race = RaceRules::default().with_dispatch(dispatch);
-        Tally::after(Duration::from_secs(1), &scenario, Instant::now(), 1)
+        Tally::after(Duration::from_secs(1), &scenario, Instant::now(), 1).0
     })
 }
 
