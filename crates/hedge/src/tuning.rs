@@ -104,7 +104,10 @@ pub fn tune(samples: &[BackendSample], rules: &TuningRules) -> Option<Tuning> {
     let planned = if rules.budget >= 1.0 { 1.0 } else { rules.budget * SPENT };
     let target = rules.target.min(1.0 - MIN_IN_TAIL / replies);
     let parts = if crowding < NO_CROWDING { &PARTS[..1] } else { &PARTS };
-    let found = parts.iter().flat_map(|part| families(&backends, planned * part)).filter_map(|(penalty, rules)| {
+    // A probability below 1 leaves races unhedged whose times too few replies show.
+    let certain = if target < rules.target { CERTAIN } else { FAMILIES };
+    let families = |part: &f64| families(&backends, planned * part).into_iter().take(certain);
+    let found = parts.iter().flat_map(families).filter_map(|(penalty, rules)| {
         let (end, rule) = best(&rules, &backends, target)?;
         let extra = rule.cost(&backends);
         Some((border(end).as_secs_f64() * (1.0 + extra * crowding) * penalty, border(end), rule))
@@ -126,7 +129,7 @@ pub fn tune(samples: &[BackendSample], rules: &TuningRules) -> Option<Tuning> {
 
 /// Returns the families of rules that spend this budget, each with the factor by which its time must be lower
 /// than that of the first one. The first one has fewer ways to follow chance.
-fn families(backends: &[FirstAttempts<'_>], budget: f64) -> [(f64, Vec<SingleR>); 4] {
+fn families(backends: &[FirstAttempts<'_>], budget: f64) -> [(f64, Vec<SingleR>); FAMILIES] {
     let pool = SurvivalCurve::mixture(backends.iter().map(|backend| (backend.share, backend.first)));
     let same_delay = |cost: f64| vec![pool.reaches(cost); backends.len()];
     let within = |delays: Vec<usize>| SingleR::within(delays, backends, budget);
@@ -162,6 +165,11 @@ const MARGIN: f64 = 1.05;
 
 /// The costs of hedges with a probability below 1, in budgets.
 const COSTS: [f64; 8] = [1.2, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0];
+
+const FAMILIES: usize = 4;
+
+/// The families with the probability 1, which come first.
+const CERTAIN: usize = 2;
 
 /// The parts of the budget among which the load chooses.
 const PARTS: [f64; 10] = [1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.02, 0.0];
