@@ -1,5 +1,6 @@
 //! The dependence of a latency on the load of its backend.
 
+use std::f64::consts::LN_2;
 use std::time::{Duration, Instant};
 
 use crate::backend_load::BackendLoad;
@@ -52,7 +53,9 @@ impl LoadSlope {
     pub fn load(&self) -> UsualLoad {
         let Self { weight, ahead, x, y, .. } = *self;
         let weight = weight.max(1.0);
-        UsualLoad { ahead: ahead / weight, slope: self.slope(), x: x / weight, y: y / weight }
+        let (x, y) = (x / weight, y / weight);
+        let spread = (self.xx / weight - x * x).max(0.0).sqrt();
+        UsualLoad { ahead: ahead / weight, slope: self.slope(), x, y, least: (x - 2.0 * spread).max(0.0) }
     }
 }
 
@@ -66,6 +69,8 @@ pub struct UsualLoad {
     /// The mean logarithms of `1 + n` and of the latency in seconds.
     pub(super) x: f64,
     pub(super) y: f64,
+    /// The logarithm of `1 + n` two deviations below its mean: some attempts may be late without load.
+    pub(super) least: f64,
 }
 
 impl UsualLoad {
@@ -76,7 +81,7 @@ impl UsualLoad {
 
     pub(crate) fn room(self) -> HedgeRoom {
         let usual = self.ahead + 3.0 * self.ahead.sqrt() + 1.0;
-        let doubled = 2.0_f64.powf(1.0 / self.slope.max(0.01)) - 1.0;
+        let doubled = (self.least + LN_2 / self.slope.max(0.01)).exp() - 1.0;
         HedgeRoom {
             most: usual.min(doubled) as u16,
             slope: (self.slope * SLOPE_STEPS) as u16,

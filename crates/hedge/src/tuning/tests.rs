@@ -35,7 +35,7 @@ fn bimodal(slow: f64) -> impl Fn(&mut SmallRng) -> Duration {
 
 /// Returns the load of a queue that is so much longer for one more attempt per query.
 fn crowded(crowding: f64) -> UsualLoad {
-    UsualLoad { ahead: crowding, slope: 1.0, x: crowding.ln_1p(), y: -6.0 }
+    UsualLoad { ahead: crowding, slope: 1.0, x: crowding.ln_1p(), y: -6.0, least: 0.0 }
 }
 
 fn tuned(samples: &[BackendSample], rules: TuningRules) -> Tuning {
