@@ -11,14 +11,17 @@ impl<R: ReplyRank> Race<R> {
         self.unhedged().and_then(|place| self.candidates.get(usize::from(place)))
     }
 
+    #[inline]
     fn unhedged(&self) -> Option<u8> {
         self.unhedged_places().next()
     }
 
+    #[inline]
     fn unhedged_places(&self) -> impl Iterator<Item = u8> + '_ {
         self.candidates.hedge_places().filter(|place| (self.turns.asked | self.turns.unsendable) & 1 << place == 0)
     }
 
+    #[inline]
     pub(super) fn take_hedge(&mut self, context: &RaceContext<'_>, now: Offset) -> Option<BackendIndex> {
         let place = self.unhedged();
         let again = if place.is_none() { Some(self.hedge_by_stream(context)?) } else { None };
@@ -39,6 +42,7 @@ impl<R: ReplyRank> Race<R> {
 
     /// Returns the time when a hedge is due for the newest silent attempt. Only a second connection to the
     /// same backend is useful, because one connection may stall alone.
+    #[inline]
     pub(super) fn hedge_due(&self, context: &RaceContext<'_>) -> Option<Offset> {
         let hedge = &context.rules.hedge;
         let is_over = self.hedges.made >= hedge.max || self.attempts.is_full();
