@@ -93,6 +93,6 @@ fn a_new_backend_starts_with_the_latency_of_its_pool() {
             p50(&server.admin(), new.address())?;
             Some(server.admin().metrics().attempts(new.address(), None))
         });
-        assert!(asked < 50, "{asked} attempts tell the latency without the others");
+        assert!(asked < 50, "{asked} attempts were enough for a latency without the saved one");
     }
 }
