@@ -505,8 +505,7 @@ fn assert_read_by_hickory(message: &[u8]) {
 /// Octets of an OPT record without options.
 const OPT_LEN: usize = 11;
 
-/// What comes from a proxy: its header ahead of a datagram and ahead of a connection, which must say the
-/// same.
+/// The header of a proxy: ahead of a datagram and ahead of a connection, it must have the same meaning.
 pub fn proxy_header(octets: &[u8]) {
     let mut rest = octets;
     let received = match pin!(receive_header(&mut rest)).poll(&mut Context::from_waker(Waker::noop())) {
