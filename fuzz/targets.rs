@@ -478,7 +478,7 @@ const MAX_MOVES: usize = 200;
 fn rules([shape, accept, timing]: [u8; 3]) -> PoolRules {
     PoolRules {
         race: RaceRules {
-            dispatch: [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential][usize::from(shape) % 3],
+            dispatch: [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential, Dispatch::Auto][usize::from(shape) % 4],
             fanout: u16::from(timing & 3),
             grace: [Grace::Off, Grace::Auto, Grace::After(Duration::from_millis(7))][usize::from(accept >> 2) % 3],
             timeout: Duration::from_millis(300),
