@@ -8,6 +8,7 @@
 //!   client --> read_query  --> write_query       --> backend
 //!   client <-- write_response <-- read_reply     <-- backend
 //!          <-- write_synthesized                     (no backend replied in time)
+//!          <-- write_local                           (a rule, a local or a special name)
 //!          <-- write_error                           (no query at all)
 //! ```
 //!
@@ -35,6 +36,7 @@ mod form;
 mod hash;
 mod header;
 mod hop;
+mod local;
 mod name;
 mod query;
 mod question;
@@ -66,6 +68,7 @@ pub use header::{Flag, HEADER_LEN, Header, ask_authentic, rewrite_header, set_id
 pub use hop::{
     Asks, QUERY_BLOCK, RESPONSE_BLOCK, add_opt, append_hop_options, ask_keepalive, pad_query, stated_keepalive,
 };
+pub use local::{LocalRecord, LocalResponse, LocalSoa, local_soa_rdata, write_local};
 pub use name::{Name, NameError, eq_ignore_case, fold, labels, suffixes};
 pub use query::{
     OwnEdns, Query, QueryRejection, QuestionFlags, QuestionKey, add_cookie, read_query, write_own_query,

@@ -3,11 +3,13 @@
 use super::body::{OptBounds, records};
 use super::codes::{ExtendedError, Opcode, Rcode, RecordType};
 use super::cookie::Cookie;
-use super::edns::{Edns, MAX_ERROR, OptRecord, OptionPassing, extended_error_with_text};
+use super::edns::{Edns, OptRecord};
 use super::form::ClientForm;
-use super::header::{Flag, Header};
+use super::header::Header;
+use super::local::{LocalResponse, write_local};
 use super::query::Query;
-use super::question::{Question, qname};
+use super::question::Question;
+use super::relay::MAX_MESSAGE;
 
 /// Writes a response without records into `out`: the given rcode and RA, AA clear, the question in the case
 /// of the client, and an OPT record with the Extended DNS Error and its text if the client sent one.
@@ -20,21 +22,8 @@ pub fn write_synthesized(
     own_udp_size: u16,
     out: &mut Vec<u8>,
 ) {
-    let header = form
-        .response_header()
-        .with(Flag::RecursionAvailable, recursion_available)
-        .with_rcode(form.header_rcode(rcode))
-        .with_counts([1, 0, 0, u16::from(form.edns.is_some())]);
-    out.clear();
-    out.extend_from_slice(&header.to_wire());
-    out.extend_from_slice(question_wire);
-    form.restore_question_case(qname(question_wire).len(), out);
-    if let Some(edns) = form.edns {
-        let mut room = [0; MAX_ERROR];
-        let options = error.map_or(&[][..], |(error, text)| extended_error_with_text(error, text, &mut room));
-        let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
-        opt.with_cookie(form.cookie.as_ref()).with_options(options, OptionPassing::All).append(out);
-    }
+    let response = LocalResponse { recursion_available, error, ..LocalResponse::new(rcode) };
+    write_local(question_wire, form, &response, [], (own_udp_size, MAX_MESSAGE), out);
 }
 
 /// Writes the response to a rejected message into `out`. `out` stays empty if the message is shorter than a
