@@ -33,6 +33,7 @@ pub mod limit {
 
     pub mod clients;
     mod rate_table;
+    pub mod zones;
 
     /// A table of accounts in which each response costs a thousand ticks.
     pub struct Rates(Accounts);

@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 
 use hedgerow_loom::engine::single_flight::{SingleFlight, WorkerId};
-use hedgerow_loom::limit::Rates;
-use hedgerow_loom::limit::clients::{Clients, Holding, TooMuch, WaitRules};
 use hedgerow_loom::hedge::affinity::Affinity;
 use hedgerow_loom::hedge::budget::Budget;
+use hedgerow_loom::limit::Rates;
+use hedgerow_loom::limit::clients::{Clients, Holding, TooMuch, WaitRules};
+use hedgerow_loom::limit::zones::ZonePlaces;
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::sync::atomic::Ordering::{AcqRel, Relaxed};
@@ -140,7 +141,10 @@ fn names_that_share_a_set_are_never_taken_for_each_other() {
             assert!(seen[usize::from(own)][0].is_none_or(|backend| backend == 10 + u32::from(own)), "{seen:?}");
             assert!(seen[usize::from(own)][1].is_none_or(|backend| backend == 10 + u32::from(other)), "{seen:?}");
         }
-        assert!((0..2).any(|number| affinity.get(name(number)) == Some(10 + u32::from(number))), "the last write stays");
+        assert!(
+            (0..2).any(|number| affinity.get(name(number)) == Some(10 + u32::from(number))),
+            "the last write stays"
+        );
     });
 }
 
@@ -232,11 +236,15 @@ fn no_more_queries_wait_than_may() {
             let shared = Arc::clone(&shared);
             move |number| {
                 let (clients, waiting) = &*shared;
-                match clients.wait(client(number), WaitRules { waiting: 5, in_flight: 1 }) {
+                match clients.wait(
+                    client(number),
+                    ZonePlaces::NONE,
+                    WaitRules { waiting: 5, in_flight: 1, per_zone: None },
+                ) {
                     Ok(place) => {
                         assert_eq!(waiting.fetch_add(1, Relaxed), 0);
                         waiting.fetch_sub(1, Relaxed);
-                        clients.end_wait(place);
+                        clients.end_wait(place, ZonePlaces::NONE);
                     }
                     Err(error) => assert_eq!(error, TooMuch::InAll),
                 }

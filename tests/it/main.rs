@@ -58,6 +58,7 @@ mod nothing_lost;
 mod nsd;
 mod package;
 mod page;
+mod per_zone;
 mod persist;
 mod probes;
 mod processes;

@@ -29,12 +29,15 @@ pub(super) fn read_cookies(section: &mut ConfigSection<'_>) -> CookieConfig {
 }
 
 pub(super) fn read_waiting(section: &mut ConfigSection<'_>) -> WaitRules {
-    read_keys!(section, WaitRules::default() => WaitRules {
+    let usual = WaitRules::default();
+    WaitRules {
         // Zero would disable the forwarder.
-        waiting: integer(1..=100_000),
+        waiting: section.read("waiting", usual.waiting, integer(1..=100_000)),
         // Fewer would refuse clients on any slow day; each takes some 400 bytes.
-        in_flight: integer(100..=10_000_000),
-    })
+        in_flight: section.read("in_flight", usual.in_flight, integer(100..=10_000_000)),
+        // As many as `in_flight`, or more, is no limit.
+        per_zone: section.optional("per_zone", integer(10..=10_000_000)),
+    }
 }
 
 pub(super) fn read_connections(section: &mut ConfigSection<'_>) -> ConnectionRules {

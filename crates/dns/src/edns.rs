@@ -279,7 +279,10 @@ pub(super) fn extended_error_with_text<'r>(
 }
 
 /// Bytes of an EXTENDED-ERROR option with the longest text of hedgerow.
-pub(super) const MAX_ERROR: usize = 6 + 96;
+pub(super) const MAX_ERROR: usize = 6 + MAX_ERROR_TEXT;
+
+/// The longest text of an Extended DNS Error that hedgerow writes, in bytes.
+pub const MAX_ERROR_TEXT: usize = 96;
 
 pub(super) const OPT_FIXED_LEN: usize = 11;
 

@@ -61,7 +61,7 @@ pub use cookie::{
     ClientCookie, Cookie, CookieOption, CookiePair, CookieState, MalformedCookie, ServerCookie, ShownCookie,
 };
 pub use digest::ReplyDigest;
-pub use edns::{Edns, OptRecord, Options};
+pub use edns::{Edns, MAX_ERROR_TEXT, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, ask_authentic, rewrite_header, set_id};

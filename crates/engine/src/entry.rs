@@ -8,7 +8,7 @@ use std::time::Instant;
 use config::Rank;
 use dns::{ClientCookie, ClientForm, Flag, HEADER_LEN, PlainForm, QuestionFlags, Reply, ReplyDigest, ShownCookie};
 use hedge::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset};
-use limit::{ClientPlace, Clients};
+use limit::{ClientPlace, Clients, ZonePlaces};
 
 use super::io::{AskedFor, ClientHandle};
 use super::pool::PlanNumber;
@@ -53,6 +53,8 @@ pub(super) struct RaceEntry<C> {
     stale_at: Option<Offset>,
     pub(super) origin: RaceStart,
     pub(super) query: NearQuery,
+    /// The counts of waiting queries below suffixes of the name.
+    pub(super) zones: ZonePlaces,
     pub(super) is_fetching: bool,
     is_stale_given: bool,
 }
@@ -200,12 +202,13 @@ pub(super) struct Start<C> {
     pub(super) is_alone: bool,
     pub(super) flags: QuestionFlags,
     pub(super) waiter: Option<Waiter<C>>,
+    pub(super) zones: ZonePlaces,
     pub(super) stale: StaleAnswer,
 }
 
 impl<C: ClientHandle> RaceEntry<C> {
     pub(super) fn new(start: Start<C>, query: &[u8], opt_at: usize, spills: &mut Spills<C>) -> Self {
-        let Start { race, pool, plan, hash, is_claimed, is_alone: _, flags, waiter, stale } = start;
+        let Start { race, pool, plan, hash, is_claimed, is_alone: _, flags, waiter, zones, stale } = start;
         let is_refresh = waiter.is_none();
         let mut entry = Self {
             race,
@@ -217,6 +220,7 @@ impl<C: ClientHandle> RaceEntry<C> {
             stale_at: None,
             origin: RaceStart { pool, plan, is_claimed, is_refresh },
             query: NearQuery::new(query, opt_at, flags),
+            zones,
             is_fetching: false,
             is_stale_given: false,
         };
@@ -468,10 +472,11 @@ impl<C: ClientHandle> RaceEntry<C> {
     }
 
     pub(super) fn retain_waiters(&mut self, clients: &Clients, mut is_kept: impl FnMut(&Waiter<C>) -> bool) {
+        let zones = self.zones;
         let mut is_kept = |waiter: &Waiter<C>| {
             let is_kept = is_kept(waiter);
             if !is_kept {
-                clients.end_wait(waiter.place);
+                clients.end_wait(waiter.place, zones);
             }
             is_kept
         };
@@ -487,10 +492,10 @@ impl<C: ClientHandle> RaceEntry<C> {
 
     pub(super) fn release_waiters(&mut self, clients: &Clients) {
         if let Some(First { place, .. }) = self.first.take() {
-            clients.end_wait(place);
+            clients.end_wait(place, self.zones);
         }
         if let Some(spill) = &mut self.spill {
-            spill.waiters.drain(..).for_each(|waiter| clients.end_wait(waiter.place));
+            spill.waiters.drain(..).for_each(|waiter| clients.end_wait(waiter.place, self.zones));
         }
     }
 

@@ -57,7 +57,7 @@ impl<I: Io> ActiveRace<'_, I> {
         self.is_over |= !self.entry.is_fetching;
     }
 
-    fn fallback(&self, end: RaceEnd) -> Option<FallbackAnswer> {
+    fn fallback(&self, end: RaceEnd) -> Option<FallbackAnswer<'static>> {
         match end {
             RaceEnd::Reply(_) => None,
             RaceEnd::Failed => Some(FallbackAnswer::FAILED),
@@ -355,7 +355,7 @@ impl<I: Io> ActiveRace<'_, I> {
         }
     }
 
-    fn respond_fallback(&mut self, fallback: FallbackAnswer) {
+    fn respond_fallback(&mut self, fallback: FallbackAnswer<'_>) {
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
         let origin = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
         let mut responder = ClientResponder::new(*io, worker, scratch, *now);

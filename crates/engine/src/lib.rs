@@ -60,6 +60,7 @@ mod slots;
 pub mod slow;
 pub mod state;
 pub mod trace;
+mod zones;
 mod sync {
     //! The atomics of lock-free state. The models in `loom/` have those of loom in their place.
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use config::{KeyWord, PoolIndex};
 use dns::{ClientForm, Cookie, Query, Rcode};
 use hedge::race::Candidates;
-use limit::{ClientPlace, TooMuch};
+use limit::{ClientPlace, TooMuch, ZonePlaces};
 use metrics::Limit;
 
 use super::asked::{hedge_delay_of, known_backends, ordered, seen_in_cache};
@@ -15,10 +15,10 @@ use super::explain::millis;
 use super::io::{ClientHandle, Io, ResponseOrigin};
 use super::pool::Pool;
 use super::pools::PoolSlot;
-use super::responses::{ClientResponder, FallbackAnswer};
+use super::responses::{ClientResponder, FallbackAnswer, TextRoom};
 use super::single_flight::WorkerId;
 use super::slots::RaceRef;
-use super::{Engine, EngineWorker, Race, Tick, signal_prober};
+use super::{Engine, EngineWorker, Race, Tick, signal_prober, zones};
 use crate::cache::{CacheLookup, CachedFailure};
 use crate::explanation::Plan;
 use crate::state::HealthSignal;
@@ -57,6 +57,7 @@ pub enum QueryPath<C> {
 
 struct RaceOrigin<'a, C> {
     waiter: Option<Waiter<C>>,
+    zones: ZonePlaces,
     stale: StaleAnswer,
     is_claimed: bool,
     signed: Option<&'a [u8]>,
@@ -92,14 +93,15 @@ impl<I: Io> Tick<'_, I> {
             // The owner lets it join the race, or starts another if that is over by then.
             return QueryPath::Elsewhere(owner, waiter.client);
         }
-        if let Err(limit) = self.count_wait(&mut waiter) {
+        let zones = self.engine.worker.zone_places(question.qname());
+        if let Err(limit) = self.count_wait(&mut waiter, zones) {
             if claim.is_ok() {
                 self.engine.worker.shared.single_flight.release(question.hash);
             }
             self.refuse_wait(limit, valid, &waiter, stale);
             return QueryPath::Responded;
         }
-        let origin = RaceOrigin { waiter: Some(waiter), stale, is_claimed: claim.is_ok(), signed: None };
+        let origin = RaceOrigin { waiter: Some(waiter), zones, stale, is_claimed: claim.is_ok(), signed: None };
         QueryPath::Started(self.start(valid, origin))
     }
 
@@ -157,13 +159,15 @@ impl<I: Io> Tick<'_, I> {
     /// so the forwarder does not need the key (RFC 8945 section 5.5). The client expects a reply signed by
     /// the backend. If backends see client addresses, their answer may be for that client alone.
     fn on_lone_query(&mut self, valid: ValidQuery<'_>, mut waiter: Waiter<I::Client>) -> QueryPath<I::Client> {
-        let ValidQuery { message, query, .. } = valid;
-        if let Err(limit) = self.count_wait(&mut waiter) {
+        let ValidQuery { message, query, question, .. } = valid;
+        let zones = self.engine.worker.zone_places(question.qname());
+        if let Err(limit) = self.count_wait(&mut waiter, zones) {
             self.refuse_wait(limit, valid, &waiter, StaleAnswer::Unknown);
             return QueryPath::Responded;
         }
         let signed = query.is_signed.then_some(message);
-        let origin = RaceOrigin { waiter: Some(waiter), stale: StaleAnswer::Unknown, is_claimed: false, signed };
+        let stale = StaleAnswer::Unknown;
+        let origin = RaceOrigin { waiter: Some(waiter), zones, stale, is_claimed: false, signed };
         // The OPT record is part of the signed message.
         let edns = query.edns.filter(|_| !query.is_signed);
         let query = &Query { edns, ..*query };
@@ -252,13 +256,14 @@ impl<I: Io> Tick<'_, I> {
             return;
         }
         engine.worker.counters_of(&engine.worker.state.pools[valid.pool.0]).prefetches.increment();
-        self.start(valid, RaceOrigin { waiter: None, stale: StaleAnswer::Unknown, is_claimed: true, signed: None });
+        let (zones, stale) = (engine.worker.zone_places(valid.question.qname()), StaleAnswer::Unknown);
+        self.start(valid, RaceOrigin { waiter: None, zones, stale, is_claimed: true, signed: None });
     }
 
     fn start(&mut self, valid: ValidQuery<'_>, origin: RaceOrigin<'_, I::Client>) -> Candidates {
         let ValidQuery { query, question, pool, .. } = valid;
         let HashedQuestion { octets, flags, hash } = question;
-        let RaceOrigin { waiter, stale, is_claimed, signed } = origin;
+        let RaceOrigin { waiter, zones, stale, is_claimed, signed } = origin;
         let slot = self.engine.pool_slots[pool.0];
         let is_explained = waiter.as_ref().is_some_and(|waiter| waiter.client.is_admin());
         if waiter.is_some() && !is_explained {
@@ -279,7 +284,7 @@ impl<I: Io> Tick<'_, I> {
         }
         let plan = pool.plan.number;
         let is_alone = signed.is_some() || pool.plan.shared.names_clients;
-        let start = Start { race, pool: slot, plan, hash, is_claimed, is_alone, flags, waiter, stale };
+        let start = Start { race, pool: slot, plan, hash, is_claimed, is_alone, flags, waiter, zones, stale };
         let at = self.engine.in_flight.insert(start, |out| dns::write_query(query, own_udp_size, out));
         self.with_race(at, |race| {
             if let Some(message) = signed {
@@ -327,7 +332,7 @@ impl<I: Io> Tick<'_, I> {
             if race.entry.waiter_count() >= MAX_WAITERS {
                 return Some((Limit::Waiting, waiter));
             }
-            match race.worker.wait(&waiter.client, race.now) {
+            match race.worker.wait(&waiter.client, race.entry.zones, race.now) {
                 Ok(place) => waiter.place = place,
                 Err(limit) => return Some((limit, waiter)),
             }
@@ -349,8 +354,8 @@ impl<I: Io> Tick<'_, I> {
         QueryPath::Joined(candidates)
     }
 
-    fn count_wait(&self, waiter: &mut Waiter<I::Client>) -> Result<(), Limit> {
-        waiter.place = self.engine.worker.wait(&waiter.client, self.now)?;
+    fn count_wait(&self, waiter: &mut Waiter<I::Client>, zones: ZonePlaces) -> Result<(), Limit> {
+        waiter.place = self.engine.worker.wait(&waiter.client, zones, self.now)?;
         Ok(())
     }
 
@@ -363,8 +368,15 @@ impl<I: Io> Tick<'_, I> {
         {
             return;
         }
-        let fallback = if limit == Limit::InFlight { FallbackAnswer::BUSY } else { FallbackAnswer::TOO_MANY };
         let worker = &self.engine.worker;
+        let mut room = TextRoom::default();
+        let fallback = match limit {
+            Limit::InFlight => FallbackAnswer::BUSY,
+            Limit::Zone => FallbackAnswer::zone_is_full(worker.full_zone(question.qname()), &mut room),
+            Limit::Waiting | Limit::Rate | Limit::Connections | Limit::Unsent | Limit::Notify => {
+                FallbackAnswer::TOO_MANY
+            }
+        };
         let origin = ResponseOrigin::at_once(question.hash, &worker.state.pools[pool.0]);
         let origin = ResponseOrigin { is_limited: true, ..origin };
         let mut responder = ClientResponder::new(self.io, worker, &mut self.engine.scratch, self.now);
@@ -375,21 +387,38 @@ impl<I: Io> Tick<'_, I> {
 impl EngineWorker {
     /// Lets a query of a client wait, if the limits permit it. After a gap without a serving process the
     /// backlog is as large as the gap is long, so the limit of a client is higher then.
-    fn wait(&self, client: &impl ClientHandle, now: Instant) -> Result<ClientPlace, Limit> {
+    fn wait(&self, client: &impl ClientHandle, zones: ZonePlaces, now: Instant) -> Result<ClientPlace, Limit> {
         let (clients, rules) = (&self.shared.clients, self.state.limits);
         if client.is_admin() {
-            return Ok(clients.wait_regardless());
+            return Ok(clients.wait_regardless(zones));
         }
-        let waits = match clients.wait(client.ip(), rules) {
+        let waits = match clients.wait(client.ip(), zones, rules) {
             Err(TooMuch::OfClient) if self.shared.catching_up_until.is_some_and(|until| now < until) => {
-                clients.wait(client.ip(), rules.for_backlog())
+                clients.wait(client.ip(), zones, rules.for_backlog())
             }
             waits => waits,
         };
         waits.map_err(|too_much| match too_much {
             TooMuch::OfClient => Limit::Waiting,
             TooMuch::InAll => Limit::InFlight,
+            TooMuch::OfZone => Limit::Zone,
         })
+    }
+
+    pub(super) fn zone_places(&self, qname: &[u8]) -> ZonePlaces {
+        if self.state.limits.per_zone().is_none() {
+            return ZonePlaces::NONE;
+        }
+        let hashes =
+            zones::counted(qname, &self.state.routes).map(|suffix| suffix.map(|suffix| self.shared.hash(suffix)));
+        self.shared.clients.zones().places(hashes)
+    }
+
+    /// Returns the suffix of a name below which too many queries wait.
+    pub(super) fn full_zone<'n>(&self, qname: &'n [u8]) -> Option<&'n [u8]> {
+        let most = self.state.limits.per_zone()?;
+        let level = self.shared.clients.zones().full(self.zone_places(qname), most)?;
+        zones::counted(qname, &self.state.routes).get(level).copied()?
     }
 }
 

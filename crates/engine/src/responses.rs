@@ -2,6 +2,7 @@
 //! reply.
 
 use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::time::Instant;
 
 use config::{PoolRules, Silence};
@@ -87,13 +88,13 @@ fn response_limit(transport: Transport, form: &ClientForm, own_udp_size: u16) ->
 
 /// A response that hedgerow makes up because a client cannot get a backend's reply.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FallbackAnswer {
+pub(super) struct FallbackAnswer<'t> {
     source: ResponseSource,
     pub(super) rcode: Option<Rcode>,
-    error: Option<(ExtendedError, &'static str)>,
+    error: Option<(ExtendedError, &'t str)>,
 }
 
-impl FallbackAnswer {
+impl<'t> FallbackAnswer<'t> {
     pub(super) const FAILED: Self = Self { source: ResponseSource::Error, rcode: Some(Rcode::SERVFAIL), error: None };
 
     /// Some answer exists but cannot be given whole, so NXDOMAIN would be wrong.
@@ -106,8 +107,21 @@ impl FallbackAnswer {
 
     pub(super) const BUSY: Self = Self::failure(ExtendedError::OTHER, "too many queries wait");
 
+    /// Too many queries wait for names below this suffix.
+    pub(super) fn zone_is_full(suffix: Option<&[u8]>, room: &'t mut TextRoom) -> Self {
+        let suffix = suffix.map(dns::display_name);
+        let has_room =
+            suffix.is_some_and(|suffix| write!(room, "too many queries wait for names below {suffix}").is_ok());
+        let text = if has_room {
+            room.text().trim_end_matches('.')
+        } else {
+            "too many queries wait for names below one suffix"
+        };
+        Self::failure(ExtendedError::OTHER, text)
+    }
+
     /// SERVFAIL for a local failure, which is never cached.
-    const fn failure(error: ExtendedError, text: &'static str) -> Self {
+    const fn failure(error: ExtendedError, text: &'t str) -> Self {
         Self { source: ResponseSource::Error, rcode: Some(Rcode::SERVFAIL), error: Some((error, text)) }
     }
 
@@ -146,5 +160,32 @@ impl FallbackAnswer {
         let own_udp_size = responder.worker.state.edns_udp_size;
         dns::write_synthesized(question, &form, rcode, error, true, own_udp_size, responder.buffer);
         responder.respond(waiter, origin, ResponseSummary { source, rcode });
+    }
+}
+
+/// Room for the text of an Extended DNS Error, without an allocation.
+pub(super) struct TextRoom {
+    octets: [u8; dns::MAX_ERROR_TEXT],
+    len: usize,
+}
+
+impl TextRoom {
+    fn text(&self) -> &str {
+        self.octets.get(..self.len).and_then(|octets| str::from_utf8(octets).ok()).unwrap_or_default()
+    }
+}
+
+impl Default for TextRoom {
+    fn default() -> Self {
+        Self { octets: [0; dns::MAX_ERROR_TEXT], len: 0 }
+    }
+}
+
+impl fmt::Write for TextRoom {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let place = self.octets.get_mut(self.len..self.len + text.len()).ok_or(fmt::Error)?;
+        place.copy_from_slice(text.as_bytes());
+        self.len += text.len();
+        Ok(())
     }
 }

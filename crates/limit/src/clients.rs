@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
+use super::zones::{ZonePlaces, ZoneWaits};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// The kinds of things that a client's counts cover.
@@ -74,9 +75,17 @@ pub struct WaitRules {
     pub waiting: u32,
     /// The limit of all clients together.
     pub in_flight: u32,
+    /// The limit of the names below one suffix; `None` is half of `in_flight`.
+    pub per_zone: Option<u32>,
 }
 
 impl WaitRules {
+    /// Returns the limit of the names below one suffix; `None` if it is never reached.
+    pub fn per_zone(self) -> Option<u32> {
+        // Half: a flood for one zone whose servers are dead leaves the other half to all other zones.
+        Some(self.per_zone.unwrap_or(self.in_flight / 2)).filter(|most| *most < self.in_flight)
+    }
+
     /// Returns the rules for a backlog: half of all places for one client, so that other clients find room.
     pub fn for_backlog(self) -> Self {
         Self { waiting: self.waiting.max(self.in_flight / 2), ..self }
@@ -86,7 +95,7 @@ impl WaitRules {
 impl Default for WaitRules {
     /// Far more than a caching resolver has out at a time; the total fits in some 40 MB.
     fn default() -> Self {
-        Self { waiting: 1_000, in_flight: 100_000 }
+        Self { waiting: 1_000, in_flight: 100_000, per_zone: None }
     }
 }
 
@@ -97,6 +106,8 @@ pub enum TooMuch {
     OfClient,
     /// The limit of all clients together.
     InAll,
+    /// The limit of the names below one suffix.
+    OfZone,
 }
 
 /// The place where one thing that a client holds is counted until it is given back.
@@ -123,6 +134,7 @@ pub struct Clients {
     state: FixedState,
     sets: Box<[ClientSet]>,
     waiting: Alone,
+    zones: ZoneWaits,
 }
 
 impl Clients {
@@ -130,31 +142,42 @@ impl Clients {
     pub fn new(clients: usize, seed: u64) -> Self {
         let sets = (clients.min(MAX_CLIENTS) * ROOM).div_ceil(WAYS).max(1).next_power_of_two();
         let sets = (0..sets).map(|_| ClientSet::default()).collect();
-        Self { state: FixedState::with_seed(seed), sets, waiting: Alone::default() }
+        Self { state: FixedState::with_seed(seed), sets, waiting: Alone::default(), zones: ZoneWaits::new(clients) }
     }
 
-    /// Counts one more waiting query of a client, if the rules permit it; [`end_wait`](Self::end_wait) gives
-    /// it back.
+    /// Returns the counts of waiting queries below suffixes.
+    pub fn zones(&self) -> &ZoneWaits {
+        &self.zones
+    }
+
+    /// Counts one more waiting query of a client, for a name below these suffixes, if the rules permit it;
+    /// [`end_wait`](Self::end_wait) gives it back.
     ///
     /// # Errors
     /// The limit that is reached.
-    pub fn wait(&self, client: IpAddr, rules: WaitRules) -> Result<ClientPlace, TooMuch> {
+    pub fn wait(&self, client: IpAddr, zones: ZonePlaces, rules: WaitRules) -> Result<ClientPlace, TooMuch> {
         let place = self.take(client, Holding::Waiting, rules.waiting).ok_or(TooMuch::OfClient)?;
+        if !self.zones.take(zones, rules.per_zone().unwrap_or(u32::MAX)) {
+            self.give_back(place, Holding::Waiting);
+            return Err(TooMuch::OfZone);
+        }
         if self.waiting.0.fetch_add(1, Relaxed) < u64::from(rules.in_flight) {
             return Ok(place);
         }
-        self.end_wait(place);
+        self.end_wait(place, zones);
         Err(TooMuch::InAll)
     }
 
     /// Counts a waiting query without a client, regardless of the rules.
-    pub fn wait_regardless(&self) -> ClientPlace {
+    pub fn wait_regardless(&self, zones: ZonePlaces) -> ClientPlace {
+        self.zones.take(zones, u32::MAX);
         self.waiting.0.fetch_add(1, Relaxed);
         ClientPlace::UNCOUNTED
     }
 
     /// Ends the wait of a query.
-    pub fn end_wait(&self, place: ClientPlace) {
+    pub fn end_wait(&self, place: ClientPlace, zones: ZonePlaces) {
+        self.zones.give_back(zones);
         self.give_back(place, Holding::Waiting);
         self.waiting.0.fetch_sub(1, Relaxed);
     }
@@ -350,14 +373,14 @@ mod tests {
     #[test]
     fn queries_wait_within_both_limits() {
         let clients = Clients::new(16, 1);
-        let rules = WaitRules { waiting: 2, in_flight: 3 };
-        let wait = |client| clients.wait(ip(client), rules);
+        let rules = WaitRules { waiting: 2, in_flight: 3, per_zone: None };
+        let wait = |client| clients.wait(ip(client), ZonePlaces::NONE, rules);
         let places: Vec<_> = ["192.0.2.1", "192.0.2.1", "192.0.2.2"].map(wait).into_iter().flatten().collect();
         assert_eq!(places.len(), 3);
         assert_eq!(wait("192.0.2.1"), Err(TooMuch::OfClient));
         assert_eq!([wait("192.0.2.2"), wait("192.0.2.3")], [Err(TooMuch::InAll); 2]);
         assert_eq!((clients.waiting(), clients.total(Waiting)), (3, 3), "who was refused holds nothing");
-        places.into_iter().for_each(|place| clients.end_wait(place));
+        places.into_iter().for_each(|place| clients.end_wait(place, ZonePlaces::NONE));
         assert_eq!((clients.waiting(), clients.total(Waiting)), (0, 0));
         assert!(wait("192.0.2.3").is_ok());
     }

@@ -1,4 +1,4 @@
-//! What one client may use: access ([`Access`]), present use ([`Clients`]), TCP connections
+//! What one client may use: access ([`Access`]), present use ([`Clients`], [`ZoneWaits`]), TCP connections
 //! ([`ConnectionRules`], [`ConnectionClock`], [`HandshakeRates`]), response rate ([`ResponseRate`]) and
 //! bursts ([`Pacing`]), shared places ([`DynamicThreshold`]), turns ([`FairQueue`]); and the proof of a
 //! client's address ([`Cookies`]).
@@ -22,10 +22,11 @@ mod rate_table;
 mod sync {
     //! The atomics of tables. The models in `loom/` have those of loom in their place.
 
-    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
 mod threshold;
 mod timeouts;
+mod zones;
 
 pub use access::{Access, AccessRules, OnDenied, RefusedSources};
 pub use clients::{ClientConnection, ClientPlace, Clients, Holding, TooMuch, WaitRules};
@@ -39,3 +40,4 @@ pub use prefix::{Prefix, PrefixError};
 pub use rate::{Decision, RateRules, ResponseRate};
 pub use threshold::DynamicThreshold;
 pub use timeouts::{ConnectionClock, Doing};
+pub use zones::{ZonePlaces, ZoneWaits};

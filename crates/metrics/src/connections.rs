@@ -207,6 +207,8 @@ dns::labels! {
         Waiting = "waiting",
         /// `limits.in_flight`: SERVFAIL, because all clients together have too many pending queries.
         InFlight = "in_flight",
+        /// `limits.per_zone`: SERVFAIL, because too many queries for names below one suffix are pending.
+        Zone = "zone",
         /// `rate_limit`, or too much at once for one client: the response was truncated (TC) or dropped.
         Rate = "rate",
         /// `connections.max` or `per_client`: a connection was refused, or closed to make room.

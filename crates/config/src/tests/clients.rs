@@ -60,9 +60,11 @@ fn who_is_answered_is_checked() {
 
 #[test]
 fn what_may_wait_is_read_and_checked() {
-    assert_eq!(forwarder("").limits, WaitRules { waiting: 1_000, in_flight: 100_000 });
-    let read = forwarder("limits = { waiting = 5, in_flight = 100 }").limits;
-    assert_eq!(read, WaitRules { waiting: 5, in_flight: 100 });
+    assert_eq!(forwarder("").limits, WaitRules { waiting: 1_000, in_flight: 100_000, per_zone: None });
+    let read = forwarder("limits = { waiting = 5, in_flight = 100, per_zone = 20 }").limits;
+    assert_eq!(read, WaitRules { waiting: 5, in_flight: 100, per_zone: Some(20) });
+    assert_eq!([read, WaitRules { per_zone: None, ..read }].map(WaitRules::per_zone), [Some(20), Some(50)]);
+    assert_eq!(WaitRules { per_zone: Some(100), ..read }.per_zone(), None, "in_flight is reached first");
     let rest = "[pools.p]\nbackends = [\"192.0.2.1:53\"]\n";
     for (line, expected) in [
         ("waiting = 0", "2:11: forwarder.limits.waiting: invalid value 0: expected an integer from 1 to 100000"),

@@ -504,7 +504,7 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
     let empty = ForwarderState {
         edns_udp_size: UDP_SIZE,
         access: Arc::new(Access::new(&AccessRules::of(&AccessRules::EVERYBODY))),
-        limits: WaitRules { waiting: u32::MAX, in_flight: u32::MAX },
+        limits: WaitRules { waiting: u32::MAX, in_flight: u32::MAX, per_zone: Some(u32::MAX) },
         rate: None,
         routes: Arc::new(Routes::new(routes)),
         resolver_arpa: Default::default(),

@@ -58,6 +58,11 @@ impl Routes {
         is_below && self.route(qname).is_none_or(|(suffix, _)| suffix.len() < RESOLVER_ARPA.len())
     }
 
+    /// Returns true if a route has exactly this folded suffix.
+    pub(crate) fn has(&self, suffix: &[u8]) -> bool {
+        !self.by_suffix.is_empty() && self.by_suffix.contains_key(suffix)
+    }
+
     /// Returns the pool for a folded name in wire form.
     pub(crate) fn find(&self, qname: &[u8]) -> Option<PoolIndex> {
         self.route(qname).map(|(_, pool)| pool)
