@@ -10,6 +10,7 @@ mod joins;
 mod master;
 mod message;
 mod policy;
+mod rules;
 mod wire;
 
 use dns::Rcode;
@@ -30,6 +31,8 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "wire/write_query", set_up: || Box::new(wire::write_query()) },
     Step { name: "wire/read_reply", set_up: || Box::new(wire::read_reply()) },
     Step { name: "wire/write_response", set_up: || Box::new(wire::write_response()) },
+    Step { name: "rules/first_match", set_up: || Box::new(rules::first_match()) },
+    Step { name: "rules/names_file", set_up: || Box::new(rules::names_file()) },
     Step { name: "join/met", set_up: || Box::new(joins::look_up("HOST7.example.org.", true)) },
     Step { name: "join/missed", set_up: || Box::new(joins::look_up("nobody.example.org.", false)) },
     Step { name: "cache/hit", set_up: || Box::new(cached::hits(10_000, 8 << 20)) },

@@ -7,7 +7,7 @@ use super::source::{Source, is_word};
 use super::{TREE, report};
 
 /// Crates that decide and touch nothing: what they need of the world is an argument.
-const PURE_CRATES: &[&str] = &["config", "dns", "engine", "hedge", "limit", "metrics", "zone"];
+const PURE_CRATES: &[&str] = &["config", "dns", "engine", "hedge", "limit", "metrics", "rules", "zone"];
 
 /// Packages that do I/O, or serve only that.
 const IMPURE_PACKAGES: &[&str] =

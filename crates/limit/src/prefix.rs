@@ -21,13 +21,13 @@ impl Prefix {
     }
 
     /// Returns the first and the last address of an IPv4 prefix.
-    pub(super) fn range_4(&self) -> Option<(u32, u32)> {
+    pub fn range_4(&self) -> Option<(u32, u32)> {
         let IpAddr::V4(first) = self.address else { return None };
         Some((first.to_bits(), first.to_bits() | host_bits_4(self.len)))
     }
 
     /// Returns the first and the last address of an IPv6 prefix.
-    pub(super) fn range_6(&self) -> Option<(u128, u128)> {
+    pub fn range_6(&self) -> Option<(u128, u128)> {
         let IpAddr::V6(first) = self.address else { return None };
         Some((first.to_bits(), first.to_bits() | host_bits_6(self.len)))
     }
