@@ -100,6 +100,7 @@ mod shifts;
 mod sight;
 mod simulate;
 mod slow;
+mod spares;
 mod stale;
 mod supervisor;
 mod support;

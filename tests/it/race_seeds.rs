@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use config::{Accept, PoolRules, Rank};
-use engine::sim::{BackendModel, Course, Delay, FaultModel, NameDistribution, PoolModel, Scenario, When};
+use engine::sim::{BackendModel, Course, Delay, FaultModel, NameDistribution, PoolModel, Scenario, SeatModel, When};
 use hedge::balance::Balance;
 use hedge::race::{AttemptKind, MAX_ATTEMPTS, RaceEnd};
 use hedge::{AttemptTimeout, Dispatch, Grace, Hedge, HedgeDelay, RaceRules};
@@ -140,7 +140,7 @@ fn model(rng: &mut StdRng) -> BackendModel {
     let scattered = |median| Delay::Lognormal { median, sigma: 0.5 };
     let delay = Delay::Mixture { usual: Box::new(scattered(usual)), others: vec![(tail, scattered(100 * usual))] };
     BackendModel {
-        weight: rng.random_range(1..4),
+        seat: SeatModel { weight: rng.random_range(1..4), tier: rng.random_range(0..4_u8) / 2 },
         up: rng.random_bool(0.8),
         delay: Course::always(delay),
         loss: Course::always(loss),

@@ -23,6 +23,9 @@ pub struct BackendConfig {
     pub name: String,
     /// Share of the load, 1 to 1000.
     pub weight: u16,
+    /// The tier: 0, or 1 to 3 for a spare of the lower tiers.
+    #[serde(default)]
+    pub tier: u8,
     /// The machine behind this address. `None`: no other backend shares its machine.
     #[serde(default)]
     pub server: Option<String>,
@@ -51,6 +54,7 @@ impl BackendConfig {
             address,
             name: address.to_string(),
             weight: 1,
+            tier: 0,
             server: None,
             site: None,
             path: HttpPath::default(),
@@ -108,13 +112,14 @@ fn read<'d>(item: &ConfigNode<'d>, references: &mut References<'d>) -> Option<Ba
         let url = section.required("address", "\"127.0.0.1:5301\"", text(words::backend));
         let name = section.optional("name", label);
         let weight = section.read("weight", 1, integer(limits::WEIGHT));
+        let tier = section.read("tier", 0, integer(limits::TIER));
         let (server, site) = (section.optional("server", label), section.optional("site", label));
         let proxy_protocol = read_proxy_protocol(section, url.as_ref());
         let trust_ad = section.optional("trust_ad", boolean);
         let trust = read_trust(section, url.as_ref(), references);
         let of_url = BackendConfig::of_url(url?);
         let name = name.unwrap_or_else(|| of_url.name.clone());
-        Some(BackendConfig { name, weight, server, site, proxy_protocol, trust_ad, trust, ..of_url })
+        Some(BackendConfig { name, weight, tier, server, site, proxy_protocol, trust_ad, trust, ..of_url })
     })
 }
 

@@ -96,6 +96,12 @@ pub const WATCHDOG: Limits<Duration> = Limits { min: secs(1), max: secs(600) };
 /// Share of the load. Less than a thousandth is nearly none.
 pub const WEIGHT: Limits<u16> = Limits { min: 1, max: 1000 };
 
+/// Tier of a backend. Three kinds of spares are more than pools in use have.
+pub const TIER: Limits<u8> = Limits { min: 0, max: 3 };
+
+/// Backends of lower tiers that are up, below which spares take turns. Zero would disable spares.
+pub const MIN_UP: Limits<u16> = Limits { min: 1, max: 1000 };
+
 /// The client's deadline. Zero would fail every query; after a minute the client has given up.
 pub const TIMEOUT: Limits<Duration> = Limits { min: ms(1), max: secs(60) };
 

@@ -90,6 +90,7 @@ fn read_keys(section: &mut ConfigSection<'_>, usual: &PoolConfig, backends: &[Ba
         on_timeout: section.read("on_timeout", usual.rules.on_timeout, word),
         on_all_down: section.read("on_all_down", usual.rules.on_all_down, word),
         health,
+        min_up: section.read("min_up", usual.rules.min_up, integer(limits::MIN_UP)),
     };
     PoolConfig {
         rules,
@@ -306,6 +307,7 @@ mod tests {
                 "19: pools.ts.attempt_timeout: invalid value \"0ms\": expected auto or a duration from 1ms to 1m",
             ),
             ("tries = 0", "9: pools.ts.tries: invalid value 0: expected an integer from 1 to 8"),
+            ("min_up = 0", "10: pools.ts.min_up: invalid value 0: expected an integer from 1 to 1000"),
             ("tries = 9", "9: pools.ts.tries: invalid value 9: expected an integer from 1 to 8"),
             ("fanout = 9", "10: pools.ts.fanout: invalid value 9: expected an integer from 0 to 8"),
             ("fanout = 1.0", "10: pools.ts.fanout: expected an integer from 0 to 8, not a float"),
@@ -469,6 +471,10 @@ mod tests {
             (
                 "[{ address = \"192.0.2.1:53\", weight = 0 }]",
                 "2:50: pools.ts.backends[0].weight: invalid value 0: expected an integer from 1 to 1000",
+            ),
+            (
+                "[{ address = \"192.0.2.1:53\", tier = 4 }]",
+                "2:48: pools.ts.backends[0].tier: invalid value 4: expected an integer from 0 to 3",
             ),
             (
                 "[{ address = \"192.0.2.1:53\", weihgt = 2 }]",

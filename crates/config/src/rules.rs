@@ -20,6 +20,8 @@ pub struct PoolRules {
     pub on_all_down: Silence,
     /// The rules of health checks.
     pub health: HealthRules,
+    /// The backends of lower tiers that must be up, so that a spare gets no turns.
+    pub min_up: u16,
 }
 
 /// `pools.*.serves`: the names that each backend knows.
@@ -41,6 +43,8 @@ impl PoolRules {
             on_timeout: Silence::Nxdomain,
             on_all_down: Silence::Nxdomain,
             health: HealthRules::default(),
+            // A spare costs more than a turn, so one backend that is up is enough.
+            min_up: 1,
         };
         match serves {
             Serves::Split => split,

@@ -57,6 +57,7 @@ pub(super) fn known_backends<'a>(
             backend: backend.name.clone(),
             place: None,
             state: backend.state().label().to_owned(),
+            tier: pool.plan.shared.tier(number),
             p50_ms: part(0.5),
             p99_ms: part(0.99),
             in_flight: backend.counted().map(|worker| worker.pending.in_flight.get()).sum(),
@@ -85,9 +86,19 @@ pub(super) fn ordered(
             (Some(_), _) if candidates.all_down() => "no backend is up, so all are asked".to_owned(),
             (Some(place), _) if !silent.is_empty() && place > 0 => format!("{silent}, so others come first"),
             (Some(0), _) if !silent.is_empty() => format!("{silent}, as the others are"),
+            (Some(0), _) if candidate.tier > 0 => {
+                let min_up = pool.plan.shared.rules().min_up;
+                let tier = candidate.tier;
+                format!("spare of tier {tier}, fewer than {min_up} of lower tiers are up; {}", first_because(balance))
+            }
             (Some(0), _) => first_because(balance).to_owned(),
             (Some(_), BackendState::Behind) if candidates.is_last(backend.index) => {
                 "behind: its zones are older than those of others, which come first".to_owned()
+            }
+            (Some(_), _) if candidates.is_last(backend.index) => {
+                let min_up = pool.plan.shared.rules().min_up;
+                let hedge = if is_hedge { ", a hedge would go here" } else { "" };
+                format!("spare of tier {}: {min_up} or more of lower tiers are up{hedge}", candidate.tier)
             }
             (Some(_), _) if is_hedge && pool.plan.shared.rules().race.dispatch.is_hedging() => {
                 "a hedge would go here".to_owned()

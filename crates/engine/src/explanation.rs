@@ -86,6 +86,9 @@ pub struct Candidate {
     pub place: Option<u8>,
     /// The state: up, down, new or draining.
     pub state: String,
+    /// The tier: 0, or higher for a spare.
+    #[serde(default)]
+    pub tier: u8,
     /// The recent median reply time seen by the worker; `None` if it has too few replies.
     pub p50_ms: Option<f64>,
     /// The recent p99 of the reply time; `None` if the worker has too few replies.

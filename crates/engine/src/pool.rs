@@ -16,13 +16,13 @@ use dns::{CookiePair, Name, QuestionHasher, Reply};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hedge::backend_load::{AttemptEnd, BackendLoad};
-use hedge::balance::{Balance, BalanceInput, Balancer, Crowd};
+use hedge::balance::{Balance, BalanceInput, Balancer, Crowd, TierTurns};
 use hedge::health::HealthState;
 use hedge::latency::{Latency, TimeBucket};
 use hedge::ordering::{BackendPath, BackendStats, order, order_ways};
 use hedge::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
 use hedge::regret::RegretTally;
-use hedge::{Expect, latency};
+use hedge::{Dispatch, Expect, latency};
 use metrics::BackendCounters;
 use rand::Rng;
 
@@ -79,8 +79,43 @@ impl KnownHealth {
 }
 
 enum PoolTurns {
-    OfFew(Balancer),
-    OfMany(Arc<Crowd>),
+    OfFew(TierTurns<Balancer>),
+    OfMany(Arc<TierTurns<Crowd>>),
+}
+
+impl PoolTurns {
+    #[inline]
+    fn has_spares(&self) -> bool {
+        match self {
+            Self::OfFew(tiered) => !tiered.spares.is_empty(),
+            Self::OfMany(tiered) => !tiered.spares.is_empty(),
+        }
+    }
+
+    /// Returns the spares in the order of asking, with those of lower tiers first.
+    #[cold]
+    #[inline(never)]
+    fn spares(
+        &self,
+        balance: Balance,
+        sight: &BalanceInput<'_>,
+        takes_queries: impl Fn(BackendIndex) -> bool,
+        rng: &mut impl Rng,
+    ) -> Candidates {
+        let mut spares = Candidates::new(true);
+        let mut add = |of_tier: Candidates| {
+            if !of_tier.all_down() {
+                spares = Candidates::of(spares.iter().chain(of_tier.iter()), false);
+            }
+        };
+        match self {
+            Self::OfFew(tiered) => tiered.spares.iter().for_each(|tier| add(tier.candidates(balance, sight, rng))),
+            Self::OfMany(tiered) => {
+                tiered.spares.iter().for_each(|tier| add(tier.candidates(balance, sight, &takes_queries, rng)));
+            }
+        }
+        spares
+    }
 }
 
 pub(super) struct PoolMember {
@@ -182,14 +217,14 @@ impl Pool {
     pub(super) fn takes_queries(&self) -> bool {
         match &self.health.turns {
             PoolTurns::OfFew(_) => self.plan.shared.backends.iter().any(|backend| backend.takes_queries()),
-            PoolTurns::OfMany(crowd) => !crowd.all_down(),
+            PoolTurns::OfMany(crowd) => !crowd.turns.all_down(),
         }
     }
 
     pub(super) fn is_up(&self) -> bool {
         match &self.health.turns {
             PoolTurns::OfFew(_) => self.plan.shared.backends.iter().any(|backend| backend.is_up()),
-            PoolTurns::OfMany(crowd) => !crowd.all_down(),
+            PoolTurns::OfMany(crowd) => !crowd.turns.all_down(),
         }
     }
 
@@ -217,14 +252,21 @@ impl Pool {
         let is_in_turn = balance == Balance::RoundRobin || balance == Balance::Sticky && remembered.is_none();
         let turn = if is_in_turn { state.take_turn() } else { 0 };
         let sight = BalanceInput { now, turn, name, loads: &self.loads, out: self.pending.out, remembered };
-        let candidates = match &self.health.turns {
-            PoolTurns::OfFew(balancer) => balancer.candidates(balance, &sight, rng),
-            PoolTurns::OfMany(crowd) => {
-                let takes_queries =
-                    |backend: BackendIndex| self.members.get(backend.get()).is_some_and(|member| member.takes_queries);
-                crowd.candidates(balance, &sight, takes_queries, rng)
-            }
+        let takes_queries =
+            |backend: BackendIndex| self.members.get(backend.get()).is_some_and(|member| member.takes_queries);
+        let mut candidates = match &self.health.turns {
+            PoolTurns::OfFew(balancer) => balancer.turns.candidates(balance, &sight, rng),
+            PoolTurns::OfMany(crowd) => crowd.turns.candidates(balance, &sight, takes_queries, rng),
         };
+        let mut spares = None;
+        if self.health.turns.has_spares() {
+            let of_all_tiers = self.health.turns.spares(balance, &sight, takes_queries, rng);
+            // The control thread builds a crowd anew some time after all its members have gone down.
+            match candidates.all_down() && !of_all_tiers.all_down() {
+                true => candidates = of_all_tiers,
+                false => spares = Some(of_all_tiers),
+            }
+        }
         if balance == Balance::Sticky
             && let Some(first) = candidates.get(0)
             && remembered != Some(first)
@@ -238,7 +280,11 @@ impl Pool {
         } else {
             self.order_ways(io, &candidates, rng, now)
         };
+        if self.plan.shared.has_tiers() && self.plan.shared.rules().race.dispatch == Dispatch::Race {
+            candidates = candidates.lowest_tier_first(|backend| self.plan.shared.tier(backend));
+        }
         if !candidates.all_down() {
+            spares.iter().flat_map(Candidates::iter).for_each(|spare| candidates.push_last(spare));
             self.health.behind.iter().for_each(|backend| candidates.push_last(*backend));
         }
         candidates
@@ -516,7 +562,7 @@ fn turns(shared: &SharedPool) -> PoolTurns {
     if let Some(crowd) = shared.crowd() {
         return PoolTurns::OfMany(crowd);
     }
-    PoolTurns::OfFew(Balancer::new(shared.turns()))
+    PoolTurns::OfFew(shared.balancer())
 }
 
 fn name_hash(hasher: &QuestionHasher, qname: &[u8]) -> u64 {

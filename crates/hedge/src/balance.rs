@@ -9,6 +9,7 @@ mod places;
 mod rendezvous;
 mod round;
 mod shortlist;
+mod tiers;
 
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use rand::{Rng, RngExt};
 pub use self::crowd::Crowd;
 use self::round::round;
 use self::shortlist::Shortlist;
+pub use self::tiers::{TierTurns, TurnEntry};
 use super::backend_load::BackendLoad;
 use super::candidates::{BackendIndex, Candidates};
 

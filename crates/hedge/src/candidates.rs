@@ -64,6 +64,13 @@ impl Candidates {
         self.as_slice()[usize::from(self.first_in_line())..].contains(&backend)
     }
 
+    /// Returns the list with the backends of lower tiers first, for a race without hedges.
+    pub fn lowest_tier_first(&self, tier: impl Fn(BackendIndex) -> u8) -> Self {
+        let mut sorted = *self;
+        sorted.backends[..self.len()].sort_by_key(|backend| tier(*backend));
+        sorted
+    }
+
     pub(super) fn first_in_line(&self) -> u8 {
         if self.last == self.len { self.len } else { self.len - self.last }
     }

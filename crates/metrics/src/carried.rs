@@ -74,7 +74,7 @@ mod tests {
         BackendCounters, BackendCounts, Cause, Counters, CountersSummary, DropReason, PoolCounters, PoolCounts,
         ResponseSource, Tap, TapFate, Want,
     };
-    use super::super::snapshot::BackendState;
+    use super::super::snapshot::{BackendState, MembershipSnapshot};
     use super::*;
 
     fn count(events: &[u8], process: &Counters, pool: &PoolCounters, backend: &BackendCounters) {
@@ -110,9 +110,7 @@ mod tests {
             probes: 0,
             counts: of_backend,
             connection_problem: None,
-            origin: Vec::new(),
-            is_listed: false,
-            order: None,
+            membership: MembershipSnapshot::default(),
         };
         let backends = vec![backend];
         let pool = PoolSnapshot { name: "ts".to_owned(), counts: of_pool, backends, ..PoolSnapshot::default() };

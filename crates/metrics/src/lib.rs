@@ -35,5 +35,6 @@ pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, time_of_bucket};
 pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover, Usage};
 pub use snapshot::{
     AuthoritiesSnapshot, BackendSnapshot, BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone,
-    HedgeSnapshot, LastReload, PoolSnapshot, ReloadSnapshot, RunSnapshot, Snapshot, TuningSnapshot, ZonesSnapshot,
+    HedgeSnapshot, LastReload, MembershipSnapshot, PoolSnapshot, ReloadSnapshot, RunSnapshot, Snapshot, TuningSnapshot,
+    ZonesSnapshot,
 };

@@ -233,6 +233,9 @@ pub struct PoolSnapshot {
     pub regret: Option<Regret>,
     /// The hedges of `dispatch = "auto"`; `None` for another dispatch, or if too little is known.
     pub tuning: Option<TuningSnapshot>,
+    /// The backends of lower tiers that must be up, so that a spare gets no turns.
+    #[serde(default)]
+    pub min_up: u16,
     /// The pool's backends in order of use.
     pub backends: Vec<BackendSnapshot>,
     /// The sources of discovered members.
@@ -284,6 +287,16 @@ pub struct BackendSnapshot {
     pub counts: BackendCounts,
     /// The error of the last connect, if it failed.
     pub connection_problem: Option<String>,
+    /// The backend's membership in its pool.
+    pub membership: MembershipSnapshot,
+}
+
+/// The membership of a backend in its pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MembershipSnapshot {
+    /// The tier: 0, or higher for a spare.
+    #[serde(default)]
+    pub tier: u8,
     /// The sources of the membership, the highest priority first.
     pub origin: Vec<MemberOrigin>,
     /// True if a source lists it now.

@@ -209,6 +209,7 @@ mod tests {
         let candidate = |backend: &str, place, state: &str, why: &str| Candidate {
             backend: backend.to_owned(),
             place,
+            tier: 0,
             state: state.to_owned(),
             p50_ms: place.map(|_| 0.4),
             p99_ms: place.map(|_| 12.345),

@@ -130,17 +130,21 @@ fn regrets(pools: &[PoolStatus]) -> String {
 #[derive(Serialize)]
 pub(super) struct PooledBackend<'a> {
     pool: &'a str,
+    #[serde(skip)]
+    of: &'a PoolStatus,
     #[serde(flatten)]
     backend: &'a BackendStatus,
 }
 
 pub(super) fn in_pools(status: &Status) -> Vec<PooledBackend<'_>> {
     let pools = status.pools.iter();
-    pools.flat_map(|pool| pool.backends.iter().map(|backend| PooledBackend { pool: &pool.name, backend })).collect()
+    pools
+        .flat_map(|pool| pool.backends.iter().map(|backend| PooledBackend { pool: &pool.name, of: pool, backend }))
+        .collect()
 }
 
 /// Formats backends. If some use streams, two columns show connections, and each unusable transport has a
-/// line.
+/// line. Each spare has a line that says why it takes turns or not.
 pub(super) fn backends(backends: &[PooledBackend<'_>]) -> String {
     let by_hand = |backend: &BackendStatus| if backend.by_hand { " (by hand)" } else { "" };
     let table = TextTable::of(backends)
@@ -158,17 +162,31 @@ pub(super) fn backends(backends: &[PooledBackend<'_>]) -> String {
         .right("TIMEOUTS", |row| or_dash(row.backend.work.last_minute.map(|minute| minute.timeouts)))
         .right("P50 ms", |row| millis(row.backend.work.last_minute.and_then(|minute| minute.p50_ms)))
         .right("P99 ms", |row| millis(row.backend.work.last_minute.and_then(|minute| minute.p99_ms)));
+    let spares: String = backends.iter().filter_map(spare).collect();
     if backends.iter().all(|row| row.backend.open_connections.is_none()) {
-        return table.text();
+        return table.text() + &spares;
     }
     let table = table
         .left("TRANSPORT", |row| &row.backend.transport)
         .right("CONNECTIONS", |row| or_dash(row.backend.open_connections));
-    let problems = backends.iter().filter_map(|PooledBackend { pool, backend }| {
+    let problems = backends.iter().filter_map(|PooledBackend { pool, backend, .. }| {
         let problem = backend.connection_problem.as_deref()?.lines().next()?;
         Some(format!("\n{} of pool {pool} cannot be connected to: {problem}", backend.name))
     });
-    table.text() + &problems.collect::<String>()
+    table.text() + &problems.collect::<String>() + &spares
+}
+
+fn spare(PooledBackend { pool, of, backend }: &PooledBackend<'_>) -> Option<String> {
+    let tier = backend.membership.tier;
+    let is_lower = |other: &&BackendStatus| other.membership.tier < tier && other.state == "up";
+    let (up, min_up) = (of.backends.iter().filter(is_lower).count(), of.min_up);
+    let use_of = if up < usize::from(min_up) { "takes turns" } else { "gets only hedges and failovers" };
+    let name = &backend.name;
+    (tier > 0).then(|| {
+        format!(
+            "\n{name} of pool {pool} is a spare (tier {tier}) and {use_of}: {up} of lower tiers up, min_up {min_up}"
+        )
+    })
 }
 
 pub(super) fn processes(processes: &[ProcessStatus]) -> String {

@@ -1,7 +1,7 @@
 //! Parses a backend description of the user: `latency=1ms+1%:500ms loss=5%`.
 
 use config::{Limits, limits};
-use engine::sim::{BackendModel, Capacity, FaultModel, ModelConnections, SiteModel};
+use engine::sim::{BackendModel, Capacity, FaultModel, ModelConnections, SeatModel, SiteModel};
 
 use super::settings::{Mistake, SettingEntries};
 use super::values::{count, course, delay, share, slow, stalls, whens, word};
@@ -42,7 +42,10 @@ pub(super) fn read(mut settings: SettingEntries) -> Result<Vec<BackendModel>, Mi
         stalls: stalls.of_all,
         connections,
         crashes: settings.take("crash", whens)?.unwrap_or_default(),
-        weight: settings.take("weight", |text| number(text, limits::WEIGHT))?.unwrap_or(1),
+        seat: SeatModel {
+            weight: settings.take("weight", |text| number(text, limits::WEIGHT))?.unwrap_or(1),
+            tier: settings.take("tier", |text| number(text, limits::TIER))?.unwrap_or(0),
+        },
         capacity,
         ..BackendModel::default()
     };
@@ -69,12 +72,13 @@ mod tests {
 
     #[test]
     fn all_that_is_said_is_in_the_model() {
-        let text = "latency=2ms loss=5% failure=1% stall=10s..20s crash=30s.. servers=4 service=1ms weight=3 count=2";
+        let text =
+            "latency=2ms loss=5% failure=1% stall=10s..20s crash=30s.. servers=4 service=1ms weight=3 tier=1 count=2";
         let models = parse(text).expect("a description");
         assert_eq!(models.len(), 2);
         let model = &models[1];
         assert_eq!(model.delay, Course::always(Delay::Constant(Duration::from_millis(2))));
-        assert_eq!((model.loss.usual, model.faults.failure, model.weight), (0.05, 0.01, 3));
+        assert_eq!((model.loss.usual, model.faults.failure, model.seat.weight, model.seat.tier), (0.05, 0.01, 3, 1));
         let s = Duration::from_secs;
         assert_eq!(model.stalls, [When::Between { from: s(10), to: s(20) }]);
         assert_eq!(model.crashes, [When::Between { from: s(30), to: Duration::MAX }]);

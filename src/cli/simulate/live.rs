@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use config::{BackendConfig, Config, PoolConfig, PoolRules, remedy};
-use engine::sim::{BackendModel, Course, Delay, Empirical, FaultModel};
+use engine::sim::{BackendModel, Course, Delay, Empirical, FaultModel, SeatModel};
 use hedge::Dispatch;
 use hedge::latency::MIN_SAMPLES;
 
@@ -68,7 +68,7 @@ fn model(pool: &PoolStatus, backend: &BackendConfig) -> Result<BackendModel, Str
     // All replies have a latency, however late; attempts that are neither replied to nor in flight are lost.
     let ended = found.work.attempts.queries().saturating_sub(found.work.in_flight).max(replies);
     Ok(BackendModel {
-        weight: backend.weight,
+        seat: SeatModel { weight: backend.weight, tier: backend.tier },
         delay: Course::always(Delay::Empirical(measured)),
         loss: Course::always((ended - replies) as f64 / ended as f64),
         faults: FaultModel { failure: found.work.errors.min(replies) as f64 / replies as f64, ..FaultModel::default() },
@@ -160,6 +160,7 @@ mod tests {
             last_minute: None,
             regret: None,
             tuning: None,
+            min_up: 1,
             backends: vec![backend],
             sources: Vec::new(),
         };

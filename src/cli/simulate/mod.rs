@@ -126,6 +126,7 @@ Words of a backend, all optional:
   service=LATENCY servers=N   how long it works on a query, and on how many at a time; others queue
   site=NAME slow=COURSE   how much slower it is, such as 20x@500ms/30s; backends of one site at the same times
   weight=N count=N    its share of the load; how many there are like it
+  tier=1              a spare, which takes turns while fewer than min_up of lower tiers are up
 Words of a policy: race, hedge, auto, sequential, first (the first backend alone) or present (the pool as --from has it), then
   pool keys: fanout=N balance=WORD accept=WORD timeout=TIME attempt_timeout=auto|TIME tries=N grace=TIME interval=TIME
   for hedge: delay=auto|pNN|TIME budget=SHARE max=N min_delay=TIME max_delay=TIME; for auto: target=pNN budget=SHARE max=N

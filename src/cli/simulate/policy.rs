@@ -57,6 +57,7 @@ impl Policy {
         set(&mut rules.race.timeout, settings.take("timeout", |text| limits::TIMEOUT.parse(text))?);
         set(&mut rules.race.attempt_timeout, settings.take("attempt_timeout", words::attempt_timeout)?);
         set(&mut rules.race.grace, settings.take("grace", words::grace)?);
+        set(&mut rules.min_up, settings.take("min_up", |text| number(text, limits::MIN_UP))?);
         set(&mut rules.race.tries, settings.take("tries", |text| number(text, limits::TRIES))?);
         set(&mut rules.health.interval, settings.take("interval", |text| limits::PROBE_INTERVAL.parse(text))?);
         settings.finish()?;

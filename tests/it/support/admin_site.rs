@@ -30,8 +30,8 @@ use hedgerow::control::observe::sight::names::TopNames;
 use hedgerow::control::observe::sight::serials::Serials;
 use metrics::{
     Aggregate, BackendCounts, BackendSnapshot, BackendState, CacheSnapshot, Gauge, Histogram, HistogramSnapshot,
-    MemberOrigin, PendingCounts, PoolCounts, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, ResponseSource, Role,
-    RunSnapshot, ServerCounts, Snapshot, SupervisorSnapshot,
+    MemberOrigin, MembershipSnapshot, PendingCounts, PoolCounts, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot,
+    ResponseSource, Role, RunSnapshot, ServerCounts, Snapshot, SupervisorSnapshot,
 };
 use tempfile::TempDir;
 use tokio::runtime;
@@ -352,9 +352,7 @@ fn snapshot() -> Snapshot {
             ..BackendCounts::default()
         },
         connection_problem: None,
-        origin: vec![MemberOrigin::Config],
-        is_listed: false,
-        order: None,
+        membership: MembershipSnapshot { origin: vec![MemberOrigin::Config], ..MembershipSnapshot::default() },
     };
     let pool = PoolSnapshot {
         name: "ts".to_owned(),
@@ -375,6 +373,7 @@ fn snapshot() -> Snapshot {
             achieved: Duration::from_millis(5),
             best: ReissueRule { delay: Duration::from_millis(2), probability: 0.8, time: Duration::from_millis(4) },
         }),
+        min_up: 1,
         backends: vec![backend],
         sources: Vec::new(),
     };

@@ -29,7 +29,7 @@ mod world;
 pub use delay::{Delay, Empirical};
 pub use event::Happening;
 pub use histogram::TimeHistogram;
-pub use model::{BackendModel, Capacity, FaultModel, ModelConnections, PoolModel, Scenario, SiteModel};
+pub use model::{BackendModel, Capacity, FaultModel, ModelConnections, PoolModel, Scenario, SeatModel, SiteModel};
 pub use names::NameDistribution;
 pub use replay::ReplayedTrace;
 pub use script::{ScriptEvent, ScriptResult, lead};

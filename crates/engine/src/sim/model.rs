@@ -72,8 +72,8 @@ impl Scenario {
 /// The behavior of a backend. The default knows every name and replies after a millisecond.
 #[derive(Clone, Debug)]
 pub struct BackendModel {
-    /// The weight in the pool.
-    pub weight: u16,
+    /// The place in the pool.
+    pub seat: SeatModel,
     /// True if the pool takes the backend for up at the start.
     pub up: bool,
     /// The time to a reply, without the wait in the queue.
@@ -96,6 +96,15 @@ pub struct BackendModel {
     pub faults: FaultModel,
     /// The site of the backend.
     pub site: SiteModel,
+}
+
+/// The place of a backend in its pool.
+#[derive(Clone, Copy, Debug)]
+pub struct SeatModel {
+    /// The share of the load.
+    pub weight: u16,
+    /// The tier: 0, or higher for a spare.
+    pub tier: u8,
 }
 
 /// A site, whose backends slow down at the same times.
@@ -144,7 +153,7 @@ pub struct Capacity {
 impl Default for BackendModel {
     fn default() -> Self {
         Self {
-            weight: 1,
+            seat: SeatModel { weight: 1, tier: 0 },
             up: true,
             delay: Course::always(Delay::Constant(Duration::from_millis(1))),
             capacity: None,

@@ -526,7 +526,8 @@ fn configs(scenario: &Scenario, rules: &[PoolRules]) -> Vec<PoolConfig> {
             let scheme = if model.connections.is_some() { Scheme::Tcp } else { Scheme::Plain };
             BackendConfig {
                 name: format!("backend{number}"),
-                weight: model.weight,
+                weight: model.seat.weight,
+                tier: model.seat.tier,
                 site: model.site.name.clone(),
                 ..BackendConfig::at(BackendAddress { scheme, socket: address(number - 1) })
             }

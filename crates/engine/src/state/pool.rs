@@ -13,7 +13,7 @@ use dns::address::{BackendAddress, Scheme};
 use foldhash::fast::FixedState;
 use hedge::BackendIndex;
 use hedge::affinity::Affinity;
-use hedge::balance::{Balance, Crowd, FEW};
+use hedge::balance::{Balance, Balancer, Crowd, FEW, TierTurns, TurnEntry};
 use hedge::budget::Budget;
 use hedge::health::HealthState;
 use metrics::{PoolCounters, TuningSnapshot};
@@ -42,12 +42,19 @@ pub struct SharedPool {
     pub names_clients: bool,
     /// The difference to the previous configuration.
     pub edition: PoolEdition,
-    by_index: Box<[Option<Weighted>]>,
+    by_index: Box<[Option<PoolSeat>]>,
+    has_tiers: bool,
     by_affinity: Box<[(u32, BackendIndex)]>,
     /// By [`BackendIndex`]; empty if no backend has a `server` or `site`.
     domains: Box<[BackendDomain]>,
-    crowd: Option<ArcSwap<Crowd>>,
-    crowd_changes: AtomicU64,
+    crowd: Option<CrowdCell>,
+}
+
+/// The turns of a large pool, and the epoch of the pool for which they were checked.
+#[derive(Debug)]
+struct CrowdCell {
+    turns: ArcSwap<TierTurns<Crowd>>,
+    checked: AtomicU64,
 }
 
 /// The numbers of what a backend shares with others; 0 for what it shares with none.
@@ -68,7 +75,19 @@ pub struct PoolEdition {
     pub left: Vec<BackendIndex>,
 }
 
-type Weighted = (Arc<SharedBackend>, u16);
+/// A member with the settings of its place in the pool.
+#[derive(Clone, Debug)]
+struct PoolSeat {
+    backend: Arc<SharedBackend>,
+    weight: u16,
+    tier: u8,
+}
+
+impl PoolSeat {
+    fn of(backend: Arc<SharedBackend>, config: &BackendConfig) -> Self {
+        Self { backend, weight: config.weight, tier: config.tier }
+    }
+}
 
 impl SharedPool {
     /// Returns the hosts of the backends that use datagrams.
@@ -88,15 +107,15 @@ impl SharedPool {
         let changes = state.epoch();
         let (members, joined) = members(&config, earlier, &state, &affinity, workers, now);
         let mut by_index = vec![None; places(&members)];
-        members.iter().for_each(|member| by_index[member.0.index.get()] = Some(member.clone()));
+        members.iter().for_each(|member| by_index[member.backend.index.get()] = Some(member.clone()));
         let has = |member: &SharedBackend| {
             let same = by_index.get(member.index.get()).and_then(Option::as_ref);
-            same.is_some_and(|(same, _)| std::ptr::eq(&**same, member))
+            same.is_some_and(|same| std::ptr::eq(&*same.backend, member))
         };
         let before = earlier.iter().flat_map(|pool| &pool.backends);
         let left = before.filter(|member| !has(member)).map(|member| member.index).collect();
         let mut by_affinity: Box<[_]> = match is_sticky(&config) {
-            true => members.iter().map(|(member, _)| (member.affinity_number, member.index)).collect(),
+            true => members.iter().map(|seat| (seat.backend.affinity_number, seat.backend.index)).collect(),
             false => Box::default(),
         };
         by_affinity.sort_unstable();
@@ -105,7 +124,8 @@ impl SharedPool {
             id: cache_identity(&config),
             names_clients: config.backends.iter().any(|backend| backend.proxy_protocol),
             config,
-            backends: members.into_iter().map(|(member, _)| member).collect(),
+            has_tiers: members.iter().any(|member| member.tier > 0),
+            backends: members.into_iter().map(|member| member.backend).collect(),
             affinity,
             state,
             edition: PoolEdition { number: earlier.map_or(0, |pool| pool.edition.number + 1), joined, left },
@@ -113,10 +133,10 @@ impl SharedPool {
             by_affinity,
             domains,
             crowd: None,
-            crowd_changes: AtomicU64::new(changes),
         };
         if pool.backends.len() > FEW {
-            pool.crowd = Some(ArcSwap::from_pointee(Crowd::new(pool.rules().race.balance, pool.turns())));
+            let turns = ArcSwap::from_pointee(pool.new_crowd());
+            pool.crowd = Some(CrowdCell { turns, checked: AtomicU64::new(changes) });
         }
         pool
     }
@@ -130,13 +150,24 @@ impl SharedPool {
     /// Returns the member at this place, if there is one.
     #[inline]
     pub fn find(&self, index: BackendIndex) -> Option<&Arc<SharedBackend>> {
-        self.by_index.get(index.get())?.as_ref().map(|(backend, _)| backend)
+        self.by_index.get(index.get())?.as_ref().map(|seat| &seat.backend)
     }
 
     /// Returns the load share of the member at this place.
     #[inline]
     pub(crate) fn weight(&self, index: BackendIndex) -> u16 {
-        self.by_index.get(index.get()).and_then(Option::as_ref).map_or(1, |(_, weight)| *weight)
+        self.by_index.get(index.get()).and_then(Option::as_ref).map_or(1, |seat| seat.weight)
+    }
+
+    /// Returns the tier of the member at this place.
+    pub(crate) fn tier(&self, index: BackendIndex) -> u8 {
+        self.by_index.get(index.get()).and_then(Option::as_ref).map_or(0, |seat| seat.tier)
+    }
+
+    /// Returns true if a member is a spare for others.
+    #[inline]
+    pub(crate) fn has_tiers(&self) -> bool {
+        self.has_tiers
     }
 
     /// Returns the machine and the site of the member at this place.
@@ -177,8 +208,22 @@ impl SharedPool {
     }
 
     /// Returns the crowd if the pool is so large that queries do not check all members.
-    pub(crate) fn crowd(&self) -> Option<Arc<Crowd>> {
-        self.crowd.as_ref().map(ArcSwap::load_full)
+    pub(crate) fn crowd(&self) -> Option<Arc<TierTurns<Crowd>>> {
+        self.crowd.as_ref().map(|crowd| crowd.turns.load_full())
+    }
+
+    /// Returns the turns of a pool that is checked for each query.
+    pub(crate) fn balancer(&self) -> TierTurns<Balancer> {
+        if !self.has_tiers {
+            return TierTurns::without_spares(Balancer::new(self.turns()));
+        }
+        let build = |entries: &[_]| Balancer::new(entries.iter().copied());
+        TierTurns::new(self.rules().min_up, self.turns(), |index| self.tier(index), build)
+    }
+
+    fn new_crowd(&self) -> TierTurns<Crowd> {
+        let build = |entries: &[_]| Crowd::new(self.rules().race.balance, entries.iter().copied());
+        TierTurns::new(self.rules().min_up, self.turns(), |index| self.tier(index), build)
     }
 
     /// Returns true if a member takes queries and is not behind.
@@ -193,17 +238,20 @@ impl SharedPool {
     }
 
     pub(super) fn renew_crowd(&self) -> bool {
-        let Some(known) = &self.crowd else { return false };
+        let Some(CrowdCell { turns, checked }) = &self.crowd else { return false };
         let changes = self.state.epoch();
-        if self.crowd_changes.swap(changes, Relaxed) == changes {
+        if checked.swap(changes, Relaxed) == changes {
             return false;
         }
-        if known.load().is_of(self.turns().filter(|(.., takes_turns)| *takes_turns).map(|(index, ..)| index)) {
+        let is_of = |crowd: &Crowd, entries: &[TurnEntry]| {
+            crowd.is_of(entries.iter().filter(|(.., takes_turns)| *takes_turns).map(|(index, ..)| *index))
+        };
+        if turns.load().is_of(self.rules().min_up, self.turns(), |index| self.tier(index), is_of) {
             return false;
         }
-        known.store(Arc::new(Crowd::new(self.rules().race.balance, self.turns())));
+        turns.store(Arc::new(self.new_crowd()));
         self.state.changes.note(Some(NOBODY));
-        self.crowd_changes.store(changes + 1, Relaxed);
+        checked.store(changes + 1, Relaxed);
         true
     }
 
@@ -233,7 +281,7 @@ fn members(
     affinity: &Affinity,
     workers: usize,
     now: Instant,
-) -> (Vec<Weighted>, Vec<BackendIndex>) {
+) -> (Vec<PoolSeat>, Vec<BackendIndex>) {
     let known: HashMap<(BackendAddress, &str), &Arc<SharedBackend>> = earlier
         .iter()
         .flat_map(|pool| &pool.backends)
@@ -249,13 +297,13 @@ fn members(
     let taken: HashSet<u32> = config.backends.iter().filter_map(known).map(|known| known.affinity_number).collect();
     let health = if earlier.is_some() { HealthState::New } else { HealthState::Up };
     let mut joined = Vec::new();
-    let mut members: Vec<Weighted> = Vec::with_capacity(config.backends.len());
+    let mut members: Vec<PoolSeat> = Vec::with_capacity(config.backends.len());
     let mut places = state.places.lock().unwrap_or_else(PoisonError::into_inner);
     let mut free = places.free();
     for backend in &config.backends {
         if let Some(known) = known(backend) {
             known.set_config(backend, config);
-            members.push((Arc::clone(known), backend.weight));
+            members.push(PoolSeat::of(Arc::clone(known), backend));
             continue;
         }
         // There are six times as many places as members allowed, so that departed members can finish.
@@ -269,16 +317,16 @@ fn members(
         new.set_config(backend, config);
         places.take(index, &new);
         joined.push(index);
-        members.push((new, backend.weight));
+        members.push(PoolSeat::of(new, backend));
     }
     (members, joined)
 }
 
-fn places(members: &[Weighted]) -> usize {
-    members.iter().map(|(member, _)| member.index.get() + 1).max().unwrap_or(0)
+fn places(members: &[PoolSeat]) -> usize {
+    members.iter().map(|member| member.backend.index.get() + 1).max().unwrap_or(0)
 }
 
-fn domains(config: &PoolConfig, members: &[Weighted]) -> Box<[BackendDomain]> {
+fn domains(config: &PoolConfig, members: &[PoolSeat]) -> Box<[BackendDomain]> {
     if config.backends.iter().all(|backend| backend.server.is_none() && backend.site.is_none()) {
         return Box::default();
     }
@@ -292,7 +340,7 @@ fn domains(config: &PoolConfig, members: &[Weighted]) -> Box<[BackendDomain]> {
         })
         .collect();
     let mut domains = vec![BackendDomain::default(); places(members)];
-    for (member, _) in members {
+    for PoolSeat { backend: member, .. } in members {
         domains[member.index.get()] = of_backends.get(&(member.address, &*member.name)).copied().unwrap_or_default();
     }
     domains.into()

@@ -1,6 +1,6 @@
 //! The sums of the workers' counters of pools and backends.
 
-use metrics::{Aggregate, BackendCounts, BackendSnapshot, PoolCounts, PoolSnapshot};
+use metrics::{Aggregate, BackendCounts, BackendSnapshot, MembershipSnapshot, PoolCounts, PoolSnapshot};
 
 use super::{ManualHealth, SharedBackend, SharedPool};
 
@@ -16,13 +16,17 @@ impl SharedPool {
             divergent: 0,
             regret: self.state.regret.latest(),
             tuning: self.tuning(),
-            backends: self.members().map(|(backend, weight)| backend_snapshot(backend, weight)).collect(),
+            min_up: self.rules().min_up,
+            backends: self
+                .members()
+                .map(|(backend, weight)| backend_snapshot(backend, weight, self.tier(backend.index)))
+                .collect(),
             sources: Vec::new(),
         }
     }
 }
 
-fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
+fn backend_snapshot(backend: &SharedBackend, weight: u16, tier: u8) -> BackendSnapshot {
     let is_by_stream = backend.is_by_stream();
     let mut counts = BackendCounts { connections: is_by_stream.then(Box::default), ..BackendCounts::default() };
     backend.counted().chain(backend.carried()).for_each(|worker| counts.collect(worker));
@@ -38,8 +42,6 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
         probes: backend.probes.get(),
         counts,
         connection_problem: problem.map(|problem| problem.to_string()),
-        origin: Vec::new(),
-        is_listed: false,
-        order: None,
+        membership: MembershipSnapshot { tier, ..MembershipSnapshot::default() },
     }
 }

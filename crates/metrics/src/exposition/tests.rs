@@ -14,7 +14,7 @@ use super::super::histogram::Histogram;
 use super::super::processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot};
 use super::super::snapshot::{
     AuthoritiesSnapshot, BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone, LastReload,
-    ReloadSnapshot, RunSnapshot, ZonesSnapshot,
+    MembershipSnapshot, ReloadSnapshot, RunSnapshot, ZonesSnapshot,
 };
 use super::*;
 
@@ -90,9 +90,7 @@ fn sample() -> Snapshot {
             latency: measured(&[150, 1_500, 20_000_000]),
         },
         connection_problem: None,
-        origin: Vec::new(),
-        is_listed: false,
-        order: None,
+        membership: MembershipSnapshot::default(),
     };
     let pool = PoolSnapshot {
         name: "a \"b\"".to_owned(),
@@ -116,6 +114,7 @@ fn sample() -> Snapshot {
             achieved: Duration::from_millis(5),
             best: ReissueRule { delay: Duration::from_millis(2), probability: 0.8, time: Duration::from_millis(4) },
         }),
+        min_up: 1,
         backends: vec![backend],
         sources: vec![SourceSnapshot {
             origin: MemberOrigin::Etcd,

@@ -52,6 +52,7 @@ fn sample() -> Status {
         last_minute: Some(minute),
         regret: None,
         tuning: None,
+        min_up: 1,
         backends: vec![backend("192.0.2.1:53", "up", false), backend("b", "down", true)],
         sources: Vec::new(),
     };

@@ -20,13 +20,13 @@ impl Membership {
                 by_file.flat_map(|config| &config.backends).map(|backend| backend.address).collect();
             for backend in &mut pool.backends {
                 let origins = roster.and_then(|known| known.roster.origins(&backend.address));
-                backend.origin = match origins {
+                backend.membership.origin = match origins {
                     Some((origins, _)) => origins.iter().collect(),
                     None if by_file.contains(&backend.address) => vec![MemberOrigin::Config],
                     None => vec![MemberOrigin::Hand],
                 };
-                backend.is_listed = roster.is_some_and(|known| known.roster.is_listed(&backend.address));
-                backend.order = self.order(&pool.name, &backend.name, &backend.address).cloned();
+                backend.membership.is_listed = roster.is_some_and(|known| known.roster.is_listed(&backend.address));
+                backend.membership.order = self.order(&pool.name, &backend.name, &backend.address).cloned();
             }
             pool.sources = roster.map(|known| known.show(now)).unwrap_or_default();
         }

@@ -8,7 +8,9 @@ use hedge::{AttemptTimeout, Dispatch, Hedge, HedgeDelay, RaceRules};
 use proptest::prelude::*;
 
 use super::*;
-use crate::sim::{BackendModel, Capacity, Course, Delay, Empirical, NameDistribution, PoolModel, SiteModel, When};
+use crate::sim::{
+    BackendModel, Capacity, Course, Delay, Empirical, NameDistribution, PoolModel, SeatModel, SiteModel, When,
+};
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -186,6 +188,26 @@ fn backends_of_one_site_are_slow_at_the_same_times() {
     {
         let slow = slow_part(sites);
         assert!(expected.contains(&slow), "{sites:?}: {slow}");
+    }
+}
+
+#[test]
+fn spare_gets_queries_only_while_the_other_is_down() {
+    for dispatch in [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential] {
+        let mut scenario = scenario(rules(dispatch), BackendModel::default(), 30_000);
+        let spare = BackendModel {
+            seat: SeatModel { weight: 1, tier: 1 },
+            delay: Course::always(Delay::Constant(ms(5))),
+            ..BackendModel::default()
+        };
+        scenario.pools[0].backends[1] = spare;
+        let calm = tally(&scenario);
+        assert!(calm.extra_load() == 0.0 && quantile(&calm, 0.999) < 1.1, "{dispatch:?}: {calm:?}");
+        scenario.pools[0].backends[0].crashes = vec![When::Between { from: ms(4_000), to: Duration::MAX }];
+        let tally = tally(&scenario);
+        assert_eq!(tally.lost, 0, "{dispatch:?}");
+        assert!(quantile(&tally, 0.35) < 1.1 && quantile(&tally, 0.45) > 4.9, "{dispatch:?}: {tally:?}");
+        assert!(tally.extra_load() < 0.1, "{dispatch:?}: {}", tally.extra_load());
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use metrics::{Aggregate, BackendCounts, BackendState, CacheSnapshot, CacheStats, Histogram, ResponseSource};
+use metrics::{
+    Aggregate, BackendCounts, BackendState, CacheSnapshot, CacheStats, Histogram, MembershipSnapshot, ResponseSource,
+};
 
 use super::*;
 use crate::control::observe::sight::live::{Second, Span, Verdict};
@@ -89,9 +91,7 @@ pub(in crate::control::observe::sight) fn backend(name: &str) -> BackendSnapshot
         probes: 0,
         counts: BackendCounts::default(),
         connection_problem: None,
-        origin: Vec::new(),
-        is_listed: false,
-        order: None,
+        membership: MembershipSnapshot::default(),
     }
 }
 
