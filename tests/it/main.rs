@@ -60,6 +60,7 @@ mod package;
 mod page;
 mod per_zone;
 mod persist;
+mod private_answers;
 mod probes;
 mod processes;
 mod prometheus;

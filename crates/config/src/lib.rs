@@ -26,6 +26,7 @@ mod forwarder;
 mod keys;
 pub mod limits;
 mod listen;
+mod passing;
 mod pool;
 mod problem;
 mod rank;
@@ -63,6 +64,7 @@ pub use discover::{
 pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use listen::{CertificateConfig, ListenConfig, listen_address};
+pub use passing::{PassingRules, PrivateAnswers};
 pub use problem::{Problem, Problems};
 pub use rank::{Accept, Rank};
 pub use rules::{PoolRules, Serves, Silence};

@@ -8,7 +8,9 @@ use super::readers::{boolean, duration, integer, number, some, text, word};
 use super::references::References;
 use super::section::ConfigSection;
 use super::words::{self, or_off};
-use super::{ConnectionPoolRules, PoolConfig, PoolRules, ProbeConfig, ReplicaConfig, Serves, SpoofingConfig, discover};
+use super::{
+    ConnectionPoolRules, PoolConfig, PoolRules, ProbeConfig, ReplicaConfig, Serves, SpoofingConfig, discover, passing,
+};
 
 /// The keys of pools that are not in their section, for each value of `serves`.
 pub(super) struct PoolDefaults {
@@ -91,6 +93,7 @@ fn read_keys(section: &mut ConfigSection<'_>, usual: &PoolConfig, backends: &[Ba
         on_all_down: section.read("on_all_down", usual.rules.on_all_down, word),
         health,
         min_up: section.read("min_up", usual.rules.min_up, integer(limits::MIN_UP)),
+        passing: passing::read(section, &usual.rules.passing),
     };
     PoolConfig {
         rules,

@@ -3,7 +3,7 @@
 use hedge::balance::Balance;
 use hedge::{AttemptTimeout, Dispatch, Expect, HealthRules, RaceRules};
 
-use super::Accept;
+use super::{Accept, PassingRules};
 
 /// The rules of one pool (docs/src/contract.md, Configuration). All bounds are checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub struct PoolRules {
     pub health: HealthRules,
     /// The backends of lower tiers that must be up, so that a spare gets no turns.
     pub min_up: u16,
+    /// The content that passes.
+    pub passing: PassingRules,
 }
 
 /// `pools.*.serves`: the names that each backend knows.
@@ -45,6 +47,7 @@ impl PoolRules {
             health: HealthRules::default(),
             // A spare costs more than a turn, so one backend that is up is enough.
             min_up: 1,
+            passing: PassingRules::default(),
         };
         match serves {
             Serves::Split => split,

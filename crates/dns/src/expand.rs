@@ -18,7 +18,8 @@ pub(super) fn append_records(message: &[u8], from: usize, fixed: usize, limit: u
     }
 }
 
-fn append_record(message: &[u8], record: &RecordBounds, fixed: usize, out: &mut Vec<u8>) {
+/// Appends one record. Pointers to names that lie before `fixed` as a whole stay.
+pub(super) fn append_record(message: &[u8], record: &RecordBounds, fixed: usize, out: &mut Vec<u8>) {
     append_name(message, record.start, fixed, out);
     append_octets(message, record.owner_end, record.rdata, out);
     let rdata = out.len();

@@ -38,6 +38,7 @@ mod header;
 mod hop;
 mod local;
 mod name;
+mod private;
 mod query;
 mod question;
 mod rdata;
@@ -70,6 +71,7 @@ pub use hop::{
 };
 pub use local::{LocalRecord, LocalResponse, LocalSoa, local_soa_rdata, write_local};
 pub use name::{Name, NameError, eq_ignore_case, fold, labels, suffixes};
+pub use private::{is_private, without_private};
 pub use query::{
     OwnEdns, Query, QueryRejection, QuestionFlags, QuestionKey, add_cookie, read_query, write_own_query,
     write_plain_query, write_query, write_recursive_query, write_without_opt,

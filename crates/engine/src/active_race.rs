@@ -17,7 +17,7 @@ use super::proof::ReplyProof;
 use super::query_slots::QuerySlot;
 use super::reply::{decision, is_opt_refusal, rank};
 use super::slots::RaceRef;
-use super::{EngineWorker, QTYPE_QCLASS, Race, shortage};
+use super::{EngineWorker, QTYPE_QCLASS, Race, passing, shortage};
 
 /// A race during one event: its entry, lent once, and everything that the event may touch.
 pub(super) struct ActiveRace<'e, I: Io> {
@@ -244,7 +244,21 @@ impl<I: Io> ActiveRace<'_, I> {
         (rank, newer)
     }
 
+    /// Takes a reply that proves its origin, as far as its content may pass.
     pub(super) fn judge(&mut self, outstanding: Outstanding, reply: &Reply<'_>) {
+        let mut room = Vec::new();
+        let filtered = self.filter(reply, &mut room);
+        self.judge_filtered(outstanding, filtered.as_ref().unwrap_or(reply));
+    }
+
+    /// Returns the part of a reply that the rules of the pool let pass; `None` if that is all of it.
+    /// RFC 8945 section 5.5: a signed reply goes to its client as it came.
+    pub(super) fn filter<'m>(&self, reply: &Reply<'_>, room: &'m mut Vec<u8>) -> Option<Reply<'m>> {
+        let rules = &self.pool.plan.shared.rules().passing;
+        if self.entry.is_signed() { None } else { passing::filter(rules, reply, room) }
+    }
+
+    fn judge_filtered(&mut self, outstanding: Outstanding, reply: &Reply<'_>) {
         let Self { entry, pool, .. } = self;
         let attempt = outstanding.attempt();
         let asked = entry.race.attempt(attempt);

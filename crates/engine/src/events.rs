@@ -21,7 +21,7 @@ use super::proof::ReplyProof;
 use super::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
 use super::reply::{ReplyMatch, is_badcookie, is_failed, rank};
 use super::slots::RaceRef;
-use super::{Engine, Race, Tick, signal_prober};
+use super::{Engine, Race, Tick, passing, signal_prober};
 use crate::state::{HealthSignal, SharedPool};
 
 impl<I: Io> Tick<'_, I> {
@@ -96,6 +96,10 @@ impl<I: Io> Tick<'_, I> {
         }
         let is_ad_trusted = shared.is_some_and(|pool| pool.backend(backend).is_ad_trusted());
         let reply = &if is_ad_trusted { *reply } else { reply.without_authentic() };
+        let mut room = Vec::new();
+        let rules = shared.map(|pool| &pool.rules().passing).filter(|_| !late.flags.is_signed());
+        let filtered = rules.and_then(|rules| passing::filter(rules, reply, &mut room));
+        let reply = filtered.as_ref().unwrap_or(reply);
         let newer = pool.as_mut().and_then(|pool| pool.hear_version(backend, reply, &worker.shared.hasher, now));
         let shared = pool.as_ref().and_then(|pool| pool.shared_of(late.plan, backend));
         let is_remembered = newer.is_none()

@@ -323,6 +323,9 @@ impl<I: Io> ActiveRace<'_, I> {
 
     pub(super) fn finish_fetch(&mut self, reply: &Reply<'_>) {
         self.count_fetch(FetchResult::Whole);
+        let mut room = Vec::new();
+        let filtered = self.filter(reply, &mut room);
+        let reply = filtered.as_ref().unwrap_or(reply);
         self.remember_whole(reply);
         let Self { entry, pool, worker, io, scratch, now, .. } = self;
         let winner = entry.race.winner();

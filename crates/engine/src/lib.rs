@@ -46,6 +46,7 @@ mod finish;
 mod in_flight;
 pub mod io;
 mod learnt;
+mod passing;
 mod pool;
 mod pools;
 mod proof;

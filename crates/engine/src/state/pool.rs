@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use config::{BackendConfig, PoolConfig, PoolRules};
+use config::{BackendConfig, PassingRules, PoolConfig, PoolRules};
 use dns::address::{BackendAddress, Scheme};
 use foldhash::fast::FixedState;
 use hedge::BackendIndex;
@@ -363,20 +363,22 @@ fn hash_identity(address: BackendAddress) -> u64 {
     }
 }
 
-/// Returns the identity of a pool for the cache: its name, `accept`, the trust in AD, and the addresses of
-/// its backends. Replicas have the same data, so their addresses are left out.
+/// Returns the identity of a pool for the cache: its name, `accept`, the trust in AD, the addresses of its
+/// backends, and the content that passes. Replicas have the same data, so their addresses are left out.
 pub(super) fn cache_identity(config: &PoolConfig) -> PoolId {
     // Records with AD from a backend that is no longer trusted must not be reused.
     let trust_ad = |own: Option<bool>| own.map_or("", |is_trusted| if is_trusted { " with AD" } else { " without AD" });
+    let passing = &config.rules.passing;
+    let passing = if *passing == PassingRules::default() { String::new() } else { format!("\n{passing:?}") };
     if config.replicas.enabled {
         let trust_ad = trust_ad(config.trust_ad);
-        return PoolId::of(&format!("{}\n{:?}\nreplicas{trust_ad}", config.name, config.rules.accept));
+        return PoolId::of(&format!("{}\n{:?}\nreplicas{trust_ad}{passing}", config.name, config.rules.accept));
     }
     let address =
         |backend: &BackendConfig| format!("{}{}", backend.address, trust_ad(backend.trust_ad.or(config.trust_ad)));
     let mut addresses: Vec<String> = config.backends.iter().map(address).collect();
     addresses.sort_unstable();
-    PoolId::of(&format!("{}\n{:?}\n{}", config.name, config.rules.accept, addresses.join(" ")))
+    PoolId::of(&format!("{}\n{:?}\n{}{passing}", config.name, config.rules.accept, addresses.join(" ")))
 }
 
 /// The state of a pool apart from its configuration, kept while a pool of this name exists.

@@ -1,0 +1,73 @@
+//! Keys of a pool for the content of queries and replies that pass: `private_answers`, `private_names`.
+
+use dns::Name;
+
+use super::readers::{text, word};
+use super::section::ConfigSection;
+use super::words;
+
+/// The content that a pool lets pass. By default, replies pass as they are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PassingRules {
+    /// The fate of private addresses in replies.
+    pub private_answers: PrivateAnswers,
+    /// The names at and below which private addresses pass, folded.
+    pub private_names: Vec<Name>,
+}
+
+/// `pools.*.private_answers`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrivateAnswers {
+    /// They pass.
+    #[default]
+    Allow,
+    /// Their records are removed.
+    Drop,
+}
+
+pub(super) fn read(section: &mut ConfigSection<'_>, usual: &PassingRules) -> PassingRules {
+    let private_answers = section.read("private_answers", usual.private_answers, word);
+    let private_names = section.take("private_names").map(|node| {
+        let items = node.any_items("[\"corp.example\"]");
+        items.iter().filter_map(|item| Some(text(words::domain_name)(item)?.folded())).collect()
+    });
+    if private_names.is_some() && private_answers == PrivateAnswers::Allow && !section.is_described() {
+        section.spot_of("private_names").note("all private addresses pass, write private_answers = \"drop\"");
+    }
+    PassingRules { private_answers, private_names: private_names.unwrap_or_else(|| usual.private_names.clone()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
+    use super::super::tests::check;
+    use super::*;
+
+    fn passing(lines: &str) -> PassingRules {
+        let text = format!("[forwarder]\n[pools.p]\nbackends = [\"192.0.2.1:53\"]\n{lines}");
+        Config::parse(&text, "c.toml", Path::new("")).expect("a sound config").pools.remove(0).rules.passing
+    }
+
+    #[test]
+    fn private_answers_are_read_and_checked() {
+        assert_eq!(passing(""), PassingRules::default());
+        let read = passing("private_answers = \"drop\"\nprivate_names = [\"Corp.example\", \"lan.\"]");
+        let names = ["corp.example", "lan"].map(|name| name.parse().expect("a name")).to_vec();
+        assert_eq!((read.private_answers, read.private_names), (PrivateAnswers::Drop, names));
+        let start = "[forwarder]\n[pools.p]\nbackends = [\"192.0.2.1:53\"]\n";
+        for (line, expected) in [
+            (
+                "private_answers = \"block\"",
+                "4:19: pools.p.private_answers: invalid value \"block\": expected one of allow, drop",
+            ),
+            (
+                "private_names = [\"corp.example\"]",
+                "4:17: pools.p.private_names: all private addresses pass, write private_answers = \"drop\"",
+            ),
+        ] {
+            check(&format!("{start}{line}\n"), &[expected]);
+        }
+    }
+}
