@@ -30,7 +30,7 @@ mod zone_db;
 pub use answer::{Identity, IdentityText, RateKey, Reaction, prefetch_memory, respond, respond_to};
 pub use load::{
     DeferredZoneBuilder, Diagnostic, DiagnosticList, Diagnostics, FileError, FileErrors, FileProblem, LineError,
-    TableErrors, TablesBuilder, ZoneBuilder, ZoneError, ZoneWarning, is_master_file, master, read_table,
+    TableErrors, TablesBuilder, ZoneBuilder, ZoneError, ZoneWarning, is_master_file, master, read_hosts, read_table,
 };
 pub use rdata::rdata_to_text;
 pub use store::record::{FilePlace, Record, RecordBatch, Records};

@@ -99,6 +99,12 @@ pub enum FileProblem {
     /// An NS line has something other than `-` in its second field.
     #[error("{0:?} in an NS line, expected HOST - NS (an address of HOST is a line of its own)")]
     AddressWithNs(String),
+    /// A line of a hosts file does not begin with an address.
+    #[error("bad address {0:?}, expected {HOSTS_GRAMMAR}, as in 192.0.2.1 www.example.org")]
+    BadAddress(String),
+    /// A line of a hosts file has only an address.
+    #[error("{0:?} has no name, expected {HOSTS_GRAMMAR}")]
+    NoHostsName(String),
     /// A host has more addresses of one type than one message can hold.
     #[error("too many addresses: one message holds at most {limit} of this type for one host")]
     TooManyAddresses {
@@ -122,6 +128,8 @@ pub(crate) fn did_you_mean(nearest: Option<&str>) -> String {
 }
 
 const GRAMMAR: &str = "HOST ADDRESS TYPE";
+
+const HOSTS_GRAMMAR: &str = "ADDRESS NAME [ALIAS ...]";
 
 /// Returns the table type that `field` is probably a typo of.
 fn nearest_type(field: &str) -> Option<&'static str> {

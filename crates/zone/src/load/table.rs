@@ -1,4 +1,4 @@
-//! The parser of tables: lines of `HOST ADDRESS TYPE` or `HOST - NS`.
+//! The parser of tables: lines of `HOST ADDRESS TYPE` or `HOST - NS`. A hosts file is a table too.
 //!
 //! Blanks or tabs separate fields, `#` begins a comment anywhere, and lines without fields are skipped. LF,
 //! CRLF, a missing final newline and a UTF-8 byte order mark are accepted. Types are case-insensitive.
@@ -9,13 +9,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dns::{Name, RecordType};
 
 use super::error::{FileError, FileErrors, FileProblem, LineError, MAX_ERRORS};
+use super::hosts::{is_hosts_file, read_hosts};
 use crate::answer::referral::ReferralBuilder;
 use crate::store::record::{FilePlace, Record};
 use crate::store::{AddOutcome, Full, StoreBuilder};
 use crate::tables::{Miss, Tables};
 
 #[derive(Debug, PartialEq, Eq)]
-enum TableEntry {
+pub(super) enum TableEntry {
     /// The host has this address: `HOST ADDRESS TYPE`.
     Address { host: Name, address: IpAddr },
     /// The server for all names that are not in the tables: `HOST - NS`.
@@ -23,7 +24,7 @@ enum TableEntry {
 }
 
 impl TableEntry {
-    fn read(line: &str) -> Result<Option<Self>, LineError> {
+    pub(super) fn read(line: &str) -> Result<Option<Self>, LineError> {
         let content = line.split_once('#').map_or(line, |(content, _)| content);
         let missing = |problem| LineError { column: content.trim_end().chars().count() + 1, problem };
         let mut fields = fields(content);
@@ -73,11 +74,19 @@ impl TableEntry {
 /// record without data, owned by the server. Returns the errors by line.
 pub fn read_table(octets: &[u8], ttl: u32, sink: &mut dyn FnMut(Record<'_>, FilePlace)) -> TableErrors {
     let text = String::from_utf8_lossy(octets);
+    let place = |line: usize| FilePlace { file: 0, line: u32::try_from(line).unwrap_or(u32::MAX), column: 1 };
+    if is_hosts_file(&text) {
+        return read_hosts(octets, &mut |address, names, line| {
+            for host in names {
+                let entry = TableEntry::Address { host: host.folded(), address };
+                entry.with_record(ttl, |record| sink(record, place(line)));
+            }
+        });
+    }
     let mut errors = Vec::new();
     for (line, entry) in entries(&text) {
-        let place = FilePlace { file: 0, line: u32::try_from(line).unwrap_or(u32::MAX), column: 1 };
         match entry {
-            Ok(entry) => entry.with_record(ttl, |record| sink(record, place)),
+            Ok(entry) => entry.with_record(ttl, |record| sink(record, place(line))),
             Err(error) => errors.push((line, error)),
         }
     }
@@ -93,6 +102,17 @@ pub fn read_table(octets: &[u8], ttl: u32, sink: &mut dyn FnMut(Record<'_>, File
 #[derive(Debug)]
 pub struct TableErrors(pub(crate) Vec<(usize, LineError)>);
 
+impl TableErrors {
+    /// Returns a line for each error of a file of this name, at most `most` and the number of further ones.
+    pub fn lines(self, file: &str, most: usize) -> Vec<String> {
+        let more = self.0.len().saturating_sub(most);
+        let error = |(line, error)| FileError { file: file.to_owned(), line, error }.to_string();
+        let mut lines: Vec<_> = self.0.into_iter().take(most).map(error).collect();
+        lines.extend((more > 0).then(|| format!("{file}: and {more} more errors")));
+        lines
+    }
+}
+
 /// Returns true if a `$` directive, or an SOA after an owner name, comes before any line of a table.
 pub fn is_master_file(octets: &[u8]) -> bool {
     let text = octets.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(octets);
@@ -101,7 +121,7 @@ pub fn is_master_file(octets: &[u8]) -> bool {
         if master_file_sign(&line).is_some() {
             return true;
         }
-        if let Ok(Some(_)) = TableEntry::read(&line) {
+        if matches!(TableEntry::read(&line), Ok(Some(_))) || is_hosts_file(&line) {
             return false;
         }
     }
@@ -121,26 +141,30 @@ fn master_file_sign(line: &str) -> Option<LineError> {
     signs.next().map(|(_, field)| field.error(FileProblem::MasterFile))
 }
 
-fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(super) fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     (1..).zip(text.lines())
 }
 
 #[derive(Clone, Copy)]
-struct TableField<'a> {
+pub(super) struct TableField<'a> {
     line: &'a str,
     at: usize,
-    text: &'a str,
+    pub(super) text: &'a str,
 }
 
 impl TableField<'_> {
     #[cold]
-    fn error(self, problem: impl FnOnce(String) -> FileProblem) -> LineError {
+    pub(super) fn error(self, problem: impl FnOnce(String) -> FileProblem) -> LineError {
         let before = self.line.get(..self.at).unwrap_or_default();
         LineError { column: before.chars().count() + 1, problem: problem(self.text.to_owned()) }
     }
 
     fn read_host(self) -> Result<Name, LineError> {
+        self.read_name().map(|name| name.folded())
+    }
+
+    pub(super) fn read_name(self) -> Result<Name, LineError> {
         let name = self.text.parse::<Name>().map_err(|error| self.error(|text| FileProblem::BadName(text, error)))?;
         if name.is_root() {
             return Err(self.error(|_| FileProblem::RootHost));
@@ -149,7 +173,7 @@ impl TableField<'_> {
         if name.labels().any(|label| label == b"*") {
             return Err(self.error(FileProblem::Wildcard));
         }
-        Ok(name.folded())
+        Ok(name)
     }
 
     fn read_ipv4(self) -> Result<Ipv4Addr, LineError> {
@@ -177,7 +201,7 @@ impl TableField<'_> {
     }
 }
 
-fn fields(line: &str) -> impl Iterator<Item = TableField<'_>> {
+pub(super) fn fields(line: &str) -> impl Iterator<Item = TableField<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
         // The last line may end in a carriage return without a newline.
