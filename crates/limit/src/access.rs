@@ -21,13 +21,15 @@ impl AccessRules {
     /// The default of `on_denied`: REFUSED shows a client with the wrong server why nothing works.
     pub(crate) const ON_DENIED: OnDenied = OnDenied::Refused;
 
-    /// Loopback, private use (RFC 1918), link-local (RFC 3927, RFC 4291 section 2.5.6) and unique local
-    /// addresses (RFC 4193): the default prevents open resolvers by mistake (RFC 5358).
-    pub const LOCAL: [&str; 8] = [
+    /// Loopback, private use (RFC 1918), behind a carrier's NAT (RFC 6598), link-local (RFC 3927, RFC 4291
+    /// section 2.5.6) and unique local addresses (RFC 4193): the default prevents open resolvers by mistake
+    /// (RFC 5358).
+    pub const LOCAL: [&str; 9] = [
         "127.0.0.0/8",
         "10.0.0.0/8",
         "172.16.0.0/12",
         "192.168.0.0/16",
+        "100.64.0.0/10",
         "169.254.0.0/16",
         "::1",
         "fc00::/7",
