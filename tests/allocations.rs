@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use config::Config;
 use hedgerow::control::{CarriedState, DrainResult, Interfaces, Listeners, Server};
-use hedgerow::load::{Confinement, EtcdSecrets, Setup};
+use hedgerow::load::{Confinement, ForwarderFiles, Setup};
 use hedgerow::worker::QueuedQueryFate;
 use metrics::{Snapshot, Tap};
 use tokio::task::LocalSet;
@@ -204,7 +204,7 @@ fn answering(zone_db: ZoneDb, sections: &str) -> Measured {
     let config = Config::parse(&text, "test.toml", Path::new("")).expect("the config is right");
     measure(
         Setup {
-            etcd: EtcdSecrets::default(),
+            forwarder: ForwarderFiles::default(),
             roots: Default::default(),
             config,
             zone_dbs: vec![Arc::new(zone_db)],
@@ -242,7 +242,7 @@ fn allocations(workers: usize, keys: &str, sections: &str, names: u32, times: u3
     let config = Config::parse(&text, "test.toml", Path::new("")).expect("the config is right");
     measure(
         Setup {
-            etcd: EtcdSecrets::default(),
+            forwarder: ForwarderFiles::default(),
             roots: Default::default(),
             config,
             zone_dbs: Vec::new(),

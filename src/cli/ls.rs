@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use config::{
-    Accept, BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint, PoolConfig,
-    PoolIndex, PoolRules, ProcessConfig, Route, Serves, Silence, etcd_key, http_endpoint, limits, usual_rate_limit,
-    words,
+    Accept, BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint,
+    NamesConfig, PoolConfig, PoolIndex, PoolRules, ProcessConfig, Route, Serves, Silence, SpecialNames, etcd_key,
+    http_endpoint, limits, usual_rate_limit, words,
 };
 use dns::Name;
 use dns::address::{BackendAddress, BackendUrl};
@@ -139,7 +139,9 @@ fn config(args: &Args) -> Config {
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,
             designated_resolver: None,
             connections: Default::default(),
-            routes: vec![Route { suffix: Name::root(), pool: PoolIndex(0) }],
+            routes: vec![Route { suffix: Name::root(), is_below_only: false, pool: PoolIndex(0) }],
+            // The pool is for all names.
+            names: NamesConfig { special: SpecialNames::Never, ..NamesConfig::default() },
             access: AccessRules::of(&AccessRules::LOCAL),
             limits: WaitRules::default(),
             cookies: CookieConfig::default(),

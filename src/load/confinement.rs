@@ -62,6 +62,7 @@ impl ConfigFiles {
             config.pools.iter().flat_map(|pool| &pool.backends).filter_map(|backend| backend.trust.ca.as_ref());
         let certificates = config.certificates.iter().flat_map(|certificate| [&certificate.chain, &certificate.key]);
         let etcd = config.etcd.iter().flat_map(|etcd| etcd.password_file.iter().chain(&etcd.ca_file));
+        let hosts = config.forwarder.iter().flat_map(|forwarder| &forwarder.names.hosts_files);
         let looked_at = config.pools.iter().filter_map(|pool| pool.discover.as_ref()?.file.as_ref());
         let state_dir = config.process.state_dir.as_ref();
         let state = [SAVED_MEMBERS, SAVED_LATENCY].into_iter().filter_map(|name| Some(state_dir?.join(name)));
@@ -69,7 +70,9 @@ impl ConfigFiles {
             read: file
                 .map(Path::to_owned)
                 .into_iter()
-                .chain(zones.chain(token).chain(keys).chain(certificates).chain(etcd).chain(trusted).cloned())
+                .chain(
+                    zones.chain(token).chain(keys).chain(certificates).chain(etcd).chain(trusted).chain(hosts).cloned(),
+                )
                 .chain(cookies)
                 .collect(),
             looked_at: looked_at.cloned().collect(),

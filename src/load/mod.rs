@@ -8,6 +8,7 @@ mod certificates;
 mod checks;
 mod confinement;
 mod disk;
+mod hosts;
 mod parallel;
 mod secrets;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::{io, str};
 
 use config::{AdminConfig, Config, Problem, Problems, User};
+use engine::state::LocalNames;
 use limit::CookieSecrets;
 use net::from_clients::tls::NamedCertificate;
 use net::to_backends::tls::KnownRoots;
@@ -46,6 +48,8 @@ pub struct Setup {
     pub config: Config,
     /// The zone database of each authority.
     pub zone_dbs: Vec<Arc<ZoneDb>>,
+    /// The content of the files of forwarder and pools.
+    pub forwarder: ForwarderFiles,
     /// The keys of the config, with their secrets.
     pub keys: TsigKeys,
     /// The secrets of cookies that stand in files, by file.
@@ -56,8 +60,6 @@ pub struct Setup {
     pub certificate_files: CertificateFiles,
     /// The token that changes by HTTP require.
     pub token: Option<Token>,
-    /// The secrets for etcd.
-    pub etcd: EtcdSecrets,
     /// The trust anchors for TLS to backends, and the client certificates.
     pub roots: Arc<KnownRoots>,
     /// The text of the config, if it was read from one.
@@ -66,6 +68,15 @@ pub struct Setup {
     pub files: Option<ConfigFiles>,
     /// The watch of the files, if there are any.
     pub watch: Option<FileWatch>,
+}
+
+/// The content of the files of forwarder and pools.
+#[derive(Clone, Debug, Default)]
+pub struct ForwarderFiles {
+    /// The local names, with those of the config.
+    pub local_names: Arc<LocalNames>,
+    /// The secrets for etcd.
+    pub etcd: EtcdSecrets,
 }
 
 impl Setup {
@@ -170,6 +181,7 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
         return Err(LoadError::Unusable(loops));
     }
     let zone_dbs = loader.load(&config)?;
+    let local_names = Arc::new(hosts::load(&config)?);
     let keys = secrets::keys(&config)?;
     let cookie_secrets = secrets::cookies(&config)?;
     let certificate_files = loader.certificates.clone();
@@ -181,12 +193,12 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     Ok(Setup {
         config,
         zone_dbs,
+        forwarder: ForwarderFiles { local_names, etcd },
         keys,
         cookie_secrets,
         certificates,
         certificate_files,
         token,
-        etcd,
         roots,
         source: None,
         files: None,

@@ -44,6 +44,7 @@ mod identity;
 mod in_flight;
 mod init;
 mod lifecycle;
+mod local_names;
 mod lookup;
 mod lost_seeds;
 mod manifests;

@@ -10,7 +10,7 @@ use super::clients::{read_access, read_connections, read_cookies, read_rate_limi
 use super::readers::{integer, text};
 use super::references::References;
 use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
-use super::{ForwarderConfig, PoolIndex, Route, listen, words};
+use super::{ForwarderConfig, PoolIndex, Route, listen, names, words};
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5300);
 
@@ -31,6 +31,7 @@ pub(super) fn read<'d>(
             Some(node) => node.section().map(|routes| read_routes(&routes, pools)).unwrap_or_default(),
             None => default_routes(&section.spot, pools),
         },
+        names: names::read(section),
         connections: section.below("connections", read_connections).unwrap_or_default(),
         cookies: read_cookies(section),
         access: read_access(section, &AccessRules::LOCAL),
@@ -54,17 +55,23 @@ fn read_routes(section: &ConfigSection<'_>, pools: &[&str]) -> Vec<Route> {
             continue;
         }
         let pool = node.parsed(words::label).and_then(|pool| read_pool(&node, &pool, pools));
-        let suffix = match words::domain_name(key) {
+        let (is_below_only, suffix) = match key.strip_prefix("*.") {
+            Some(suffix) => (true, suffix),
+            None => (false, key),
+        };
+        let suffix = match words::domain_name(suffix) {
             Ok(suffix) => suffix,
             Err(expected) => {
                 node.key.note(format!("invalid suffix {key:?}: {expected}"));
                 continue;
             }
         };
-        suffixes.push((suffix.folded(), node.key));
-        routes.extend(pool.map(|pool| Route { suffix, pool }));
+        suffixes.push(((is_below_only, suffix.folded()), node.key));
+        routes.extend(pool.map(|pool| Route { suffix, is_below_only, pool }));
     }
-    note_repeats(suffixes, |suffix| format!("{suffix} is routed"));
+    note_repeats(suffixes, |(is_below_only, suffix)| {
+        format!("{}{suffix} is routed", if *is_below_only { "*." } else { "" })
+    });
     routes
 }
 
@@ -82,7 +89,7 @@ fn read_pool(node: &ConfigNode<'_>, pool: &str, pools: &[&str]) -> Option<PoolIn
 
 fn default_routes(spot: &DocumentSpot<'_>, pools: &[&str]) -> Vec<Route> {
     match pools {
-        [_] => return vec![Route { suffix: Name::root(), pool: PoolIndex(0) }],
+        [_] => return vec![Route { suffix: Name::root(), is_below_only: false, pool: PoolIndex(0) }],
         [] => spot.note("there are no pools, add [pools.NAME] with backends"),
         [first, ..] => spot.note(format!(
             "routes are missing and there are {} pools, add [forwarder.routes] with \".\" = {first:?}",
@@ -121,7 +128,7 @@ mod tests {
             (
                 "port = 53",
                 "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, designated_resolver, routes, \
-             connections, cookies, cookie_secrets_file, allow, deny, on_denied, limits, rate_limit",
+             names, hosts_files, special_names, connections, cookies, cookie_secrets_file, allow, deny, on_denied, limits, rate_limit",
             ),
             (
                 "designated_resolver = \".\"",

@@ -26,6 +26,7 @@ mod forwarder;
 mod keys;
 pub mod limits;
 mod listen;
+mod names;
 mod passing;
 mod pool;
 mod problem;
@@ -64,6 +65,7 @@ pub use discover::{
 pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use listen::{CertificateConfig, ListenConfig, listen_address};
+pub use names::{LocalName, NamesConfig, SpecialNames};
 pub use passing::{PassingRules, PrivateAnswers};
 pub use problem::{Problem, Problems};
 pub use rank::{Accept, Rank};
@@ -193,6 +195,8 @@ pub struct ForwarderConfig {
     pub edns_udp_size: u16,
     /// The pools by suffix of the name.
     pub routes: Vec<Route>,
+    /// The names that the forwarder answers itself.
+    pub names: NamesConfig,
     /// The announced name of encrypted listeners (RFC 9462). `None`: no announcement.
     pub designated_resolver: Option<Name>,
     /// The access rules for clients.
@@ -232,6 +236,8 @@ impl Default for CookieConfig {
 pub struct Route {
     /// The suffix of matching names; the longest suffix wins.
     pub suffix: Name,
+    /// True if only the names below the suffix match, not itself: `"*.example.org"`.
+    pub is_below_only: bool,
     /// The index into [`Config::pools`].
     pub pool: PoolIndex,
 }

@@ -167,6 +167,11 @@ impl<'d> ConfigNode<'d> {
         value
     }
 
+    /// Returns true if the value is true or false, or is described.
+    pub(super) fn may_be_boolean(&self) -> bool {
+        matches!(self.value, Value::Written(DeValue::Boolean(_)) | Value::Described(_))
+    }
+
     pub(super) fn boolean(&self) -> Option<bool> {
         let written = self.written(|| Fact::Scalar(ValueKind::Boolean))?;
         let DeValue::Boolean(value) = written else {

@@ -15,8 +15,8 @@ pub enum Event {
     Elsewhere(u16),
     /// No route covers the name.
     NoRoute,
-    /// The forwarder itself answers for the name.
-    Own,
+    /// The forwarder itself answers for the name, for this reason.
+    Own(&'static str),
     /// The plan is ready.
     Planned {
         /// The pool of the route.
@@ -131,7 +131,7 @@ pub struct Transcript {
     race: SlowRace,
     plan: Option<Plan>,
     is_over: bool,
-    is_own: bool,
+    own: Option<&'static str>,
     is_answered: bool,
     response: Option<ExplainedResponse>,
 }
@@ -151,9 +151,9 @@ impl Transcript {
                 self.race.rcode = Some("REFUSED".to_owned());
                 (self.is_over, self.is_answered) = (true, true);
             }
-            Event::Own => {
+            Event::Own(reason) => {
                 self.race.outcome = RaceOutcome::Cached;
-                (self.is_over, self.is_own) = (true, true);
+                (self.is_over, self.own) = (true, Some(reason));
             }
             Event::Planned { pool, plan } => {
                 self.race.pool = pool;
@@ -192,9 +192,7 @@ impl Transcript {
         self.race.settle();
         let plan = self.plan.unwrap_or_default();
         self.race.why = match (&plan, self.race.outcome) {
-            _ if self.is_own => {
-                "the forwarder answers for resolver.arpa itself (RFC 9462), as no route names it".to_owned()
-            }
+            _ if let Some(reason) = self.own => reason.to_owned(),
             (Plan { route, .. }, _) if route.is_empty() => {
                 "no route covers the name, so it is REFUSED; see [forwarder.routes]".to_owned()
             }
@@ -320,13 +318,13 @@ mod tests {
     #[test]
     fn a_name_of_the_ls_itself_is_told_as_such() {
         let mut reported = transcript();
-        reported.take(Event::Own);
+        reported.take(Event::Own("the forwarder answers itself"));
         assert_eq!(reported.patience(Duration::ZERO), None, "its response is still to come");
         reported.take(response());
         assert_eq!(reported.patience(Duration::ZERO), Some(Duration::ZERO));
         let Explanation { race, response, .. } = reported.finish();
         assert_eq!((race.rcode.as_deref(), response.is_some()), (Some("NOERROR"), true));
-        assert!(race.why.starts_with("the forwarder answers for resolver.arpa itself"), "{}", race.why);
+        assert!(race.why == "the forwarder answers itself", "{}", race.why);
     }
 
     #[test]

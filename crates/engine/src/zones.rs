@@ -28,7 +28,7 @@ const SHORT: u8 = 3;
 
 #[cfg(test)]
 mod tests {
-    use config::PoolIndex;
+    use config::{PoolIndex, Route};
     use dns::Name;
 
     use super::*;
@@ -37,7 +37,8 @@ mod tests {
     fn suffixes_count_from_two_to_four_labels_unless_they_are_shared() {
         let name = |text: &str| text.parse::<Name>().expect("a name");
         let route = name("corp.example");
-        let routes = Routes::new([(&Name::root(), PoolIndex(0)), (&route, PoolIndex(1))].into_iter());
+        let routes = [Name::root(), route].map(|suffix| Route { suffix, is_below_only: false, pool: PoolIndex(0) });
+        let routes = Routes::new(&routes);
         for (qname, expected) in [
             (".", &[][..]),
             ("example", &[]),

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 use config::{Config, PoolConfig};
 use dns::HashSeed;
 use engine::cache::{Cache, Flush};
-use engine::state::{ForwarderState, HealthEvent, SharedPool};
+use engine::state::{ForwarderState, HealthEvent, LocalNames, SharedPool};
 use metrics::{Aggregate, CacheSnapshot, PoolSnapshot, Snapshot};
 use net::tasks::{LostTask, TaskKind, blocking, blocking_task};
 use tokio::sync::mpsc::{UnboundedReceiver, WeakSender};
@@ -51,7 +51,7 @@ use super::zones::Lease;
 use crate::admin::{CacheAccess, ChangeRefusal};
 use crate::control::observe::sight::divergence::Divergences;
 use crate::control::observe::sight::serials::Serials;
-use crate::load::{EtcdSecrets, Setup};
+use crate::load::{ForwarderFiles, Setup};
 use crate::worker::forwarder::RecordRequest;
 use crate::worker::{ForwarderCommand, WorkerCommand};
 
@@ -86,16 +86,16 @@ struct PoolConfigs {
 pub(super) struct PreparedPools {
     /// The new cache, if its size changes.
     cache: Option<Arc<Cache>>,
-    etcd: EtcdSecrets,
+    files: ForwarderFiles,
 }
 
 impl PreparedPools {
     /// Makes the cache of a config, if its size differs from the current one. Slow for a large cache.
     pub(super) fn of(setup: &mut Setup, current_size: Option<usize>) -> Self {
-        let etcd = mem::take(&mut setup.etcd);
+        let files = mem::take(&mut setup.forwarder);
         let size = setup.config.cache.as_ref().map(|cache| cache.size);
         let size = size.filter(|_| current_size.is_some() && current_size != size);
-        Self { cache: size.map(|size| Arc::new(Cache::new(size, Instant::now()))), etcd }
+        Self { cache: size.map(|size| Arc::new(Cache::new(size, Instant::now()))), files }
     }
 }
 
@@ -111,7 +111,8 @@ impl ServerPools {
         links: ServerLinks,
     ) -> Self {
         let CarriedState { known, learnt, cache, .. } = carried;
-        let (etcd, config) = (mem::take(&mut setup.etcd), &mut setup.config);
+        let ForwarderFiles { local_names, etcd } = mem::take(&mut setup.forwarder);
+        let config = &mut setup.config;
         let membership = Membership::new(&links.tasks, own_forwarder(&reload.listening.listeners));
         let mut this = Self {
             state: None,
@@ -134,7 +135,7 @@ impl ServerPools {
             CarriedCache::Sent(cache) => Some(Arc::clone(cache)),
             CarriedCache::Persisted | CarriedCache::Cold => None,
         };
-        if let Some(state) = this.new_state(config, sent, reload) {
+        if let Some(state) = this.new_state(config, sent, local_names, reload) {
             known.set_standings(&state);
             learnt.iter().for_each(|learnt| learnt.restore(&state, &mut this.minutes));
             this.begin(config, Arc::clone(&state), reload);
@@ -150,11 +151,13 @@ impl ServerPools {
         &self,
         config: &Config,
         cache: Option<Arc<Cache>>,
+        local_names: Arc<LocalNames>,
         reload: &Reload<'_>,
     ) -> Option<Arc<ForwarderState>> {
         let cookies = (reload.cookies)(&config.forwarder.as_ref()?.cookies);
         let (earlier, workers) = (self.state.as_deref(), self.links.workers.count());
         let state = ForwarderState::new(config, earlier, cache, cookies, workers, Instant::now())?;
+        let state = state.with_local_names(local_names);
         Some(Arc::new(state.designating(config, &reload.listening.listeners.forwarder())))
     }
 
@@ -165,7 +168,7 @@ impl ServerPools {
     /// Swaps the pools of a config in.
     pub(super) fn commit(
         &mut self,
-        PreparedPools { cache, etcd }: PreparedPools,
+        PreparedPools { cache, files: ForwarderFiles { local_names, etcd } }: PreparedPools,
         config: &mut Config,
         reload: &mut Reload<'_>,
     ) -> Vec<String> {
@@ -175,7 +178,7 @@ impl ServerPools {
         self.latency_saves.folder.clone_from(&config.process.state_dir);
         let members = self.membership.with_members(&config.pools);
         let file = mem::replace(&mut config.pools, members);
-        let state = self.new_state(config, cache, reload);
+        let state = self.new_state(config, cache, local_names, reload);
         config.pools.clone_from(&file);
         let mut notices = Vec::new();
         match (self.state.clone(), state) {
@@ -238,11 +241,16 @@ impl ServerPools {
         }
     }
 
-    /// Leaves the replaced pools to the reload thread, because freeing a pool with thousands of members is
-    /// slow. A worker releases a pool when it takes the next one, or when the last race with it ends.
+    /// Leaves the replaced pools and local names to the reload thread, because freeing a pool with thousands
+    /// of members is slow. A worker releases a pool when it takes the next one, or when the last race with it
+    /// ends.
     fn free_pools(&self, earlier: &ForwarderState) {
         let stays = |pool: &Arc<SharedPool>| self.shared().iter().any(|other| Arc::ptr_eq(pool, other));
         earlier.pools.iter().filter(|pool| !stays(pool)).for_each(|pool| self.links.free(Arc::clone(pool)));
+        let names = &earlier.own.local;
+        if self.state.as_ref().is_none_or(|state| !Arc::ptr_eq(names, &state.own.local)) {
+            self.links.free(Arc::clone(names));
+        }
     }
 
     /// Removes cached answers of pools that `state` lacks or has changed. They could not be found, but a pool

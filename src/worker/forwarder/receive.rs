@@ -19,11 +19,11 @@ use std::time::Instant;
 use config::PoolIndex;
 use dns::{Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType, Transport};
 use engine::explanation::Event;
-use engine::state::{ForwarderState, Routes, Target};
+use engine::state::{ForwarderState, Target};
 use engine::{
     ClientHandle as _, HashedQuestion, LookupReason, QueryPath, ResponseSummary, ValidQuery, prefetch_memory,
 };
-use limit::{Access, Cookies, OwnAddresses};
+use limit::{Cookies, OwnAddresses};
 use metrics::{DropReason, ResponseSource};
 use net::from_clients::tcp::Responder;
 use net::from_clients::udp::ListenerSocket;
@@ -96,10 +96,11 @@ impl Forwarder {
         let flags = query.fold_question(&mut folded);
         let hash = self.outside.shared.engines.hash(&folded);
         let question = HashedQuestion { octets: &folded, flags, hash };
-        if self.outside.state.routes.target(question.qname()) == Target::Own {
-            operator.send(Event::Own);
-            let (zone, mut response) = (&self.outside.state.resolver_arpa, Vec::new());
-            if let Some(rcode) = zone.respond((&message, &query), None, Transport::Tcp, udp_size, &mut response) {
+        let state = &self.outside.state;
+        if state.resolve(question.qname(), qtype) == Target::Own {
+            operator.send(Event::Own(state.own_source(question.qname(), qtype)));
+            let mut response = Vec::new();
+            if let Some(rcode) = state.respond_own((&message, &query), None, Transport::Tcp, &mut response) {
                 let summary = ResponseSummary { source: ResponseSource::Authority, rcode };
                 operator.take_response(now, now, summary, &response);
             }
@@ -151,10 +152,8 @@ impl Forwarder {
     ) -> bool {
         let mut arrivals = [const { None }; TOGETHER];
         folded.clear();
-        let ForwarderState { routes, access, cookies, .. } = &*self.outside.state;
-        let cookies = cookies.as_deref();
-        let reader =
-            MessageReader { shared: &self.outside.shared.engines, own: &self.own, access, routes, cookies, today };
+        let state = &*self.outside.state;
+        let reader = MessageReader { shared: &self.outside.shared.engines, own: &self.own, state, today };
         for (arrival, (message, client)) in arrivals.iter_mut().zip(messages) {
             *arrival = Some(reader.read(message, client, folded));
         }
@@ -269,9 +268,7 @@ impl FoldedQuestion {
 struct MessageReader<'a> {
     shared: &'a engine::SharedEngineState,
     own: &'a OwnAddresses,
-    access: &'a Access,
-    routes: &'a Routes,
-    cookies: Option<&'a Cookies>,
+    state: &'a ForwarderState,
     today: &'a LazyCell<u32>,
 }
 
@@ -289,8 +286,8 @@ impl MessageReader<'_> {
         }
         let read = dns::read_query(message);
         let answer = |cookies: &Cookies| cookies.answer(&read, message, client.ip(), || **self.today);
-        let cookie = self.cookies.map_or(Ok(None), answer);
-        let is_admitted = self.access.admits(client.ip());
+        let cookie = self.state.cookies.as_deref().map_or(Ok(None), answer);
+        let is_admitted = self.state.access.admits(client.ip());
         let content = match cookie {
             Ok(_) => self.content(read, is_admitted, folded),
             Err(MalformedCookie) if !is_admitted => ReceivedContent::Prohibited(None),
@@ -325,7 +322,7 @@ impl MessageReader<'_> {
         let at = start..folded.len();
         let octets = folded.get(at.clone()).unwrap_or_default();
         let question = FoldedQuestion { flags, hash: self.shared.hash(octets), at };
-        match self.routes.target(question.hashed(folded).qname()) {
+        match self.state.resolve(question.hashed(folded).qname(), query.question.qtype()) {
             Target::Pool(pool) => ReceivedContent::Query { query, pool, question },
             Target::Own => ReceivedContent::Own(query),
             Target::NoPool => ReceivedContent::Refused(Rcode::REFUSED),

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dns::{Asks, ClientForm, Query, Rcode};
@@ -116,9 +117,9 @@ impl WorkerIo {
     #[cold]
     #[inline(never)]
     pub(super) fn answer_own(&mut self, asked: &ReceivedMessage<'_>, query: &Query<'_>, now: Instant) {
-        let (zone, transport) = (self.state.resolver_arpa.clone(), asked.client.transport());
-        self.respond_alone(asked, now, |own_udp_size, out| {
-            let rcode = zone.respond((asked.message, query), asked.cookie().as_ref(), transport, own_udp_size, out)?;
+        let (state, transport) = (Arc::clone(&self.state), asked.client.transport());
+        self.respond_alone(asked, now, |_, out| {
+            let rcode = state.respond_own((asked.message, query), asked.cookie().as_ref(), transport, out)?;
             Some(ResponseSummary { source: ResponseSource::Authority, rcode })
         });
     }

@@ -6,7 +6,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, PoolRules, SpoofingConfig};
+use config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, PoolRules, Route, SpoofingConfig};
 use dns::address::{BackendAddress, Scheme};
 use dns::{HashSeed, Name};
 use foldhash::fast::FixedState;
@@ -29,7 +29,7 @@ use crate::cache::Cache;
 use crate::query_slots::{QuerySlot, SlotState};
 use crate::shortage::Shortage;
 use crate::single_flight::{SingleFlight, WorkerId};
-use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend, SharedPool};
+use crate::state::{ForwarderState, HealthSignal, OwnNames, PoolState, Routes, SharedBackend, SharedPool};
 use crate::{Engine, HashedQuestion, LookupReason, Outstanding, QueryPath, Seeds, Tick, ValidQuery};
 
 /// Plays a scenario from `start` to its end, and returns the last state. `observe` gets each event and its
@@ -495,8 +495,8 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
         message::write_suffix(pool, &mut suffix);
         Name::from_wire(&suffix).expect("it is a sound name")
     };
-    let suffixes: Vec<_> = (0..scenario.pools.len()).map(suffix).collect();
-    let routes = suffixes.iter().enumerate().map(|(pool, suffix)| (suffix, PoolIndex(pool)));
+    let route = |pool: usize| Route { suffix: suffix(pool), is_below_only: false, pool: PoolIndex(pool) };
+    let routes: Vec<_> = (0..scenario.pools.len()).map(route).collect();
     let cache_config = scenario.ttl.map(|_| {
         let rules = config::CacheRules::default();
         CacheConfig { size: CacheConfig::SIZE, rules, persist: None, persist_every: None }
@@ -506,8 +506,8 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
         access: Arc::new(Access::new(&AccessRules::of(&AccessRules::EVERYBODY))),
         limits: WaitRules { waiting: u32::MAX, in_flight: u32::MAX, per_zone: Some(u32::MAX) },
         rate: None,
-        routes: Arc::new(Routes::new(routes)),
-        resolver_arpa: Default::default(),
+        routes: Arc::new(Routes::new(&routes)),
+        own: OwnNames::default(),
         pools: Vec::new(),
         cache: cache_config.as_ref().map(|config| Arc::new(Cache::new(config.size, start))),
         cache_config,

@@ -6,12 +6,15 @@ mod backend;
 pub mod backend_cookies;
 mod changes;
 mod compared;
+mod local_names;
+mod own_names;
 mod pool;
 pub mod resolver_arpa;
 mod routes;
 pub mod serial_table;
 mod serials;
 mod snapshot;
+mod special_names;
 mod tail;
 
 use std::collections::HashMap;
@@ -25,11 +28,14 @@ use limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
 pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, Standing};
 pub use self::changes::PoolChanges;
 pub use self::compared::{ComparisonQuestions, Suspect};
+pub use self::local_names::{LocalNames, LocalNamesFull};
+pub use self::own_names::{OwnNames, Target};
 pub(crate) use self::pool::BackendDomain;
 pub use self::pool::{PoolState, SharedPool};
-pub use self::resolver_arpa::ResolverArpa;
-pub use self::routes::{Routes, Target};
+pub(crate) use self::resolver_arpa::ResolverArpa;
+pub use self::routes::Routes;
 pub use self::serials::SharedSerials;
+use self::special_names::SpecialZones;
 use crate::cache::{Cache, PoolId};
 
 /// The state of a configured forwarder.
@@ -45,8 +51,8 @@ pub struct ForwarderState {
     pub rate: Option<Arc<ResponseRate>>,
     /// The routes from names to pools.
     pub routes: Arc<Routes>,
-    /// The zone that the forwarder answers itself.
-    pub resolver_arpa: ResolverArpa,
+    /// The names that the forwarder answers itself.
+    pub own: OwnNames,
     /// The pools in order of the config.
     pub pools: Vec<Arc<SharedPool>>,
     /// The cache, if enabled.
@@ -68,13 +74,15 @@ impl ForwarderState {
         now: Instant,
     ) -> Option<Self> {
         let forwarder = config.forwarder.as_ref()?;
+        let routes = Routes::new(&forwarder.routes);
+        let special = SpecialZones::new(forwarder.names.special, &routes, &config.pools);
         Some(Self {
             edns_udp_size: forwarder.edns_udp_size,
             access: Arc::new(Access::new(&forwarder.access)),
             limits: forwarder.limits,
             rate: shared_rate(forwarder.rate_limit, earlier, now),
-            routes: Arc::new(Routes::new(forwarder.routes.iter().map(|route| (&route.suffix, route.pool)))),
-            resolver_arpa: ResolverArpa::default(),
+            routes: Arc::new(routes),
+            own: OwnNames { special, ..OwnNames::default() },
             pools: shared_pools(&config.pools, earlier, workers, now),
             cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier, new_cache, now)),
             cache_config: config.cache.clone(),
@@ -85,12 +93,19 @@ impl ForwarderState {
     /// Adds the encrypted listeners among `listeners`, as they are bound, to the zone for clients.
     pub fn designating(self, config: &Config, listeners: &[ListenUrl]) -> Self {
         let name = config.forwarder.as_ref().and_then(|forwarder| forwarder.designated_resolver.as_ref());
-        Self { resolver_arpa: ResolverArpa::new(name, listeners), ..self }
+        let own = OwnNames { resolver_arpa: ResolverArpa::new(name, listeners), ..self.own };
+        Self { own, ..self }
+    }
+
+    /// Adds local names.
+    pub fn with_local_names(self, local: Arc<LocalNames>) -> Self {
+        Self { own: OwnNames { local, ..self.own }, ..self }
     }
 
     /// Returns this state with pools of a different config, in the same order.
     pub fn with_pools(&self, pools: &[PoolConfig], workers: usize, now: Instant) -> Self {
-        Self { pools: shared_pools(pools, Some(self), workers, now), ..self.clone() }
+        let own = OwnNames { special: self.own.special.with_pools(&self.routes, pools), ..self.own.clone() };
+        Self { pools: shared_pools(pools, Some(self), workers, now), own, ..self.clone() }
     }
 
     /// Returns the cache IDs of the pools that the cache serves.

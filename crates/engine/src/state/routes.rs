@@ -1,61 +1,40 @@
 //! The routes from names to pools.
 
-use config::PoolIndex;
-use dns::{Name, suffixes};
+use config::{PoolIndex, Route};
+use dns::suffixes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-
-use super::resolver_arpa::RESOLVER_ARPA;
 
 /// Routes by suffix; the longest wins.
 #[derive(Debug)]
 pub struct Routes {
-    by_suffix: HashMap<Box<[u8]>, PoolIndex, RandomState>,
+    by_suffix: HashMap<Box<[u8]>, SuffixRoute, RandomState>,
     root: Option<PoolIndex>,
 }
 
-/// The target of a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The backends of this pool.
-    Pool(PoolIndex),
-    /// The forwarder itself: see [`ResolverArpa`](super::ResolverArpa).
-    Own,
-    /// No pool answers for the name.
-    NoPool,
+/// The pools of one suffix.
+#[derive(Clone, Copy, Debug, Default)]
+struct SuffixRoute {
+    /// The pool of the suffix itself and of the names below.
+    at_and_below: Option<PoolIndex>,
+    /// The pool of the names below alone. For these it comes before the other one.
+    below: Option<PoolIndex>,
 }
 
 impl Routes {
-    /// Creates routes from pairs of suffix and pool.
-    pub(crate) fn new<'a>(routes: impl Iterator<Item = (&'a Name, PoolIndex)>) -> Self {
-        let mut by_suffix = HashMap::default();
+    pub(crate) fn new(routes: &[Route]) -> Self {
+        let mut by_suffix: HashMap<Box<[u8]>, SuffixRoute, RandomState> = HashMap::default();
         let mut root = None;
-        for (suffix, pool) in routes {
+        for &Route { ref suffix, is_below_only, pool } in routes {
             if suffix.is_root() {
                 root = Some(pool);
-            } else {
-                by_suffix.insert(suffix.folded().as_wire().into(), pool);
+                continue;
             }
+            let route = by_suffix.entry(suffix.folded().as_wire().into()).or_default();
+            let place = if is_below_only { &mut route.below } else { &mut route.at_and_below };
+            *place = Some(pool);
         }
         Self { by_suffix, root }
-    }
-
-    /// Returns the target of a folded name in wire form.
-    #[inline]
-    pub fn target(&self, qname: &[u8]) -> Target {
-        // This compares two 8-byte loads, which hardly ever match, so it costs other names almost nothing.
-        if qname.ends_with(RESOLVER_ARPA) && self.is_own(qname) {
-            return Target::Own;
-        }
-        self.find(qname).map_or(Target::NoPool, Target::Pool)
-    }
-
-    /// RFC 9462 section 6.4: true at or below `resolver.arpa` unless a route names that.
-    #[cold]
-    #[inline(never)]
-    fn is_own(&self, qname: &[u8]) -> bool {
-        let is_below = suffixes(qname).any(|suffix| suffix == RESOLVER_ARPA);
-        is_below && self.route(qname).is_none_or(|(suffix, _)| suffix.len() < RESOLVER_ARPA.len())
     }
 
     /// Returns true if a route has exactly this folded suffix.
@@ -74,69 +53,65 @@ impl Routes {
         while let Some((&length, below)) = rest.split_first()
             && length > 0
         {
-            if let Some(pool) = self.by_suffix.get(rest) {
-                return Some((rest, *pool));
+            if let Some(SuffixRoute { at_and_below, below }) = self.by_suffix.get(rest)
+                && let Some(pool) = below.filter(|_| rest.len() < qname.len()).or(*at_and_below)
+            {
+                return Some((rest, pool));
             }
             rest = below.get(usize::from(length)..)?;
         }
         self.root.map(|pool| (&[0][..], pool))
     }
+
+    /// Returns the suffixes of routes other than the root, folded in wire form.
+    pub(super) fn suffixes(&self) -> impl Iterator<Item = &[u8]> {
+        self.by_suffix.keys().map(|suffix| &**suffix)
+    }
+
+    /// Returns true if a route other than that of the root names this folded name or one above it.
+    pub(super) fn covers(&self, name: &[u8]) -> bool {
+        suffixes(name).any(|suffix| self.by_suffix.contains_key(suffix))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use dns::Name;
 
-    #[test]
-    fn resolver_arpa_is_our_own_unless_a_route_names_it() {
-        let name = |text: &str| text.parse::<Name>().unwrap();
-        let check = |suffixes: &[&str], expected: &[(&str, Target)]| {
-            let suffixes: Vec<_> = suffixes.iter().map(|suffix| name(suffix)).collect();
-            let routes = Routes::new(suffixes.iter().enumerate().map(|(pool, suffix)| (suffix, PoolIndex(pool))));
-            for (qname, target) in expected {
-                assert_eq!(routes.target(name(qname).as_wire()), *target, "{qname} by {suffixes:?}");
-            }
-        };
-        let [zero, one] = [0, 1].map(|pool| Target::Pool(PoolIndex(pool)));
-        check(
-            &["."],
-            &[
-                ("resolver.arpa", Target::Own),
-                ("_dns.resolver.arpa", Target::Own),
-                ("a.b.resolver.arpa", Target::Own),
-                ("arpa", zero),
-                ("badresolver.arpa", zero),
-                // A single label that ends with the same bytes.
-                ("a\\008resolver.arpa", zero),
-                ("resolver.arpa.example", zero),
-            ],
-        );
-        check(&[], &[("resolver.arpa", Target::Own), ("arpa", Target::NoPool)]);
-        check(&[".", "arpa"], &[("_dns.resolver.arpa", Target::Own), ("arpa", one)]);
-        check(&[".", "Resolver.ARPA"], &[("_dns.resolver.arpa", one), ("resolver.arpa", one)]);
-        check(&[".", "_dns.resolver.arpa"], &[("_dns.resolver.arpa", one), ("resolver.arpa", Target::Own)]);
-    }
+    use super::*;
 
     #[test]
     fn the_longest_suffix_wins_and_labels_are_not_cut() {
         let name = |text: &str| text.parse::<Name>().unwrap();
-        let (root, org, example) = (name("."), name("ORG"), name("example.org"));
-        let routes = Routes::new([(&root, PoolIndex(0)), (&org, PoolIndex(1)), (&example, PoolIndex(2))].into_iter());
-        for (qname, pool) in [
-            (".", 0),
-            ("com", 0),
-            ("org", 1),
-            ("other.org", 1),
-            ("badexample.org", 1),
-            ("example.org", 2),
-            ("www.example.org", 2),
-            ("a.b.c.example.org", 2),
-        ] {
-            assert_eq!(routes.find(name(qname).as_wire()), Some(PoolIndex(pool)), "{qname}");
-            let suffix = [&root, &org, &example][pool].folded();
-            assert_eq!(routes.route(name(qname).as_wire()), Some((suffix.as_wire(), PoolIndex(pool))), "{qname}");
-        }
-        let without_root = Routes::new([(&org, PoolIndex(1))].into_iter());
-        assert_eq!(without_root.find(name("example.com").as_wire()), None);
+        let check = |suffixes: &[&str], expected: &[(&str, Option<usize>)]| {
+            let route = |(pool, suffix): (usize, &&str)| {
+                let (is_below_only, suffix) = (suffix.starts_with('*'), name(suffix.trim_start_matches("*.")));
+                Route { suffix, is_below_only, pool: PoolIndex(pool) }
+            };
+            let written: Vec<_> = suffixes.iter().enumerate().map(route).collect();
+            let routes = Routes::new(&written);
+            for &(qname, place) in expected {
+                let found = routes.route(name(qname).as_wire()).map(|(suffix, pool)| (suffix.to_vec(), pool));
+                let suffix = |place: usize| written[place].suffix.folded().as_wire().to_vec();
+                assert_eq!(found, place.map(|place| (suffix(place), PoolIndex(place))), "{qname} by {suffixes:?}");
+            }
+        };
+        check(
+            &[".", "ORG", "example.org"],
+            &[
+                (".", Some(0)),
+                ("com", Some(0)),
+                ("org", Some(1)),
+                ("other.org", Some(1)),
+                ("badexample.org", Some(1)),
+                ("example.org", Some(2)),
+                ("www.example.org", Some(2)),
+                ("a.b.c.example.org", Some(2)),
+            ],
+        );
+        check(&["org"], &[("example.com", None)]);
+        check(&[".", "*.Example"], &[("example", Some(0)), ("a.example", Some(1)), ("a.b.example", Some(1))]);
+        check(&["*.example", "example"], &[("example", Some(1)), ("a.example", Some(0)), ("badexample", None)]);
+        check(&["*.a.example", "example"], &[("a.example", Some(1)), ("b.a.example", Some(0))]);
     }
 }
