@@ -11,7 +11,7 @@ use rules::{LineProblems, MAX_RULES, NamePattern, NameSet, Rule, RuleQuery, Rule
 pub(crate) const NAMES: usize = 1_000_000;
 
 /// Finds the first rule of 1,000 for names of three labels. Of ten queries, five match no rule.
-pub(super) fn first_match() -> impl FnMut() + use<> {
+pub(crate) fn first_match() -> impl FnMut() + use<> {
     let rules: Vec<_> = (0..MAX_RULES).map(|number| rule(number, None)).collect();
     let name = |number: usize| {
         format!("www.host{}.example.", if number.is_multiple_of(2) { number * 97 % MAX_RULES } else { MAX_RULES })
@@ -20,7 +20,7 @@ pub(super) fn first_match() -> impl FnMut() + use<> {
 }
 
 /// Finds the rule with a names file of a million names. Of ten names, five are in the file.
-pub(super) fn names_file() -> impl FnMut() + use<> {
+pub(crate) fn names_file() -> impl FnMut() + use<> {
     let mut problems = LineProblems::default();
     let names = NameSet::parse(names_text(NAMES).as_bytes(), &mut problems);
     assert!(problems.is_empty() && names.len() == NAMES, "{names:?}: {problems:?}");
@@ -37,7 +37,8 @@ pub(crate) fn names_text(count: usize) -> String {
     (0..count).map(|number| listed(number) + "\n").collect()
 }
 
-fn listed(number: usize) -> String {
+/// Returns the name with this number in the file.
+pub(crate) fn listed(number: usize) -> String {
     const HOSTS: [&str; 6] = ["", "", "", "", "ads.", "metrics.eu."];
     const WORDS: [&str; 7] = ["shop", "track", "best-deals", "cdn", "click", "news-online", "promo"];
     const TOPS: [&str; 5] = ["com", "net", "example", "info", "co.uk"];
@@ -45,8 +46,8 @@ fn listed(number: usize) -> String {
     format!("{host}{word}{number:x}.{top}")
 }
 
-/// A rule for a network, a type, and the names of a host.
-fn rule(number: usize, names_file: Option<Arc<NameSet>>) -> Rule {
+/// Makes a rule for a network, a type, and the names of a host.
+pub(crate) fn rule(number: usize, names_file: Option<Arc<NameSet>>) -> Rule {
     let pattern = |text: String| text.parse::<NamePattern>().expect("a pattern");
     Rule {
         name: format!("rule {number}"),

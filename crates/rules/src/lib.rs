@@ -1,5 +1,5 @@
-//! The rules of a forwarder as one table: [`RuleTable`] finds the first [`Rule`] that matches a query, and
-//! [`NameSet`] holds the names of a file.
+//! The rules of a forwarder as one table: [`RuleTable`] finds the first [`Rule`] that matches a query,
+//! [`NameSet`] holds the names of a file, and [`prove`] finds a query for each rule.
 //!
 //! This crate owns the conditions. The caller knows the results of rules, reads files, and passes bytes.
 
@@ -9,6 +9,7 @@ mod clients;
 mod name_set;
 mod names_file;
 mod pattern;
+mod proof;
 mod rule;
 #[cfg(test)]
 mod sample;
@@ -18,5 +19,6 @@ mod table;
 pub use name_set::NameSet;
 pub use names_file::{LineProblem, LineProblems, MAX_NAMES, MAX_SHOWN};
 pub use pattern::{NamePattern, PatternError};
+pub use proof::{Proof, QuerySpace, RuleVerdict, Witness, prove};
 pub use rule::{MAX_RULES, Rule, RuleQuery};
 pub use table::RuleTable;

@@ -93,6 +93,22 @@ impl NameSet {
         self.root & wanted > 0
     }
 
+    /// Returns true if the set has an entry for a folded name in wire form other than the root.
+    pub(crate) fn names(&self, wire: &[u8]) -> bool {
+        self.relations_to(wire) > 0
+    }
+
+    /// Returns the entries other than the root, in order of insertion, each with its relations.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], u8)> {
+        let mut rest = &*self.entries;
+        std::iter::from_fn(move || {
+            let &relations = rest.first()?;
+            let wire = wire_at(rest, 0);
+            rest = &rest[1 + wire.len()..];
+            Some((wire, relations))
+        })
+    }
+
     fn relations_to(&self, wire: &[u8]) -> u8 {
         let hash = self.hasher.hash_one(wire);
         let found = self.offsets.find(hash, |&at| has_entry(&self.entries, at, wire));

@@ -20,19 +20,36 @@ pub(crate) struct SampleRule {
 impl SampleRule {
     /// Compares all conditions with a query.
     pub(crate) fn matches(&self, query: &RuleQuery<'_>) -> bool {
-        let Rule { clients, listeners, transports, names, types, .. } = &self.rule;
-        let qname = Name::from_wire(query.qname).expect("a name");
+        self.has_client(query.client)
+            && self.has_listener(query.listener, query.transport)
+            && self.has_type(query.qtype)
+            && self.has_name(&Name::from_wire(query.qname).expect("a name"))
+    }
+
+    pub(crate) fn has_client(&self, client: IpAddr) -> bool {
+        let clients = &self.rule.clients;
+        clients.is_empty() || clients.iter().any(|prefix| prefix.contains(client))
+    }
+
+    pub(crate) fn has_listener(&self, listener: Option<usize>, transport: Transport) -> bool {
+        let Rule { listeners, transports, .. } = &self.rule;
+        (listeners.is_empty() || listener.is_some_and(|listener| listeners.contains(&listener)))
+            && (transports.is_empty() || transports.contains(&transport))
+    }
+
+    pub(crate) fn has_type(&self, qtype: RecordType) -> bool {
+        self.rule.types.is_empty() || self.rule.types.contains(&qtype)
+    }
+
+    pub(crate) fn has_name(&self, qname: &Name) -> bool {
+        let names = &self.rule.names;
         let is_named = |pattern: &NamePattern| match pattern {
             NamePattern::AtAndBelow(name) => qname.is_at_or_below(name),
             NamePattern::Below(name) => qname.is_at_or_below(name) && qname.folded() != name.folded(),
             NamePattern::Exactly(name) => qname.folded() == name.folded(),
         };
-        let has_names = !names.is_empty() || self.file.is_some();
-        (clients.is_empty() || clients.iter().any(|prefix| prefix.contains(query.client)))
-            && (listeners.is_empty() || query.listener.is_some_and(|listener| listeners.contains(&listener)))
-            && (transports.is_empty() || transports.contains(&query.transport))
-            && (types.is_empty() || types.contains(&query.qtype))
-            && (!has_names || names.iter().chain(self.file.iter().flatten()).any(is_named))
+        let is_everything = names.is_empty() && self.file.is_none();
+        is_everything || names.iter().chain(self.file.iter().flatten()).any(is_named)
     }
 }
 
@@ -120,43 +137,46 @@ pub(crate) const TYPES: [RecordType; 4] = [RecordType::A, RecordType::AAAA, Reco
 /// Listeners of queries; rules name the first three.
 pub(crate) const LISTENERS: [Option<usize>; 5] = [None, Some(0), Some(1), Some(2), Some(7)];
 
-/// Returns up to `max` items, often none.
-fn some<T: Clone>(random: &mut StdRng, from: &[T], max: usize) -> Vec<T> {
-    let count = if random.random_range(0..3) < 2 { 0 } else { random.random_range(1..=max) };
-    (0..count).map(|_| from.choose(random).expect("some").clone()).collect()
+/// Returns up to `max` items, and at least one if that is allowed.
+pub(crate) fn some<T: Clone>(random: &mut StdRng, from: &[T], max: usize) -> Vec<T> {
+    (0..random.random_range(max.min(1)..=max)).map(|_| from.choose(random).expect("some").clone()).collect()
 }
 
 fn patterns(texts: &[&str]) -> Vec<NamePattern> {
     texts.iter().map(|text| text.parse().expect("a pattern")).collect()
 }
 
-/// Makes up to `max` rules, some of which share a names file.
+/// Makes up to `max` rules of a few prefixes and patterns, so that several together may match all of another.
+/// Some rules share a names file.
 pub(crate) fn rules(random: &mut StdRng, max: usize) -> Vec<SampleRule> {
+    let mut choose = |from: &[&'static str], count: usize| from.sample(random, count).copied().collect::<Vec<_>>();
+    let (prefixes, texts) = (choose(&PREFIXES, 4), choose(&PATTERNS, 6));
     let files: Vec<_> = (0..2)
         .map(|_| {
-            let texts: Vec<_> =
-                (0..random.random_range(0..4)).map(|_| *PATTERNS.choose(random).expect("some")).collect();
+            let texts: Vec<_> = (0..random.random_range(0..4)).map(|_| *texts.choose(random).expect("some")).collect();
             let mut problems = LineProblems::default();
             let names = NameSet::parse(texts.join("\n").as_bytes(), &mut problems);
             assert!(problems.is_empty(), "{problems:?}");
             (patterns(&texts), Arc::new(names))
         })
         .collect();
-    let count = random.random_range(0..=max);
-    let rule = |number: usize| {
-        let file = files.choose(random).filter(|_| random.random_ratio(1, 4)).cloned();
+    let mut rules: Vec<SampleRule> = Vec::new();
+    for number in 0..random.random_range(0..=max) {
+        let wanted: Vec<_> = (0..random.random_range(1..=3)).map(|_| random.random_range(0..5)).collect();
+        let max = |condition: usize, max: usize| if wanted.contains(&condition) { max } else { 0 };
+        let file = files.choose(random).filter(|_| wanted.contains(&4) && random.random_ratio(1, 2)).cloned();
         let rule = Rule {
             name: format!("rule {number}"),
-            clients: some(random, &PREFIXES, 3).iter().map(|text| text.parse().expect("a prefix")).collect(),
-            listeners: some(random, &[0, 1, 2], 2),
-            transports: some(random, &Transport::ALL[..3], 2),
-            names: patterns(&some(random, &PATTERNS, 3)),
+            clients: some(random, &prefixes, max(0, 3)).iter().map(|text| text.parse().expect("a prefix")).collect(),
+            listeners: some(random, &[0, 1, 2], max(1, 2)),
+            transports: some(random, &Transport::ALL[..3], max(2, 2)),
+            names: patterns(&some(random, &texts, max(4, 3))),
             names_file: file.as_ref().map(|(_, names)| names.clone()),
-            types: some(random, &TYPES, 3),
+            types: some(random, &TYPES, max(3, 3)),
         };
-        SampleRule { rule, file: file.map(|(patterns, _)| patterns) }
-    };
-    (0..count).map(rule).collect()
+        rules.push(SampleRule { rule, file: file.map(|(patterns, _)| patterns) });
+    }
+    rules
 }
 
 /// Visits the queries of all combinations.

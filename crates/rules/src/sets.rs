@@ -52,3 +52,21 @@ pub(crate) fn has(set: &[u64], rule: usize) -> bool {
 pub(crate) fn unite(set: &mut [u64], other: &[u64]) {
     set.iter_mut().zip(other).for_each(|(word, other)| *word |= other);
 }
+
+/// Removes the rules that are not in another set.
+pub(crate) fn intersect(set: &mut [u64], other: &[u64]) {
+    set.iter_mut().zip(other).for_each(|(word, other)| *word &= other);
+}
+
+/// Returns true if all rules of a set are in another one.
+pub(crate) fn is_subset(set: &[u64], other: &[u64]) -> bool {
+    set.iter().zip(other).all(|(word, other)| word & !other == 0)
+}
+
+/// Returns the rules of a set in ascending order.
+pub(crate) fn members(set: &[u64]) -> impl Iterator<Item = usize> {
+    set.iter().enumerate().flat_map(|(number, &word)| {
+        let rest = std::iter::successors(Some(word), |rest| Some(rest & rest.wrapping_sub(1)));
+        rest.take_while(|rest| *rest > 0).map(move |rest| number * 64 + rest.trailing_zeros() as usize)
+    })
+}

@@ -4,6 +4,7 @@
 //! the set of rules whose condition it fulfills. A look-up finds four classes and combines their sets, word
 //! by word, up to the first rule that is in all of them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use dns::{RecordType, Transport};
@@ -81,9 +82,9 @@ impl RuleTable {
         if self.is_empty() {
             return None;
         }
-        let client = self.set(self.clients.class(query.client));
-        let listener = self.set(self.listener_class(query.listener, query.transport));
-        let rtype = self.set(self.type_class(query.qtype));
+        let client = self.client_set(query.client);
+        let listener = self.listener_set(query.listener, query.transport);
+        let rtype = self.type_set(query.qtype);
         let name = self.set(self.names.class(query.qname, AT));
         let conditions =
             client.iter().zip(listener).zip(rtype).map(|((client, listener), rtype)| client & listener & rtype);
@@ -115,15 +116,43 @@ impl RuleTable {
         None
     }
 
-    fn listener_class(&self, listener: Option<usize>, transport: Transport) -> u32 {
-        let row = listener.map_or(0, |listener| listener + 1) * TRANSPORTS;
-        let row = if row < self.listeners.len() { row } else { 0 };
-        self.listeners[row + transport as usize]
+    /// Returns the rules whose condition on the client holds.
+    pub(crate) fn client_set(&self, client: IpAddr) -> &[u64] {
+        self.set(self.clients.class(client))
     }
 
-    fn type_class(&self, qtype: RecordType) -> u32 {
+    /// Returns the rules whose conditions on the listener and the transport hold.
+    pub(crate) fn listener_set(&self, listener: Option<usize>, transport: Transport) -> &[u64] {
+        let row = listener.map_or(0, |listener| listener + 1) * TRANSPORTS;
+        let row = if row < self.listeners.len() { row } else { 0 };
+        self.set(self.listeners[row + transport as usize])
+    }
+
+    /// Returns the rules whose condition on the type holds.
+    pub(crate) fn type_set(&self, qtype: RecordType) -> &[u64] {
         let found = self.types.binary_search_by_key(&qtype, |(rtype, _)| *rtype);
-        found.map_or(self.other_types, |at| self.types[at].1)
+        self.set(found.map_or(self.other_types, |at| self.types[at].1))
+    }
+
+    /// Puts the rules into `set` whose condition holds for a name with this relation to `wire`, and to no
+    /// name of a pattern below `wire`. Returns the number of look-ups.
+    pub(crate) fn name_set(&self, wire: &[u8], relation: u8, set: &mut Vec<u64>) -> usize {
+        set.clear();
+        set.extend_from_slice(self.set(self.names.class(wire, relation)));
+        for (_, users) in self.files.files.iter().filter(|(file, _)| file.covers(wire, relation)) {
+            sets::unite(set, self.set(*users));
+        }
+        1 + self.files.files.len()
+    }
+
+    /// Returns true if a pattern names this name.
+    pub(crate) fn has_name(&self, wire: &[u8]) -> bool {
+        self.names.by_name.contains_key(wire) || self.files().any(|file| file.names(wire))
+    }
+
+    /// Returns the names files, each once.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &NameSet> {
+        self.files.files.iter().map(|(file, _)| &**file)
     }
 
     fn set(&self, class: u32) -> &[u64] {
