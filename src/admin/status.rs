@@ -21,7 +21,7 @@ use metrics::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::backend::{BackendStatus, MembershipStatus, WorkStatus};
+pub use self::backend::{BackendStatus, MembershipStatus, TransportStatus, WorkStatus};
 use crate::control::observe::sight::live::{PoolMinute, Verdict};
 use crate::control::observe::sight::{History, Sight};
 pub use metrics::MemberOrigin;

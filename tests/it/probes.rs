@@ -1,6 +1,8 @@
 //! Life and death of backends: results of probes and ICMP errors, which backends are spared, and the answer
 //! when all are down.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use testkit::*;
@@ -64,6 +66,46 @@ fn backend_that_is_down_is_spared_until_its_probes_are_answered() {
     until("the dead backend is left alone", || (!asks_failing()).then_some(()));
     failing.play_dead(false);
     until("the risen backend is asked", || asks_failing().then_some(()));
+}
+
+#[test]
+fn probe_expects_a_reply_and_the_status_says_why_it_is_bad() {
+    let is_silent = Arc::new(AtomicBool::new(false));
+    let silence = Arc::clone(&is_silent);
+    let script = move |seen: &Seen| (!silence.load(Relaxed)).then(|| reply_to(&seen.bytes).answer(a(ONE)).to_vec());
+    let [good, other, negative] = [Script::new(script), answer(TWO), nxdomain()].map(Backend::new);
+    let probe = "probe = { name = 'probe.example', type = 'A' }";
+    let keys = format!(
+        "{PATIENT}dispatch = 'sequential'\n\
+         [health]\ninterval = '100ms'\nfall = 2\nrise = 2\n{probe}\nexpect = {{ answer = '{ONE}' }}"
+    );
+    let server = Forwarder::to(&[&good, &other, &negative], &keys).admin().start();
+    let admin = server.admin();
+    for (backend, reason) in [(&other, "no answer record 192.0.2.1"), (&negative, "replied NXDOMAIN, expected NOERROR")]
+    {
+        admin.wait_for_state(backend.address(), false);
+        let name = backend.address().to_string();
+        assert_eq!(admin.backend(&name)["probe_problem"], reason);
+        let line = server.process.wait_for_log(reason);
+        assert!(line.contains(" down") && line.contains(&name), "{line}");
+        let url = format!("http://{}", admin.address());
+        let status = server.process.ctl(&["--admin", &url, "status"]);
+        let status = String::from_utf8(status.stdout).expect("UTF-8");
+        assert!(status.contains(&format!("{name} of pool all: the last probe failed: {reason}")), "{status}");
+    }
+    assert_eq!(admin.backend(&good.address().to_string())["probe_problem"], serde_json::Value::Null);
+    // All are asked if none is up, and a reply that probes do not expect proves nothing.
+    let client = server.client();
+    is_silent.store(true, Relaxed);
+    admin.wait_for_state(good.address(), false);
+    assert_eq!(admin.backend(&good.address().to_string())["probe_problem"], "no reply within 1s");
+    for name in ["one.example", "two.example", "three.example"] {
+        client.ask(&query(name, A));
+    }
+    let metrics = admin.metrics();
+    assert_eq!(metrics.sum("hedgerow_backend_up", &[]), 0);
+    is_silent.store(false, Relaxed);
+    admin.wait_for_state(good.address(), true);
 }
 
 #[test]

@@ -48,7 +48,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dns::{Name, RecordType};
+use dns::{Name, Rcode, RecordType};
 use limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
 use zone::{Identity, Miss};
 
@@ -348,19 +348,30 @@ pub enum Case {
     Random,
 }
 
-/// `pools.*.health.probe`: the question of probes; any reply counts as up.
+/// `pools.*.health.probe`: the question of probes, and the expected reply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProbeConfig {
     /// The name, by default the root.
     pub name: Name,
     /// The type, by default NS.
     pub rtype: RecordType,
+    /// The reply that counts as good, if `health.expect` is a table.
+    pub expect: Option<ExpectedReply>,
+}
+
+/// A table as `pools.*.health.expect`: the reply to a probe that counts as good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpectedReply {
+    /// The response code.
+    pub rcode: Rcode,
+    /// The data that one answer record of the probe's type has, as in a zone file. `None`: any or none.
+    pub answer: Option<String>,
 }
 
 impl Default for ProbeConfig {
     /// The root NS question, which every server accepts: RFC 8109 section 3 has resolvers begin with it.
     fn default() -> Self {
-        Self { name: Name::root(), rtype: RecordType::NS }
+        Self { name: Name::root(), rtype: RecordType::NS, expect: None }
     }
 }
 

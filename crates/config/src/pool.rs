@@ -1,15 +1,19 @@
 //! `[pools.*]`: backends and the rules of races.
 
-use hedge::{Dispatch, HealthRules, Hedge, RaceRules};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use dns::{Rcode, RecordType};
+use hedge::{Dispatch, Expect, HealthRules, Hedge, RaceRules};
 
 use super::backend::{self, BACKENDS_EXAMPLE, BackendConfig};
 use super::limits::{self, Limits, ms, secs};
-use super::readers::{boolean, duration, integer, number, some, text, word};
+use super::readers::{boolean, duration, integer, label, number, some, text, word};
 use super::references::References;
-use super::section::ConfigSection;
+use super::section::{ConfigNode, ConfigSection};
 use super::words::{self, or_off};
 use super::{
-    ConnectionPoolRules, PoolConfig, PoolRules, ProbeConfig, ReplicaConfig, Serves, SpoofingConfig, discover, passing,
+    ConnectionPoolRules, ExpectedReply, PoolConfig, PoolRules, ProbeConfig, ReplicaConfig, Serves, SpoofingConfig,
+    discover, passing,
 };
 
 /// The keys of pools that are not in their section, for each value of `serves`.
@@ -188,19 +192,50 @@ fn read_connections(section: &mut ConfigSection<'_>, usual: ConnectionPoolRules)
 
 fn read_health(section: &mut ConfigSection<'_>, usual: &PoolConfig) -> (HealthRules, ProbeConfig) {
     let PoolConfig { rules: PoolRules { health, .. }, probe, .. } = usual;
-    let rules = read_keys!(section, *health => HealthRules {
-        interval: duration(limits::PROBE_INTERVAL),
-        every_queries: integer(0..=u32::MAX),
-        timeout: duration(ms(1)..=secs(60)),
-        fall: integer(1..=100),
-        rise: integer(1..=100),
-        expect: word,
-    });
+    let rules = HealthRules {
+        interval: section.read("interval", health.interval, duration(limits::PROBE_INTERVAL)),
+        every_queries: section.read("every_queries", health.every_queries, integer(0..=u32::MAX)),
+        timeout: section.read("timeout", health.timeout, duration(ms(1)..=secs(60))),
+        fall: section.read("fall", health.fall, integer(1..=100)),
+        rise: section.read("rise", health.rise, integer(1..=100)),
+        expect: health.expect,
+    };
+    let expect = section.optional("expect", |node| node.table_or(read_expect_word, read_expected_reply));
+    let (expect, reply) = expect.unwrap_or_else(|| (rules.expect, probe.expect.clone()));
     let read_probe = |section: &mut ConfigSection<'_>| ProbeConfig {
         name: section.read("name", probe.name.clone(), text(words::domain_name)),
         rtype: section.read("type", probe.rtype, text(words::record_type)),
+        expect: None,
     };
-    (rules, section.below("probe", read_probe).unwrap_or_else(|| probe.clone()))
+    let probe = section.below("probe", read_probe).unwrap_or_else(|| probe.clone());
+    if let Some(answer) = reply.as_ref().and_then(|reply| reply.answer.as_deref())
+        && !may_be_data(answer, probe.rtype)
+    {
+        section.spot_of("expect").note(format!(
+            "{answer:?} is not the data of a record of type {}, write probe = {{ name = \"www.example.org\", type = \"A\" }} \
+             for the address of a name",
+            probe.rtype
+        ));
+    }
+    (HealthRules { expect, ..rules }, ProbeConfig { expect: reply, ..probe })
+}
+
+fn may_be_data(answer: &str, rtype: RecordType) -> bool {
+    match rtype {
+        RecordType::A => answer.parse::<Ipv4Addr>().is_ok(),
+        RecordType::AAAA => answer.parse::<Ipv6Addr>().is_ok(),
+        RecordType::NS => answer.parse::<IpAddr>().is_err(),
+        _ => true,
+    }
+}
+
+fn read_expect_word(node: &ConfigNode<'_>) -> Option<(Expect, Option<ExpectedReply>)> {
+    node.parsed(words::word).map(|expect| (expect, None))
+}
+
+fn read_expected_reply(section: &mut ConfigSection<'_>) -> Option<(Expect, Option<ExpectedReply>)> {
+    let rcode = section.read("rcode", Rcode::NOERROR, word);
+    Some((Expect::Match, Some(ExpectedReply { rcode, answer: section.optional("answer", label) })))
 }
 
 #[cfg(test)]
@@ -428,6 +463,22 @@ mod tests {
             (
                 "health.expect = \"answer\"",
                 "17: pools.ts.health.expect: invalid value \"answer\": expected one of reply, no-failure",
+            ),
+            (
+                "health.expect = { rcode = \"NOEROR\" }",
+                "27: pools.ts.health.expect.rcode: invalid value \"NOEROR\": expected one of NOERROR, FORMERR, SERVFAIL, \
+                 NXDOMAIN, NOTIMP, REFUSED, YXDOMAIN, YXRRSET, NXRRSET, NOTAUTH, NOTZONE, DSOTYPENI, BADVERS, BADKEY, BADTIME, \
+                 BADMODE, BADNAME, BADALG, BADTRUNC, BADCOOKIE; did you mean \"NOERROR\"?",
+            ),
+            (
+                "health.expect = { answer = \"192.0.2.1\" }",
+                "17: pools.ts.health.expect: \"192.0.2.1\" is not the data of a record of type NS, \
+                 write probe = { name = \"www.example.org\", type = \"A\" } for the address of a name",
+            ),
+            (
+                "health = { expect = { answer = \"www\" }, probe = { type = \"AAAA\" } }",
+                "21: pools.ts.health.expect: \"www\" is not the data of a record of type AAAA, \
+                 write probe = { name = \"www.example.org\", type = \"A\" } for the address of a name",
             ),
             ("health.probe = \".\"", "16: pools.ts.health.probe: expected a table, not a string"),
             (

@@ -241,6 +241,25 @@ impl<'d> ConfigNode<'d> {
         Some(ConfigSection::of(entries, self.spot.clone()))
     }
 
+    /// Reads a table, or a value of another kind.
+    pub(super) fn table_or<T>(
+        &self,
+        other: impl Fn(&Self) -> Option<T>,
+        read: impl FnOnce(&mut ConfigSection<'d>) -> Option<T>,
+    ) -> Option<T> {
+        let table = match self.value {
+            Value::Written(_) => self.table(),
+            Value::Described(_) => {
+                other(self);
+                self.section()
+            }
+        };
+        match table {
+            Some(section) => section.whole(read),
+            None => other(self),
+        }
+    }
+
     fn written(&self, fact: impl FnOnce() -> Fact) -> Option<&'d DeValue<'d>> {
         match self.value {
             Value::Written(written) => Some(written),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dns::address::{self, BackendAddress, BackendUrl, BadAddress, Pin, Verify};
-use dns::{Name, RecordType};
+use dns::{Name, Rcode, RecordType};
 use hedge::balance::Balance;
 use hedge::{AttemptTimeout, Dispatch, Expect, Grace, HedgeDelay};
 use limit::{OnDenied, Prefix};
@@ -111,6 +111,10 @@ words! {
     LogFormat { "json" = Json, "logfmt" = Logfmt }
     ClientDetail { "full" = Full, "prefix" = Prefix, "none" = None }
     NameDetail { "full" = Full, "parent" = Parent, "none" = None }
+}
+
+impl KeyWord for Rcode {
+    const WORDS: &'static [(&'static str, Self)] = Self::NAMED;
 }
 
 /// Reads a word.

@@ -430,8 +430,13 @@ impl Pool {
     ) -> Option<TimeBucket> {
         let bucket = self.ended(index, end, is_charged, now);
         let backend = self.backend(index);
-        let is_failure = matches!(end, AttemptEnd::Failure(_));
-        if is_failure && self.plan.shared.rules().health.expect == Expect::NoFailure {
+        let proves_health = match self.plan.shared.rules().health.expect {
+            Expect::Reply => true,
+            Expect::NoFailure => !matches!(end, AttemptEnd::Failure(_)),
+            // Only a probe asks the question whose answer is known.
+            Expect::Match => false,
+        };
+        if !proves_health {
             return bucket;
         }
         // The attempt may be older than the backend's failure unless this worker knows of that.

@@ -138,12 +138,14 @@ impl Health {
         HealthStep::Probe
     }
 
-    /// Records a reply of this kind to the open probe.
-    pub fn on_probe_reply_of(&mut self, kind: ProbeReply, now: Instant) {
+    /// Records a reply of this kind to the open probe. Returns true if it is good.
+    pub fn on_probe_reply_of(&mut self, kind: ProbeReply, now: Instant) -> bool {
         let is_good = match (self.rules.expect, kind) {
-            (Expect::Reply, _) | (Expect::NoFailure, ProbeReply::Answer) => true,
+            (Expect::Reply, _) | (Expect::NoFailure | Expect::Match, ProbeReply::Answer) => true,
             (Expect::NoFailure, ProbeReply::Unserved) => !self.has_answered,
-            (Expect::NoFailure, ProbeReply::Failure) => false,
+            (Expect::NoFailure, ProbeReply::Failure) | (Expect::Match, ProbeReply::Unserved | ProbeReply::Failure) => {
+                false
+            }
         };
         self.has_answered |= kind == ProbeReply::Answer;
         if is_good {
@@ -153,6 +155,7 @@ impl Health {
             // A failure reply comes within a round trip, so probes are spaced.
             self.next_probe = self.next_probe.max(now + FIRST_BACKOFF.min(self.rules.interval));
         }
+        is_good
     }
 
     /// Records a good reply to the open probe.

@@ -190,6 +190,8 @@ pub enum Expect {
     Reply,
     /// Any reply that is no failure.
     NoFailure,
+    /// A reply that the caller finds to be an answer. Replies to requests prove nothing.
+    Match,
 }
 
 impl Default for HealthRules {

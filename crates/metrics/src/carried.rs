@@ -110,6 +110,7 @@ mod tests {
             probes: 0,
             counts: of_backend,
             connection_problem: None,
+            probe_problem: None,
             membership: MembershipSnapshot::default(),
         };
         let backends = vec![backend];

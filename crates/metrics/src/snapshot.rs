@@ -287,6 +287,9 @@ pub struct BackendSnapshot {
     pub counts: BackendCounts,
     /// The error of the last connect, if it failed.
     pub connection_problem: Option<String>,
+    /// The reason why the last probe failed, if it did.
+    #[serde(default)]
+    pub probe_problem: Option<String>,
     /// The backend's membership in its pool.
     pub membership: MembershipSnapshot,
 }

@@ -16,15 +16,12 @@ pub struct BackendStatus {
     pub name: String,
     /// The backend's address.
     pub address: BackendAddress,
-    /// `udp`, `tcp` or `tls`.
-    #[serde(default = "udp")]
-    pub transport: String,
-    /// Open connections; null for UDP.
+    /// The transport and its connections.
+    #[serde(flatten)]
+    pub transport: TransportStatus,
+    /// The reason why the last probe failed; null after a good one.
     #[serde(default)]
-    pub open_connections: Option<u64>,
-    /// The error of the last failed connect; null after a success and for UDP.
-    #[serde(default)]
-    pub connection_problem: Option<String>,
+    pub probe_problem: Option<String>,
     /// Share of the load.
     pub weight: u16,
     /// `up`, `down`, `new` (gets no queries before it has answered a probe) or `draining`.
@@ -41,6 +38,20 @@ pub struct BackendStatus {
     /// The membership in the pool.
     #[serde(flatten)]
     pub membership: MembershipStatus,
+}
+
+/// The transport to a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransportStatus {
+    /// `udp`, `tcp` or `tls`.
+    #[serde(default = "udp", rename = "transport")]
+    pub word: String,
+    /// Open connections; null for UDP.
+    #[serde(default)]
+    pub open_connections: Option<u64>,
+    /// The error of the last failed connect; null after a success and for UDP.
+    #[serde(default)]
+    pub connection_problem: Option<String>,
 }
 
 /// The attempts at a backend, and its replies.
@@ -106,12 +117,16 @@ impl BackendStatus {
             behind: backend.state == BackendState::Behind,
             order: order.clone(),
         };
+        let transport = TransportStatus {
+            word: backend.address.scheme.word().map_or_else(udp, str::to_owned),
+            open_connections: connections.as_ref().map(|connections| connections.open.0),
+            connection_problem: backend.connection_problem.clone(),
+        };
         Self {
             name: backend.name.clone(),
             address: backend.address,
-            transport: backend.address.scheme.word().map_or_else(udp, str::to_owned),
-            open_connections: connections.as_ref().map(|connections| connections.open.0),
-            connection_problem: backend.connection_problem.clone(),
+            transport,
+            probe_problem: backend.probe_problem.clone(),
             weight: backend.weight,
             state: backend.state.label().to_owned(),
             by_hand: backend.by_hand,

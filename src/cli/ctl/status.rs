@@ -143,8 +143,8 @@ pub(super) fn in_pools(status: &Status) -> Vec<PooledBackend<'_>> {
         .collect()
 }
 
-/// Formats backends. If some use streams, two columns show connections, and each unusable transport has a
-/// line. Each spare has a line that says why it takes turns or not.
+/// Formats backends. If some use streams, two columns show connections. Each backend whose connection or
+/// probe has failed has a line, and each spare one that says why it takes turns or not.
 pub(super) fn backends(backends: &[PooledBackend<'_>]) -> String {
     let by_hand = |backend: &BackendStatus| if backend.by_hand { " (by hand)" } else { "" };
     let table = TextTable::of(backends)
@@ -162,18 +162,25 @@ pub(super) fn backends(backends: &[PooledBackend<'_>]) -> String {
         .right("TIMEOUTS", |row| or_dash(row.backend.work.last_minute.map(|minute| minute.timeouts)))
         .right("P50 ms", |row| millis(row.backend.work.last_minute.and_then(|minute| minute.p50_ms)))
         .right("P99 ms", |row| millis(row.backend.work.last_minute.and_then(|minute| minute.p99_ms)));
-    let spares: String = backends.iter().filter_map(spare).collect();
-    if backends.iter().all(|row| row.backend.open_connections.is_none()) {
-        return table.text() + &spares;
-    }
-    let table = table
-        .left("TRANSPORT", |row| &row.backend.transport)
-        .right("CONNECTIONS", |row| or_dash(row.backend.open_connections));
-    let problems = backends.iter().filter_map(|PooledBackend { pool, backend, .. }| {
-        let problem = backend.connection_problem.as_deref()?.lines().next()?;
-        Some(format!("\n{} of pool {pool} cannot be connected to: {problem}", backend.name))
-    });
-    table.text() + &problems.collect::<String>() + &spares
+    let is_by_stream = backends.iter().any(|row| row.backend.transport.open_connections.is_some());
+    let table = match is_by_stream {
+        false => table,
+        true => table
+            .left("TRANSPORT", |row| &row.backend.transport.word)
+            .right("CONNECTIONS", |row| or_dash(row.backend.transport.open_connections)),
+    };
+    let lines: String = backends.iter().filter_map(problem).chain(backends.iter().filter_map(spare)).collect();
+    table.text() + &lines
+}
+
+fn problem(PooledBackend { pool, backend, .. }: &PooledBackend<'_>) -> Option<String> {
+    let name = &backend.name;
+    let line = match (&backend.transport.connection_problem, &backend.probe_problem) {
+        (Some(problem), _) => format!("{name} of pool {pool} cannot be connected to: {}", problem.lines().next()?),
+        (None, Some(problem)) => format!("{name} of pool {pool}: the last probe failed: {}", problem.lines().next()?),
+        (None, None) => return None,
+    };
+    Some(format!("\n{line}"))
 }
 
 fn spare(PooledBackend { pool, of, backend }: &PooledBackend<'_>) -> Option<String> {

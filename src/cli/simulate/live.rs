@@ -97,7 +97,8 @@ fn rate(status: &Status, pool: &PoolStatus, rules: &PoolRules) -> f64 {
 mod tests {
     use super::*;
     use crate::admin::status::{
-        ByKind, LatencyBucket, MembershipStatus, Percentiles, ProcessesStatus, ReloadsStatus, ServiceStatus, WorkStatus,
+        ByKind, LatencyBucket, MembershipStatus, Percentiles, ProcessesStatus, ReloadsStatus, ServiceStatus,
+        TransportStatus, WorkStatus,
     };
     use crate::control::observe::sight::live::Verdict;
 
@@ -131,9 +132,8 @@ mod tests {
         let backend = BackendStatus {
             name: "a".to_owned(),
             address: "192.0.2.1:53".parse().expect("an address"),
-            transport: "udp".to_owned(),
-            open_connections: None,
-            connection_problem: None,
+            transport: TransportStatus { word: "udp".to_owned(), open_connections: None, connection_problem: None },
+            probe_problem: None,
             weight: 1,
             state: "up".to_owned(),
             by_hand: false,

@@ -352,6 +352,7 @@ fn snapshot() -> Snapshot {
             ..BackendCounts::default()
         },
         connection_problem: None,
+        probe_problem: None,
         membership: MembershipSnapshot { origin: vec![MemberOrigin::Config], ..MembershipSnapshot::default() },
     };
     let pool = PoolSnapshot {

@@ -78,6 +78,7 @@ struct BackendFindings {
     /// `None` with one worker.
     load: Option<Arc<SharedLoad>>,
     connection_problem: ArcSwapOption<String>,
+    probe_problem: ArcSwapOption<String>,
     without_opt: Until,
     case_lost: Until,
     signaled: AtomicU8,
@@ -181,6 +182,7 @@ impl SharedBackend {
                 latency: Arc::new(SharedLatency::new(now)),
                 load: (workers > 1).then(|| Arc::new(SharedLoad::new(workers, now))),
                 connection_problem: ArcSwapOption::empty(),
+                probe_problem: ArcSwapOption::empty(),
                 without_opt: Until::new(now),
                 case_lost: Until::new(now),
                 signaled: AtomicU8::new(0),
@@ -212,6 +214,16 @@ impl SharedBackend {
     /// Returns the reason why the last connection failed, if it did.
     pub(crate) fn connection_problem(&self) -> Option<Arc<String>> {
         self.findings.connection_problem.load_full()
+    }
+
+    /// Records why the last probe failed, or that it was good.
+    pub fn note_probe_problem(&self, problem: Option<String>) {
+        self.findings.probe_problem.store(problem.map(Arc::new));
+    }
+
+    /// Returns the reason why the last probe failed, if it did.
+    pub fn probe_problem(&self) -> Option<Arc<String>> {
+        self.findings.probe_problem.load_full()
     }
 
     /// Returns true if queries use a stream protocol with many queries per connection.

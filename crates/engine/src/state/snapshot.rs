@@ -42,6 +42,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16, tier: u8) -> BackendSn
         probes: backend.probes.get(),
         counts,
         connection_problem: problem.map(|problem| problem.to_string()),
+        probe_problem: backend.probe_problem().map(|problem| problem.to_string()),
         membership: MembershipSnapshot { tier, ..MembershipSnapshot::default() },
     }
 }

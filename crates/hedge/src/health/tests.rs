@@ -134,6 +134,10 @@ fn failures_in_reply_to_probes_count_as_expect_has_it() {
         (Expect::NoFailure, &[unserved, unserved, unserved], HealthState::Up),
         (Expect::NoFailure, &[answer, unserved, unserved], HealthState::Down),
         (Expect::NoFailure, &[failure, unserved, failure], HealthState::Up),
+        (Expect::Match, &[failure, answer, failure], HealthState::Up),
+        (Expect::Match, &[failure, failure], HealthState::Down),
+        (Expect::Match, &[unserved, failure, answer], HealthState::Down),
+        (Expect::Match, &[failure, failure, answer, answer], HealthState::Up),
     ] {
         check(
             Health::new(HealthRules { expect, ..HealthRules::default() }, HealthState::Up, Instant::now()),

@@ -90,6 +90,7 @@ fn sample() -> Snapshot {
             latency: measured(&[150, 1_500, 20_000_000]),
         },
         connection_problem: None,
+        probe_problem: None,
         membership: MembershipSnapshot::default(),
     };
     let pool = PoolSnapshot {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::admin::status::{
     ByKind, CacheStats, CacheStatus, MembershipStatus, Percentiles, ProcessesStatus, ReloadStatus, ReloadingStatus,
-    WorkStatus,
+    TransportStatus, WorkStatus,
 };
 use crate::control::observe::sight::live::{BackendMinute, HedgesSecond, PoolMinute, Reason, VerdictState};
 
@@ -11,9 +11,8 @@ fn sample() -> Status {
     let backend = |name: &str, state: &str, by_hand| BackendStatus {
         name: name.to_owned(),
         address: "192.0.2.1:53".parse().expect("an address"),
-        transport: "udp".to_owned(),
-        open_connections: None,
-        connection_problem: None,
+        transport: TransportStatus { word: "udp".to_owned(), open_connections: None, connection_problem: None },
+        probe_problem: None,
         weight: 1,
         state: state.to_owned(),
         by_hand,
@@ -141,9 +140,9 @@ fn hedges_of_auto_follow_the_pools() {
 fn connections_are_told_where_there_can_be_any() {
     let mut status = sample();
     let by_tls = &mut status.pools[0].backends[1];
-    by_tls.transport = "tls".to_owned();
-    by_tls.open_connections = Some(0);
-    by_tls.connection_problem = Some("its certificate has expired".to_owned());
+    by_tls.transport.word = "tls".to_owned();
+    by_tls.transport.open_connections = Some(0);
+    by_tls.transport.connection_problem = Some("its certificate has expired".to_owned());
     let shown = backends(&in_pools(&status));
     let lines: Vec<_> = shown.lines().collect();
     assert!(lines[0].ends_with("P99 ms  TRANSPORT  CONNECTIONS"), "{shown}");

@@ -11,6 +11,7 @@
 //! Only the first datagram of a probe offers a DNS cookie (RFC 7873), so a backend that dislikes cookies is
 //! found up.
 
+mod judge;
 mod stream;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use engine::state::backend_cookies::{CookieOffer, HasChanged, RepliedTo};
 use engine::state::{ForwarderState, HealthEvent, HealthSignal, PoolState, SharedBackend, SharedPool};
 use hedge::HealthRules;
 use hedge::health::{Health, HealthState, HealthStep, ProbeReply};
+use humantime::format_duration;
 use net::proxy_protocol::ClientHeader;
 use net::refusal::is_unreachable;
 use net::tasks::{Task, TaskKind, Tasks};
@@ -38,6 +40,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep_until;
 
+use self::judge::judge;
 use self::stream::{KeptConnection, StreamHeard, StreamProbe};
 
 /// Probes all backends of a state.
@@ -172,7 +175,8 @@ impl DatagramProbe {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ProbeOutcome {
-    Reply(ProbeReply),
+    /// A reply, with the reason if it may be a failure.
+    Reply(ProbeReply, String),
     Unreachable,
     /// The reason why a connection failed, or reached another server.
     Refused(String),
@@ -186,7 +190,12 @@ impl Subject {
         let (mut probe, mut kept): (Option<HealthProbe>, _) = (None, KeptConnection::default());
         let mut was_up = health.is_up();
         loop {
+            let was_probing = health.is_probing();
             let step = health.poll(Instant::now(), &mut rng);
+            if was_probing && (step == HealthStep::Probe || !health.is_probing()) {
+                self.backend
+                    .note_probe_problem(Some(format!("no reply within {}", format_duration(self.rules.timeout))));
+            }
             // A worker has already written its findings to the state, and an old event must not overwrite
             // them.
             if std::mem::replace(&mut was_up, health.is_up()) != was_up {
@@ -221,16 +230,28 @@ impl Subject {
                         if self.backend.is_by_stream() {
                             self.note_connection(&heard);
                         }
-                        match heard {
-                            ProbeOutcome::Reply(kind) => health.on_probe_reply_of(kind, Instant::now()),
-                            ProbeOutcome::Refused(_) => health.on_probe_refused(Instant::now()),
-                            ProbeOutcome::Unreachable => health.on_probe_unreachable(Instant::now()),
-                        }
+                        self.hear(&mut health, heard);
                     }
                     () = sleep_until(at.into()) => {}
                 },
             }
         }
+    }
+
+    fn hear(&self, health: &mut Health, heard: ProbeOutcome) {
+        let now = Instant::now();
+        let problem = match heard {
+            ProbeOutcome::Reply(kind, reason) => (!health.on_probe_reply_of(kind, now)).then_some(reason),
+            ProbeOutcome::Refused(reason) => {
+                health.on_probe_refused(now);
+                Some(reason)
+            }
+            ProbeOutcome::Unreachable => {
+                health.on_probe_unreachable(now);
+                Some(UNREACHABLE.to_owned())
+            }
+        };
+        self.backend.note_probe_problem(problem);
     }
 
     async fn begin(&self, health: &mut Health, kept: &mut KeptConnection) -> Option<HealthProbe> {
@@ -239,7 +260,7 @@ impl Subject {
             Err(error) => error,
         };
         match is_unreachable(&error) {
-            true => health.on_probe_unreachable(Instant::now()),
+            true => self.hear(health, ProbeOutcome::Unreachable),
             // A local shortage, most likely of descriptors. Taking all backends down would do more harm than
             // they could.
             false => {
@@ -289,7 +310,7 @@ impl Subject {
             let Err(error) = probe.client.send(&probe.datagram()).await else { return };
             let is_proved = self.is_proved(probe, &error);
             if is_proved || is_last && is_unreachable(&error) {
-                return health.on_probe_unreachable(Instant::now());
+                return self.hear(health, ProbeOutcome::Unreachable);
             }
         }
     }
@@ -299,7 +320,7 @@ impl Subject {
         let probe = match probe {
             Some(HealthProbe::Datagrams(probe)) => probe,
             Some(HealthProbe::Stream(probe)) => match probe.heard(kept).await {
-                StreamHeard::Reply(reply) => return ProbeOutcome::Reply(self.kind_of(&reply)),
+                StreamHeard::Reply(reply) => return self.judge(&reply),
                 StreamHeard::Refused(why) => return ProbeOutcome::Refused(why),
             },
             None => return std::future::pending().await,
@@ -315,7 +336,7 @@ impl Subject {
                 Ok(length) => {
                     let reply = buffer.get(..length).unwrap_or_default();
                     self.learn_cookie(probe, reply);
-                    return ProbeOutcome::Reply(self.kind_of(reply));
+                    return self.judge(reply);
                 }
                 Err(error) if self.is_proved(probe, &error) => return ProbeOutcome::Unreachable,
                 // A forgery, or an error unrelated to the backend.
@@ -324,9 +345,9 @@ impl Subject {
         }
     }
 
-    fn kind_of(&self, reply: &[u8]) -> ProbeReply {
-        let rcode = dns::Header::read(reply).map(dns::Header::rcode);
-        kind_of(rcode, self.probe == ProbeConfig::default())
+    fn judge(&self, reply: &[u8]) -> ProbeOutcome {
+        let (kind, reason) = judge(&self.probe, reply);
+        ProbeOutcome::Reply(kind, reason)
     }
 
     fn learn_cookie(&self, probe: &DatagramProbe, reply: &[u8]) {
@@ -362,7 +383,7 @@ impl Subject {
 
     fn note_connection(&self, heard: &ProbeOutcome) {
         let problem = match heard {
-            ProbeOutcome::Reply(_) | ProbeOutcome::Unreachable => None,
+            ProbeOutcome::Reply(..) | ProbeOutcome::Unreachable => None,
             ProbeOutcome::Refused(why) => Some(why.as_str()),
         };
         if self.backend.note_connection_problem(problem)
@@ -400,7 +421,11 @@ impl Subject {
             let (pool, backend) = (&self.pool, &self.backend.name);
             match is_up {
                 true => tracing::info!(pool, backend, "up"),
-                false => tracing::warn!(pool, backend, "down"),
+                false => {
+                    let reason = self.backend.probe_problem();
+                    let reason = reason.as_ref().map_or("", |reason| reason.as_str());
+                    tracing::warn!(pool, backend, reason, "down");
+                }
             }
         }
         // Notify even after a worker has written this state: others may have queries pending at a dead
@@ -418,32 +443,7 @@ impl Subject {
     }
 }
 
-fn kind_of(rcode: Option<dns::Rcode>, is_default_probe: bool) -> ProbeReply {
-    match rcode {
-        Some(dns::Rcode::REFUSED) if is_default_probe => ProbeReply::Unserved,
-        Some(dns::Rcode::SERVFAIL | dns::Rcode::REFUSED) => ProbeReply::Failure,
-        Some(_) | None => ProbeReply::Answer,
-    }
-}
-
 /// The longest reply to a probe, bytes, with OPT and without (RFC 1035 section 2.3.4).
 const MAX_REPLY: usize = 512;
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refused_to_the_default_probe_is_not_yet_a_failure() {
-        for (rcode, is_default_probe, expected) in [
-            (dns::Rcode::NOERROR, true, ProbeReply::Answer),
-            (dns::Rcode::NXDOMAIN, false, ProbeReply::Answer),
-            (dns::Rcode::SERVFAIL, true, ProbeReply::Failure),
-            (dns::Rcode::SERVFAIL, false, ProbeReply::Failure),
-            (dns::Rcode::REFUSED, true, ProbeReply::Unserved),
-            (dns::Rcode::REFUSED, false, ProbeReply::Failure),
-        ] {
-            assert_eq!(kind_of(Some(rcode), is_default_probe), expected, "{rcode:?}, {is_default_probe}");
-        }
-    }
-}
+const UNREACHABLE: &str = "unreachable (ICMP)";

@@ -91,6 +91,7 @@ pub(in crate::control::observe::sight) fn backend(name: &str) -> BackendSnapshot
         probes: 0,
         counts: BackendCounts::default(),
         connection_problem: None,
+        probe_problem: None,
         membership: MembershipSnapshot::default(),
     }
 }
