@@ -19,6 +19,7 @@ mod changes;
 mod chaos;
 #[cfg(feature = "xdp")]
 mod check_xdp;
+mod client_subnet;
 mod connections;
 mod connections_https;
 mod connections_quic;

@@ -66,7 +66,7 @@ pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use listen::{CertificateConfig, ListenConfig, listen_address};
 pub use names::{LocalName, NamesConfig, SpecialNames};
-pub use passing::{PassingRules, PrivateAnswers};
+pub use passing::{ClientSubnetRule, PassingRules, PrivateAnswers};
 pub use problem::{Problem, Problems};
 pub use rank::{Accept, Rank};
 pub use rules::{PoolRules, Serves, Silence};

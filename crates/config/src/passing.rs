@@ -1,9 +1,10 @@
-//! Keys of a pool for the content of queries and replies that pass: `private_answers`, `private_names`.
+//! Keys of a pool for the content of queries and replies that pass: `private_answers`, `private_names`,
+//! `client_subnet`.
 
 use dns::Name;
 
-use super::readers::{text, word};
-use super::section::ConfigSection;
+use super::readers::{integer, text, word};
+use super::section::{ConfigNode, ConfigSection};
 use super::words;
 
 /// The content that a pool lets pass. By default, replies pass as they are.
@@ -13,6 +14,25 @@ pub struct PassingRules {
     pub private_answers: PrivateAnswers,
     /// The names at and below which private addresses pass, folded.
     pub private_names: Vec<Name>,
+    /// The network of the client in queries to backends.
+    pub client_subnet: ClientSubnetRule,
+}
+
+/// `pools.*.client_subnet` (RFC 7871).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientSubnetRule {
+    /// None is sent.
+    #[default]
+    Strip,
+    /// That of the client's own option.
+    Pass,
+    /// A prefix of the client's public address, with so many bits.
+    Prefix {
+        /// The bits of an IPv4 address.
+        ipv4: u8,
+        /// The bits of an IPv6 address.
+        ipv6: u8,
+    },
 }
 
 /// `pools.*.private_answers`.
@@ -34,7 +54,20 @@ pub(super) fn read(section: &mut ConfigSection<'_>, usual: &PassingRules) -> Pas
     if private_names.is_some() && private_answers == PrivateAnswers::Allow && !section.is_described() {
         section.spot_of("private_names").note("all private addresses pass, write private_answers = \"drop\"");
     }
-    PassingRules { private_answers, private_names: private_names.unwrap_or_else(|| usual.private_names.clone()) }
+    PassingRules {
+        private_answers,
+        private_names: private_names.unwrap_or_else(|| usual.private_names.clone()),
+        client_subnet: section.read("client_subnet", usual.client_subnet, client_subnet),
+    }
+}
+
+fn client_subnet(node: &ConfigNode<'_>) -> Option<ClientSubnetRule> {
+    let Some(section) = node.table() else { return word(node) };
+    section.whole(|section| {
+        // RFC 7871 section 11.1 recommends these lengths at most.
+        let ipv4 = section.read("ipv4", 24, integer(1..=32));
+        Some(ClientSubnetRule::Prefix { ipv4, ipv6: section.read("ipv6", 56, integer(1..=128)) })
+    })
 }
 
 #[cfg(test)]
@@ -65,6 +98,30 @@ mod tests {
             (
                 "private_names = [\"corp.example\"]",
                 "4:17: pools.p.private_names: all private addresses pass, write private_answers = \"drop\"",
+            ),
+        ] {
+            check(&format!("{start}{line}\n"), &[expected]);
+        }
+    }
+
+    #[test]
+    fn client_subnets_are_read_and_checked() {
+        let check_rule = |text: &str, expected| {
+            assert_eq!(passing(&format!("client_subnet = {text}")).client_subnet, expected, "{text}");
+        };
+        check_rule("\"strip\"", ClientSubnetRule::Strip);
+        check_rule("\"pass\"", ClientSubnetRule::Pass);
+        check_rule("{}", ClientSubnetRule::Prefix { ipv4: 24, ipv6: 56 });
+        check_rule("{ ipv4 = 20, ipv6 = 48 }", ClientSubnetRule::Prefix { ipv4: 20, ipv6: 48 });
+        let start = "[forwarder]\n[pools.p]\nbackends = [\"192.0.2.1:53\"]\n";
+        for (line, expected) in [
+            (
+                "client_subnet = \"add\"",
+                "4:17: pools.p.client_subnet: invalid value \"add\": expected one of strip, pass",
+            ),
+            (
+                "client_subnet = { ipv4 = 33 }",
+                "4:26: pools.p.client_subnet.ipv4: invalid value 33: expected an integer from 1 to 32",
             ),
         ] {
             check(&format!("{start}{line}\n"), &[expected]);

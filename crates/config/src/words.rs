@@ -16,7 +16,7 @@ use zone::transfer::tsig::Algorithm;
 
 use super::limits::{self, Limits, ms, secs};
 use super::taps::{ClientDetail, LogFormat, NameDetail, SlowThreshold};
-use super::{Accept, Case, PrivateAnswers, Serves, Silence};
+use super::{Accept, Case, ClientSubnetRule, PrivateAnswers, Serves, Silence};
 
 /// The accepted values in place of a wrong text. Shown as `expected ...`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,6 +98,7 @@ words! {
     Silence { "nxdomain" = Nxdomain, "servfail" = Servfail, "refused" = Refused, "drop" = Drop }
     Serves { "split" = Split, "same" = Same }
     Expect { "reply" = Reply, "no-failure" = NoFailure }
+    ClientSubnetRule { "strip" = Strip, "pass" = Pass }
     PrivateAnswers { "allow" = Allow, "drop" = Drop }
     Case { "keep" = Keep, "random" = Random }
     Verify { "full" = Full, "pin" = Pin, "none" = None }

@@ -26,6 +26,7 @@ mod body;
 mod cached;
 mod case;
 mod category;
+mod client_subnet;
 mod codes;
 mod conclusion;
 mod cookie;
@@ -56,6 +57,7 @@ mod zone_serial;
 pub use cached::{Freshness, TtlBounds, clamp_ttls, least_ttl, write_cacheable, write_cached};
 pub use case::{has_case, set_case};
 pub use category::{ResponseCategory, ResponseSubject};
+pub use client_subnet::{ClientSubnet, MalformedClientSubnet, add_client_subnet, give_client_subnet};
 pub use codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType};
 pub use conclusion::Conclusion;
 pub use cookie::{

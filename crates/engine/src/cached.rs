@@ -17,7 +17,7 @@
 use std::time::Instant;
 
 use config::{Accept, CacheRules, PoolIndex, PoolRules, Rank, Silence};
-use dns::{ClientForm, Query, QuestionFlags, QuestionKey, Rcode, Reply};
+use dns::{ClientForm, Query, QuestionFlags, QuestionHasher, QuestionKey, Rcode, Reply};
 use metrics::ResponseSource;
 
 use super::attempt::QuarantinedAttempt;
@@ -25,25 +25,57 @@ use super::entry::{RaceEntry, StaleAnswer, Waiter};
 use super::io::{ClientHandle, Io, ResponseOrigin, ResponseSummary};
 use super::reply::{decision, rank};
 use super::responses::ClientResponder;
+use super::subnet::{self, SentSubnet, SubnetPlace};
 use super::{EngineWorker, QTYPE_QCLASS};
-use crate::cache::{self, Cache, CacheKey, CacheLookup, CachedFailure, PoolId};
+use crate::cache::{self, Cache, CacheKey, CacheLookup, CachedFailure, EntryWorth};
 use crate::state::{ForwarderState, SharedPool};
 
 #[derive(Clone, Copy)]
 pub(super) struct PoolCache<'a> {
     pub(super) cache: &'a Cache,
     pub(super) rules: &'a CacheRules,
-    pool: PoolId,
+    place: SubnetPlace,
 }
 
 impl<'a> PoolCache<'a> {
     pub(super) fn of(state: &'a ForwarderState, pool: &SharedPool) -> Option<Self> {
         let (cache, config) = state.cache.as_deref().zip(state.cache_config.as_ref())?;
-        pool.config.cache.then_some(Self { cache, rules: &config.rules, pool: pool.id })
+        let place = SubnetPlace { pool: pool.id, scope: 0 };
+        pool.config.cache.then_some(Self { cache, rules: &config.rules, place })
+    }
+
+    /// Returns the place of an answer to a query with this client subnet: the best that there is.
+    pub(super) fn found(self, of: &SubnetQuery<'_>, question: HashedQuestion<'_>, now: Instant) -> Self {
+        if of.pool.sends_no_subnet() { self } else { self.best(of, question, now) }
+    }
+
+    #[cold]
+    fn best(self, of: &SubnetQuery<'_>, question: HashedQuestion<'_>, now: Instant) -> Self {
+        let mut best = (EntryWorth::Nothing, self);
+        for (number, place) in of.pool.state.scopes.places(of.pool.id, of.sent, of.hasher).enumerate() {
+            let cached = Self { place, ..self };
+            let worth = self.cache.worth(&cached.key(question), self.rules, now);
+            if number == 0 || worth > best.0 {
+                best = (worth, cached);
+            }
+            if worth == EntryWorth::Fresh {
+                break;
+            }
+        }
+        best.1
+    }
+
+    /// Returns the place of a reply to a query with this client subnet; without a reply, that of a failure.
+    pub(super) fn for_reply(self, of: &SubnetQuery<'_>, reply: Option<&Reply<'_>>) -> Self {
+        if of.pool.sends_no_subnet() {
+            return self;
+        }
+        let scope = reply.map_or(u8::MAX, subnet::scope);
+        Self { place: of.pool.state.scopes.keep(of.pool.id, of.sent, scope, of.hasher), ..self }
     }
 
     pub(super) fn key<'q>(&self, question: HashedQuestion<'q>) -> CacheKey<'q> {
-        CacheKey::new(self.pool, question.octets, question.flags, question.hash)
+        CacheKey::new(self.place.pool, question.octets, question.flags, question.hash)
     }
 
     /// Keeps the reply that won a race. Returns the rank that a late reply must exceed to be better.
@@ -87,6 +119,14 @@ impl<'a> PoolCache<'a> {
         let client = cache::ResponseFor { form: &form, own_udp_size: 0, limit: MIN_LIMIT };
         matches!(self.cache.look_stale(key, &client, self.rules, now, scratch), CacheLookup::Fresh { .. })
     }
+}
+
+/// The client subnet of a query to the backends of a pool.
+#[derive(Clone, Copy)]
+pub(super) struct SubnetQuery<'a> {
+    pub(super) pool: &'a SharedPool,
+    pub(super) sent: Option<&'a SentSubnet>,
+    pub(super) hasher: &'a QuestionHasher,
 }
 
 /// A question with its hash, for look-ups.
@@ -168,6 +208,7 @@ impl PoolCache<'_> {
             let is_stale = matches!(found, CacheLookup::Stale { .. });
             let source = if is_stale { ResponseSource::Stale } else { ResponseSource::Cache };
             let rcode = dns::Header::read(responder.buffer).map_or(Rcode::NOERROR, |header| header.rcode());
+            responder.give_subnet(waiter, self.place.scope);
             responder.respond(waiter, origin, ResponseSummary { source, rcode });
         }
         found
@@ -186,6 +227,10 @@ impl EngineWorker {
         now: Instant,
     ) -> bool {
         let rank = rank(reply);
+        if !pool.sends_no_subnet() {
+            // The client subnet is gone with the race.
+            return false;
+        }
         if late.above.is_none_or(|least| rank <= least) {
             return false;
         }

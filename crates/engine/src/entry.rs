@@ -6,7 +6,9 @@
 use std::time::Instant;
 
 use config::Rank;
-use dns::{ClientCookie, ClientForm, Flag, HEADER_LEN, PlainForm, QuestionFlags, Reply, ReplyDigest, ShownCookie};
+use dns::{
+    ClientCookie, ClientForm, ClientSubnet, Flag, HEADER_LEN, PlainForm, QuestionFlags, Reply, ReplyDigest, ShownCookie,
+};
 use hedge::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset};
 use limit::{ClientPlace, Clients, ZonePlaces};
 
@@ -15,6 +17,7 @@ use super::pool::PlanNumber;
 use super::pools::PoolSlot;
 use super::proof::ReplyProof;
 use super::query_slots::{QuerySlot, SocketId};
+use super::subnet::SentSubnet;
 use super::{QTYPE_QCLASS, Race};
 
 /// A client that waits for a race.
@@ -26,6 +29,8 @@ pub struct Waiter<C> {
     pub form: ClientForm,
     /// The cookie that the client sent, if the form lacks the server cookie for it.
     pub cookie: Option<ShownCookie>,
+    /// The client subnet that the client sent, for the option of the response.
+    pub subnet: Option<ClientSubnet>,
     /// The number of queries that the response answers: 1, and one for each retransmission.
     pub queries: u32,
     /// The arrival time of the first of them.
@@ -114,6 +119,14 @@ pub(super) struct Spill<C> {
     denied_at: Option<Offset>,
     is_explained: bool,
     digest: Option<ReplyDigest>,
+    subnets: SpilledSubnets,
+}
+
+/// The client subnet of the query, and that of the first client.
+#[derive(Clone, Copy, Default)]
+struct SpilledSubnets {
+    sent: Option<SentSubnet>,
+    first: Option<ClientSubnet>,
 }
 
 /// The replies that did not win at once, by attempt: arrival time and rank.
@@ -133,6 +146,7 @@ impl<C> Default for Spill<C> {
             denied_at: None,
             is_explained: false,
             digest: None,
+            subnets: SpilledSubnets::default(),
         }
     }
 }
@@ -152,6 +166,7 @@ impl<C> Spill<C> {
         self.denied_at = None;
         self.is_explained = false;
         self.digest = None;
+        self.subnets = SpilledSubnets::default();
     }
 }
 
@@ -202,13 +217,14 @@ pub(super) struct Start<C> {
     pub(super) is_alone: bool,
     pub(super) flags: QuestionFlags,
     pub(super) waiter: Option<Waiter<C>>,
+    pub(super) subnet: Option<SentSubnet>,
     pub(super) zones: ZonePlaces,
     pub(super) stale: StaleAnswer,
 }
 
 impl<C: ClientHandle> RaceEntry<C> {
     pub(super) fn new(start: Start<C>, query: &[u8], opt_at: usize, spills: &mut Spills<C>) -> Self {
-        let Start { race, pool, plan, hash, is_claimed, is_alone: _, flags, waiter, zones, stale } = start;
+        let Start { race, pool, plan, hash, is_claimed, is_alone: _, flags, waiter, subnet, zones, stale } = start;
         let is_refresh = waiter.is_none();
         let mut entry = Self {
             race,
@@ -226,6 +242,9 @@ impl<C: ClientHandle> RaceEntry<C> {
         };
         if entry.query.body().is_none() {
             entry.spill(spills).body.extend_from_slice(query.get(HEADER_LEN..).unwrap_or_default());
+        }
+        if subnet.is_some() {
+            entry.spill(spills).subnets.sent = subnet;
         }
         entry.set_stale(stale);
         if let Some(waiter) = waiter {
@@ -253,6 +272,11 @@ impl<C: ClientHandle> RaceEntry<C> {
 
     pub(super) fn question(&self) -> &[u8] {
         self.body().get(..usize::from(self.query.opt_at)).unwrap_or_default()
+    }
+
+    /// Returns the client subnet that the query carries.
+    pub(super) fn subnet(&self) -> Option<&SentSubnet> {
+        self.spill.as_ref().and_then(|spill| spill.subnets.sent.as_ref())
     }
 
     pub(super) fn has_opt(&self) -> bool {
@@ -461,11 +485,14 @@ impl<C: ClientHandle> RaceEntry<C> {
 
     pub(super) fn add_waiter(&mut self, waiter: Waiter<C>, spills: &mut Spills<C>) {
         if !self.has_waiters() {
-            let Waiter { client, form, cookie: _, queries, since, place } = waiter;
+            let Waiter { client, form, cookie: _, subnet, queries, since, place } = waiter;
             let since = Offset::between(self.race.started(), since);
             let queries = u16::try_from(queries).unwrap_or(u16::MAX);
             self.first = Some(First { client, form: form.plain(), cookie: own_cookie(&form), queries, since, place });
             form.restore_case(self.qname_mut());
+            if let Some(spill) = &mut self.spill {
+                spill.subnets.first = subnet;
+            }
         } else {
             self.spill(spills).waiters.push(waiter);
         }
@@ -534,6 +561,7 @@ impl<C: ClientHandle> RaceEntry<C> {
             client: first.client.clone(),
             form: first.form.with_case_of(qname),
             cookie: first.form.cookie.map(|state| ShownCookie { client: first.cookie, state }),
+            subnet: self.spill.as_ref().and_then(|spill| spill.subnets.first),
             queries: first.queries.into(),
             since: first.since.since(self.race.started()),
             place: first.place,

@@ -137,7 +137,7 @@ impl<I: Io> Tick<'_, I> {
             }
             // Races and clients do not see the cookies of backends.
             let is_refused = |reply: &&Reply<'_>| is_badcookie(reply) && outstanding.proof().has(ReplyProof::COOKIE);
-            match reply.filter(|reply| !is_refused(reply)) {
+            match reply.filter(|reply| !is_refused(reply) && race.is_of_subnet(reply)) {
                 Some(reply) => race.judge(outstanding, reply),
                 None => race.ask_elsewhere_or_fail(outstanding),
             }

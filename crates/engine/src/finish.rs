@@ -11,7 +11,7 @@ use metrics::FetchResult;
 
 use super::active_race::{ActiveRace, AtHand};
 use super::attempt::QuarantinedAttempt;
-use super::cached::{LookupReason, PoolCache, fold, is_silence_servfail, split};
+use super::cached::{LookupReason, PoolCache, SubnetQuery, fold, is_silence_servfail, split};
 use super::entry::{StaleAnswer, Waiter};
 use super::explain::{RaceClients, RaceReport, RaceResult};
 use super::io::{ClientHandle, FetchFrom, FetchQuery, Io, ResponseOrigin};
@@ -79,6 +79,8 @@ impl<I: Io> ActiveRace<'_, I> {
         let Some(cached) = PoolCache::of(&worker.state, &pool.plan.shared) else { return };
         let Some(folded) = fold(entry) else { return };
         let Some(question) = split(&folded, entry.query.flags, entry.hash) else { return };
+        let of = SubnetQuery { pool: &pool.plan.shared, sent: entry.subnet(), hasher: &worker.shared.hasher };
+        let cached = cached.found(&of, question, *now);
         let key = cached.key(question);
         let origin = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
         let waited = entry.waiter_count();
@@ -102,6 +104,10 @@ impl<I: Io> ActiveRace<'_, I> {
         let (shared, now) = (&pool.plan.shared, *now);
         let cached = PoolCache::of(&worker.state, shared)?;
         let folded = fold(entry)?;
+        let kept = if at_hand.is_none() { dns::read_reply(entry.kept()).ok() } else { None };
+        let reply = at_hand.or(kept.as_ref()).filter(|_| matches!(outcome, RaceEnd::Reply(_)));
+        let of = SubnetQuery { pool: shared, sent: entry.subnet(), hasher: &worker.shared.hasher };
+        let cached = cached.for_reply(&of, reply);
         let key = cached.key(split(&folded, entry.query.flags, entry.hash)?);
         let PoolCache { cache, rules, .. } = cached;
         match outcome {
@@ -112,8 +118,7 @@ impl<I: Io> ActiveRace<'_, I> {
                 return Some(Rank::Outdated);
             }
             RaceEnd::Reply(_) => {
-                let kept = if at_hand.is_none() { dns::read_reply(entry.kept()).ok() } else { None };
-                let reply = at_hand.or(kept.as_ref())?;
+                let reply = reply?;
                 let rank = won_by.unwrap_or_else(|| rank(reply));
                 if entry.race.is_incomplete() && !shared.rules().accept.accepts(rank) {
                     // It is the best only because other backends could not be asked.
@@ -148,6 +153,8 @@ impl<I: Io> ActiveRace<'_, I> {
             && let Some(folded) = fold(entry)
             && let Some(question) = split(&folded, entry.query.flags, entry.hash)
         {
+            let of = SubnetQuery { pool: &pool.plan.shared, sent: entry.subnet(), hasher: &worker.shared.hasher };
+            let cached = cached.for_reply(&of, Some(reply));
             cached.cache.keep(&cached.key(question), reply, cached.rules, *now, scratch);
         }
     }
@@ -322,6 +329,9 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 
     pub(super) fn finish_fetch(&mut self, reply: &Reply<'_>) {
+        if !self.is_of_subnet(reply) {
+            return self.fail_fetch(FetchResult::Failed);
+        }
         self.count_fetch(FetchResult::Whole);
         let mut room = Vec::new();
         let filtered = self.filter(reply, &mut room);

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use dns::QuestionFlags;
 use hashbrown::HashTable;
 use limit::Clients;
 
+use super::cached::HashedQuestion;
 use super::entry::{RaceEntry, Spills, Start};
 use super::io::ClientHandle;
 use super::slots::{RaceRef, Slots};
+use super::subnet::SentSubnet;
 
 pub(super) struct InFlight<C: ClientHandle> {
     slots: Slots<RaceEntry<C>>,
@@ -26,6 +27,10 @@ struct FlightMark {
 }
 
 impl FlightMark {
+    fn new(hash: u64, subnet: Option<&SentSubnet>, index: u32) -> Self {
+        Self { hash: (hash ^ SentSubnet::mark(subnet)) as u32, index }
+    }
+
     /// Returns the hash for the table, which uses the lower bits as place and the upper as tag.
     fn hash(&self) -> u64 {
         u64::from(self.hash) << 32 | u64::from(self.hash)
@@ -47,13 +52,17 @@ impl<C: ClientHandle> InFlight<C> {
         self.slots.len()
     }
 
-    pub(super) fn find(&self, hash: u64, question: &[u8], flags: QuestionFlags) -> Option<RaceRef> {
-        let sought = FlightMark { hash: hash as u32, index: 0 };
+    pub(super) fn find(&self, question: &HashedQuestion<'_>, subnet: Option<&SentSubnet>) -> Option<RaceRef> {
+        let HashedQuestion { octets, flags, hash } = *question;
+        let sought = FlightMark::new(hash, subnet, 0);
         let is_equal = |mark: &FlightMark| {
             let entry = || self.slots.at(mark.index).map(|(_, entry)| entry);
             mark.hash == sought.hash
                 && entry().is_some_and(|entry| {
-                    entry.hash == hash && entry.query.flags == flags && dns::eq_ignore_case(entry.question(), question)
+                    entry.hash == hash
+                        && entry.query.flags == flags
+                        && entry.subnet() == subnet
+                        && dns::eq_ignore_case(entry.question(), octets)
                 })
         };
         let mark = self.by_question.find(sought.hash(), is_equal)?;
@@ -62,11 +71,11 @@ impl<C: ClientHandle> InFlight<C> {
 
     /// Adds a race. `write_query` writes the query for backends and returns the offset of its OPT record.
     pub(super) fn insert(&mut self, start: Start<C>, write_query: impl FnOnce(&mut Vec<u8>) -> usize) -> RaceRef {
-        let (hash, is_alone) = (start.hash as u32, start.is_alone);
+        let (hash, subnet, is_alone) = (start.hash, start.subnet, start.is_alone);
         let opt_at = write_query(&mut self.scratch);
         let at = self.slots.insert(RaceEntry::new(start, &self.scratch, opt_at, &mut self.spills));
         if !is_alone {
-            let mark = FlightMark { hash, index: at.index() };
+            let mark = FlightMark::new(hash, subnet.as_ref(), at.index());
             self.by_question.insert_unique(mark.hash(), mark, FlightMark::hash);
         }
         at
@@ -87,7 +96,7 @@ impl<C: ClientHandle> InFlight<C> {
     pub(super) fn remove(&mut self, at: RaceRef) {
         let Some(entry) = self.slots.get_mut(at) else { return };
         entry.release_waiters(&self.clients);
-        let mark = FlightMark { hash: entry.hash as u32, index: at.index() };
+        let mark = FlightMark::new(entry.hash, entry.subnet(), at.index());
         entry.give_back_spill(&mut self.spills);
         self.slots.remove(at);
         if let Ok(place) = self.by_question.find_entry(mark.hash(), |other| other.index == mark.index) {

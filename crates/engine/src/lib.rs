@@ -60,6 +60,7 @@ pub mod single_flight;
 mod slots;
 pub mod slow;
 pub mod state;
+mod subnet;
 pub mod trace;
 mod zones;
 mod sync {
@@ -94,6 +95,7 @@ pub use self::learnt::LearntBackend;
 pub use self::queries::{QueryPath, ValidQuery};
 pub use self::reply::rank;
 pub use self::slots::RaceRef;
+pub use self::subnet::SentSubnet;
 
 use self::active_race::ActiveRace;
 use self::in_flight::InFlight;

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use config::{KeyWord, PoolIndex};
-use dns::{ClientForm, Cookie, Query, Rcode};
+use dns::{ClientForm, ClientSubnet, Cookie, MalformedClientSubnet, Query, Rcode};
 use hedge::race::Candidates;
 use limit::{ClientPlace, TooMuch, ZonePlaces};
 use metrics::Limit;
 
 use super::asked::{hedge_delay_of, known_backends, ordered, seen_in_cache};
-use super::cached::{CacheResult, HashedQuestion, LookupReason, PoolCache};
+use super::cached::{CacheResult, HashedQuestion, LookupReason, PoolCache, SubnetQuery};
 use super::entry::{StaleAnswer, Start, Waiter};
 use super::explain::millis;
 use super::io::{ClientHandle, Io, ResponseOrigin};
@@ -18,6 +18,7 @@ use super::pools::PoolSlot;
 use super::responses::{ClientResponder, FallbackAnswer, TextRoom};
 use super::single_flight::WorkerId;
 use super::slots::RaceRef;
+use super::subnet::SentSubnet;
 use super::{Engine, EngineWorker, Race, Tick, signal_prober, zones};
 use crate::cache::{CacheLookup, CachedFailure};
 use crate::explanation::Plan;
@@ -38,6 +39,8 @@ pub struct ValidQuery<'a> {
     pub pool: PoolIndex,
     /// The reason for the cache look-up.
     pub reason: LookupReason,
+    /// The client subnet for backends, which the engine chooses.
+    pub subnet: Option<SentSubnet>,
     /// True if another worker handed the query over, so that it stays on this one.
     pub is_handed_over: bool,
 }
@@ -65,15 +68,20 @@ struct RaceOrigin<'a, C> {
 
 impl<I: Io> Tick<'_, I> {
     /// Takes a query. No limit and no statistic counts that of an operator.
-    pub fn on_query(&mut self, valid: ValidQuery<'_>, client: I::Client) -> QueryPath<I::Client> {
+    pub fn on_query(&mut self, mut valid: ValidQuery<'_>, client: I::Client) -> QueryPath<I::Client> {
         let ValidQuery { query, cookie, question, pool, reason, is_handed_over, .. } = valid;
         let form = ClientForm::of(query).with_cookie(cookie);
         let place = ClientPlace::UNCOUNTED;
-        let mut waiter = Waiter { client, form, cookie: None, queries: 1, since: self.now, place };
-        if query.is_signed || self.engine.worker.state.pools[pool.0].names_clients {
+        let mut waiter = Waiter { client, form, cookie: None, subnet: None, queries: 1, since: self.now, place };
+        let shared = &self.engine.worker.state.pools[pool.0];
+        let names_clients = shared.names_clients;
+        if !shared.sends_no_subnet() && self.choose_subnet(&mut valid, &mut waiter).is_err() {
+            return QueryPath::Responded;
+        }
+        if query.is_signed || names_clients {
             return self.on_lone_query(valid, waiter);
         }
-        let stale = match self.look_up(pool, question, &waiter, reason) {
+        let stale = match self.look_up(&valid, &waiter, reason) {
             CacheResult::Responded => return QueryPath::Responded,
             CacheResult::RefreshDue => {
                 self.refresh_answer(valid);
@@ -82,7 +90,7 @@ impl<I: Io> Tick<'_, I> {
             CacheResult::Stale(stale) => stale,
             CacheResult::Nothing => StaleAnswer::Unknown,
         };
-        if let Some(at) = self.engine.in_flight.find(question.hash, question.octets, question.flags) {
+        if let Some(at) = self.engine.in_flight.find(&question, valid.subnet.as_ref()) {
             return self.join(at, valid, waiter, stale);
         }
         let worker = &self.engine.worker;
@@ -174,16 +182,39 @@ impl<I: Io> Tick<'_, I> {
         QueryPath::Started(self.start(ValidQuery { query, ..valid }, origin))
     }
 
-    fn look_up(
+    /// Notes the client subnet for backends and for the response, or responds to a malformed option.
+    #[cold]
+    fn choose_subnet(
         &mut self,
-        pool: PoolIndex,
-        question: HashedQuestion<'_>,
-        waiter: &Waiter<I::Client>,
-        reason: LookupReason,
-    ) -> CacheResult {
+        valid: &mut ValidQuery<'_>,
+        waiter: &mut Waiter<I::Client>,
+    ) -> Result<(), MalformedClientSubnet> {
+        let worker = &self.engine.worker;
+        let shared = &worker.state.pools[valid.pool.0];
+        if valid.query.is_signed {
+            // RFC 8945 section 5.5: the message goes to backends as it is.
+            return Ok(());
+        }
+        let own = valid.query.edns.map_or(Ok(None), |edns| ClientSubnet::of_query(&edns));
+        let Ok(own) = own else {
+            let origin = ResponseOrigin { is_limited: true, ..ResponseOrigin::at_once(valid.question.hash, shared) };
+            let mut responder = ClientResponder::new(self.io, worker, &mut self.engine.scratch, self.now);
+            FallbackAnswer::MALFORMED.give(&mut responder, waiter, &origin, valid.question.octets);
+            return Err(MalformedClientSubnet);
+        };
+        let rule = shared.config.rules.passing.client_subnet;
+        valid.subnet = SentSubnet::choose(rule, own, waiter.client.ip(), &worker.shared.hasher);
+        waiter.subnet = own.filter(|_| valid.subnet.is_some());
+        Ok(())
+    }
+
+    fn look_up(&mut self, valid: &ValidQuery<'_>, waiter: &Waiter<I::Client>, reason: LookupReason) -> CacheResult {
+        let ValidQuery { pool, question, ref subnet, .. } = *valid;
         let worker = &self.engine.worker;
         let shared = &worker.state.pools[pool.0];
         let Some(cached) = PoolCache::of(&worker.state, shared) else { return CacheResult::Nothing };
+        let of = SubnetQuery { pool: shared, sent: subnet.as_ref(), hasher: &worker.shared.hasher };
+        let cached = cached.found(&of, question, self.now);
         let origin = ResponseOrigin::at_once(question.hash, shared);
         let mut responder = ClientResponder::new(self.io, worker, &mut self.engine.scratch, self.now);
         let found = cached.give(&mut responder, &cached.key(question), waiter, &origin, reason);
@@ -245,12 +276,12 @@ impl<I: Io> Tick<'_, I> {
 
     /// Starts a race without clients, to refresh an answer that is still fresh.
     fn refresh_answer(&mut self, valid: ValidQuery<'_>) {
-        let HashedQuestion { octets, flags, hash } = valid.question;
+        let HashedQuestion { hash, .. } = valid.question;
         let engine = &self.engine;
         if engine.is_draining
             || engine.in_flight.len() >= BUSY
             || !engine.pools.get(engine.pool_slots[valid.pool.0]).is_some_and(Pool::takes_queries)
-            || engine.in_flight.find(hash, octets, flags).is_some()
+            || engine.in_flight.find(&valid.question, valid.subnet.as_ref()).is_some()
             || engine.worker.shared.single_flight.take(hash, engine.worker.me).is_err()
         {
             return;
@@ -261,7 +292,7 @@ impl<I: Io> Tick<'_, I> {
     }
 
     fn start(&mut self, valid: ValidQuery<'_>, origin: RaceOrigin<'_, I::Client>) -> Candidates {
-        let ValidQuery { query, question, pool, .. } = valid;
+        let ValidQuery { query, question, pool, subnet, .. } = valid;
         let HashedQuestion { octets, flags, hash } = question;
         let RaceOrigin { waiter, zones, stale, is_claimed, signed } = origin;
         let slot = self.engine.pool_slots[pool.0];
@@ -284,8 +315,14 @@ impl<I: Io> Tick<'_, I> {
         }
         let plan = pool.plan.number;
         let is_alone = signed.is_some() || pool.plan.shared.names_clients;
-        let start = Start { race, pool: slot, plan, hash, is_claimed, is_alone, flags, waiter, zones, stale };
-        let at = self.engine.in_flight.insert(start, |out| dns::write_query(query, own_udp_size, out));
+        let start = Start { race, pool: slot, plan, hash, is_claimed, is_alone, flags, waiter, subnet, zones, stale };
+        let at = self.engine.in_flight.insert(start, |out| {
+            let opt_at = dns::write_query(query, own_udp_size, out);
+            if let Some(sent) = &subnet {
+                dns::add_client_subnet(out, opt_at, &sent.subnet, own_udp_size);
+            }
+            opt_at
+        });
         self.with_race(at, |race| {
             if let Some(message) = signed {
                 race.entry.sign(message, race.spills);
@@ -363,9 +400,7 @@ impl<I: Io> Tick<'_, I> {
     fn refuse_wait(&mut self, limit: Limit, valid: ValidQuery<'_>, waiter: &Waiter<I::Client>, stale: StaleAnswer) {
         let ValidQuery { question, pool, .. } = valid;
         self.engine.worker.shared.limited.count(limit);
-        if stale != StaleAnswer::Unknown
-            && self.look_up(pool, question, waiter, LookupReason::Need) == CacheResult::Responded
-        {
+        if stale != StaleAnswer::Unknown && self.look_up(&valid, waiter, LookupReason::Need) == CacheResult::Responded {
             return;
         }
         let worker = &self.engine.worker;

@@ -13,7 +13,7 @@ use config::Rank;
 use dns::{CookiePair, ExtendedError, Rcode, Reply, ReplyDigest};
 use hedge::backend_load::AttemptEnd;
 use hedge::race::{Attempt, BackendIndex, ExtensionRefusal, Retry};
-use metrics::Cause;
+use metrics::{Cause, DropReason};
 
 use super::active_race::{ActiveRace, has_opt};
 use super::attempt::Outstanding;
@@ -63,6 +63,12 @@ impl<I: Io> ActiveRace<'_, I> {
             self.doubt(outstanding, slot, lacking);
             return ReplyMatch::NearMiss;
         }
+        if !self.is_of_subnet(reply) {
+            if self.pool.is_by_stream(asked.backend) {
+                self.end_failed(outstanding, slot);
+            }
+            return ReplyMatch::Plausible;
+        }
         self.report_reply(&asked, proof, reply);
         let Self { pool, entry, .. } = self;
         let rank = rank(reply);
@@ -108,6 +114,16 @@ impl<I: Io> ActiveRace<'_, I> {
             self.entry.race.on_bare_failure(attempt);
         }
         self.end_failed(outstanding, slot);
+    }
+
+    /// Returns true if a reply may answer a query with the race's client subnet. RFC 7871 section 7.3: any
+    /// other is counted and dropped, because it may be forged, and the wait continues.
+    pub(super) fn is_of_subnet(&self, reply: &Reply<'_>) -> bool {
+        let is_of = self.entry.subnet().is_none_or(|sent| sent.is_of(reply));
+        if !is_of {
+            self.worker.counters.dropped(DropReason::ClientSubnet);
+        }
+        is_of
     }
 
     pub(super) fn end_failed(&mut self, outstanding: Outstanding, slot: QuerySlot) {

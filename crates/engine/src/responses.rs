@@ -12,6 +12,7 @@ use metrics::{DropReason, ResponseSource};
 use super::EngineWorker;
 use super::entry::Waiter;
 use super::io::{ClientHandle, Io, ResponseOrigin, ResponseSummary};
+use super::subnet;
 use crate::cache::ResponseFor;
 
 /// The means to respond to clients at one time.
@@ -42,7 +43,16 @@ impl<'a, I: Io> ClientResponder<'a, I> {
     pub(super) fn receiver<'f>(&self, waiter: &Waiter<I::Client>, form: &'f ClientForm) -> ResponseFor<'f> {
         let own_udp_size = self.worker.state.edns_udp_size;
         let limit = response_limit(waiter.client.transport(), form, own_udp_size);
+        let limit = limit - waiter.subnet.map_or(0, |subnet| subnet.wire_len());
         ResponseFor { form, own_udp_size, limit }
+    }
+
+    /// Adds the client's own subnet to the response in the buffer, with the scope of the answer.
+    #[inline]
+    pub(super) fn give_subnet(&mut self, waiter: &Waiter<I::Client>, scope: u8) {
+        if let Some(subnet) = &waiter.subnet {
+            dns::give_client_subnet(self.buffer, subnet, scope);
+        }
     }
 
     /// Sends the response in the buffer.
@@ -76,6 +86,9 @@ impl<'a, I: Io> ClientResponder<'a, I> {
             dns::write_unchanged(reply, waiter.form.id, self.buffer);
         } else {
             dns::write_response(reply, form, own_udp_size, limit, self.buffer);
+            if waiter.subnet.is_some() {
+                self.give_subnet(waiter, subnet::scope(reply));
+            }
         }
         self.respond(waiter, origin, ResponseSummary { source: ResponseSource::Backend, rcode: reply.rcode() });
     }
@@ -96,6 +109,9 @@ pub(super) struct FallbackAnswer<'t> {
 
 impl<'t> FallbackAnswer<'t> {
     pub(super) const FAILED: Self = Self { source: ResponseSource::Error, rcode: Some(Rcode::SERVFAIL), error: None };
+
+    /// The CLIENT-SUBNET option of the query is malformed (RFC 7871 section 7.2.1).
+    pub(super) const MALFORMED: Self = Self { source: ResponseSource::Error, rcode: Some(Rcode::FORMERR), error: None };
 
     /// Some answer exists but cannot be given whole, so NXDOMAIN would be wrong.
     pub(super) const NOT_WHOLE: Self = Self::failure(ExtendedError::NETWORK_ERROR, "");

@@ -56,6 +56,8 @@ dns::labels! {
         Source = "source",
         /// A datagram from a proxy without the proxy header.
         Proxy = "proxy",
+        /// A reply for another client subnet than the one in the query (RFC 7871 section 7.3).
+        ClientSubnet = "client-subnet",
     }
 }
 

@@ -114,7 +114,7 @@ impl Forwarder {
         self.outside.explained = Some(ExplainedRace { hash, operator: operator.clone() });
         let reason = if is_fresh { LookupReason::Ignore } else { LookupReason::HandedOver };
         let (message, query) = (&message[..], &query);
-        let valid = ValidQuery { message, query, cookie: None, question, pool, reason, is_handed_over };
+        let valid = ValidQuery { message, query, cookie: None, question, pool, reason, subnet: None, is_handed_over };
         let client = ReplyChannel::Admin(operator.clone());
         match self.tick(now).explain(valid, client) {
             Ok(mut plan) => {
@@ -194,7 +194,7 @@ impl Forwarder {
                 }
                 let question = question.hashed(folded);
                 let (pool, cookie, is_handed_over) = (*pool, arrival.cookie(), reason == LookupReason::HandedOver);
-                let valid = ValidQuery { message, query, cookie, question, pool, reason, is_handed_over };
+                let valid = ValidQuery { message, query, cookie, question, pool, reason, subnet: None, is_handed_over };
                 if let QueryPath::Elsewhere(owner, client) = self.tick(now).on_query(valid, client.clone()) {
                     self.outside.hand_over(owner, message, client);
                 }

@@ -36,4 +36,5 @@ pub use key::{CacheKey, PoolId};
 pub use maintain::{Flush, ShownEntry};
 pub use memory_prefetch::prefetch_memory;
 pub use snapshot::{DamagedSnapshot, SnapshotLoadError};
+pub(crate) use store::EntryWorth;
 pub use store::{Cache, CacheLookup, CachedFailure, ResponseFor};

@@ -53,6 +53,15 @@ pub enum CacheLookup {
     Failed(CachedFailure),
 }
 
+/// The worth of an entry, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum EntryWorth {
+    Nothing,
+    Failure,
+    Stale,
+    Fresh,
+}
+
 /// A cached failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachedFailure {
@@ -104,6 +113,19 @@ impl Cache {
         out: &mut Vec<u8>,
     ) -> CacheLookup {
         self.find(key, client, rules, now, out, false)
+    }
+
+    /// Returns the worth of an entry for a look-up: nothing, a failure, a stale answer or a fresh one.
+    pub(crate) fn worth(&self, key: &CacheKey<'_>, rules: &CacheRules, now: Instant) -> EntryWorth {
+        let now = self.now(rules, now);
+        let shard = self.shard(key);
+        let head = shard.find(key).and_then(|slot| shard.entry(slot)).map(|(head, _)| head);
+        match head.filter(|head| !head.is_gone(now.millis, now.stale)) {
+            None => EntryWorth::Nothing,
+            Some(head) if head.state != State::Answer => EntryWorth::Failure,
+            Some(head) if head.is_fresh(now.millis) => EntryWorth::Fresh,
+            Some(_) => EntryWorth::Stale,
+        }
     }
 
     /// Caches a reply if the rules allow it, and returns true if they do. `scratch` is a reusable buffer. A

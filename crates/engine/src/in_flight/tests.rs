@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use config::PoolRules;
-use dns::{ClientForm, QuestionKey, read_query, read_reply, write_query};
+use dns::{ClientForm, QuestionFlags, QuestionKey, read_query, read_reply, write_query};
 use hedge::budget::Budget;
 use hedge::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
 use limit::{ClientPlace, ZonePlaces};
@@ -38,7 +38,7 @@ fn clients() -> Arc<Clients> {
 fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter<TestClient> {
     let form = ClientForm::of(&read_query(query).expect("a query"));
     let client = TestClient::new(port);
-    Waiter { client, form, cookie: None, queries: 1, since, place: ClientPlace::UNCOUNTED }
+    Waiter { client, form, cookie: None, subnet: None, queries: 1, since, place: ClientPlace::UNCOUNTED }
 }
 
 /// Puts a query in flight, for its client.
@@ -57,6 +57,7 @@ fn insert(in_flight: &mut InFlight<TestClient>, message: &[u8], now: Instant) ->
         is_alone: false,
         flags: QuestionFlags::of_octet(1),
         waiter,
+        subnet: None,
         zones: ZonePlaces::NONE,
         stale: StaleAnswer::Unknown,
     };
@@ -89,8 +90,9 @@ fn queries_are_found_and_written_whether_they_are_short_or_long() {
         let key = QuestionKey::of(&read);
         let (octet, question) = key.as_octets().split_last().expect("a question");
         let flags = QuestionFlags::of_octet(*octet);
-        assert_eq!(in_flight.find(1, question, flags), Some(at), "{labels} labels");
-        assert_eq!(in_flight.find(1, question, QuestionFlags::of_octet(octet ^ 1)), None);
+        let asked = |flags| HashedQuestion { octets: question, flags, hash: 1 };
+        assert_eq!(in_flight.find(&asked(flags), None), Some(at), "{labels} labels");
+        assert_eq!(in_flight.find(&asked(QuestionFlags::of_octet(octet ^ 1)), None), None);
         let entry = in_flight.get(at).expect("it is in flight");
         assert_eq!(entry.question(), read.question.as_wire());
         assert_eq!(QuestionKey::of_parts(entry.question(), entry.query.flags), Some(key.clone()));
@@ -102,7 +104,7 @@ fn queries_are_found_and_written_whether_they_are_short_or_long() {
         entry.write_query(false, &mut written);
         assert_eq!(written, expected);
         in_flight.remove(at);
-        assert_eq!((in_flight.find(1, question, flags), in_flight.len()), (None, 0));
+        assert_eq!((in_flight.find(&asked(flags), None), in_flight.len()), (None, 0));
     }
 }
 

@@ -318,6 +318,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> SimulatedWorld<'a, F> {
             question,
             pool,
             reason: LookupReason::Query,
+            subnet: None,
             is_handed_over: false,
         };
         let (now, engines) = (self.network.now, &mut self.engines);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use config::{BackendConfig, PassingRules, PoolConfig, PoolRules};
+use config::{BackendConfig, ClientSubnetRule, PassingRules, PoolConfig, PoolRules};
 use dns::address::{BackendAddress, Scheme};
 use foldhash::fast::FixedState;
 use hedge::BackendIndex;
@@ -24,6 +24,7 @@ use super::compared::ComparisonQuestions;
 use super::serials::SharedSerials;
 use super::tail::PoolRegret;
 use crate::cache::PoolId;
+use crate::subnet::SubnetScopes;
 
 /// A pool shared by all workers, with the config of one state.
 #[derive(Debug)]
@@ -134,11 +135,20 @@ impl SharedPool {
             domains,
             crowd: None,
         };
+        if earlier.is_some_and(|earlier| earlier.id != pool.id) {
+            pool.state.scopes.renew();
+        }
         if pool.backends.len() > FEW {
             let turns = ArcSwap::from_pointee(pool.new_crowd());
             pool.crowd = Some(CrowdCell { turns, checked: AtomicU64::new(changes) });
         }
         pool
+    }
+
+    /// Returns true if queries to backends carry no client subnet.
+    #[inline]
+    pub(crate) fn sends_no_subnet(&self) -> bool {
+        self.config.rules.passing.client_subnet == ClientSubnetRule::Strip
     }
 
     /// Returns the member at this place. A race only asks members of the state in which it began.
@@ -390,8 +400,9 @@ pub struct PoolState {
     pub counters: Box<[PoolCounters]>,
     /// The counters of earlier processes.
     pub carried: Box<PoolCounters>,
-    turn: AtomicU64,
-    queries: AtomicU64,
+    progress: PoolProgress,
+    /// The scopes of replies, with `client_subnet`.
+    pub(crate) scopes: SubnetScopes,
     changes: PoolChanges,
     /// The zone versions of the members, if they are replicas.
     pub serials: SharedSerials,
@@ -405,14 +416,21 @@ pub struct PoolState {
     pub(super) tuning: Mutex<Option<TuningSnapshot>>,
 }
 
+/// The numbers of turns and queries so far.
+#[derive(Debug, Default)]
+struct PoolProgress {
+    turn: AtomicU64,
+    queries: AtomicU64,
+}
+
 impl PoolState {
     pub(super) fn new(config: &PoolConfig, workers: usize) -> Self {
         Self {
             budget: Budget::new(config.rules.race.hedge.budget),
             counters: (0..workers).map(|_| PoolCounters::default()).collect(),
             carried: Box::default(),
-            turn: AtomicU64::new(0),
-            queries: AtomicU64::new(0),
+            progress: PoolProgress::default(),
+            scopes: SubnetScopes::new(),
             changes: PoolChanges::default(),
             serials: SharedSerials::default(),
             places: Mutex::default(),
@@ -426,28 +444,28 @@ impl PoolState {
 
     /// Takes the next turn. A single shared counter makes round-robin exact across workers.
     pub(crate) fn take_turn(&self) -> u64 {
-        self.turn.fetch_add(1, Relaxed)
+        self.progress.turn.fetch_add(1, Relaxed)
     }
 
     /// Counts a query and returns the new number.
     pub(crate) fn count_query(&self) -> u64 {
-        self.queries.fetch_add(1, Relaxed) + 1
+        self.progress.queries.fetch_add(1, Relaxed) + 1
     }
 
     /// Returns the number of queries.
     pub fn queries(&self) -> u64 {
-        self.queries.load(Relaxed)
+        self.progress.queries.load(Relaxed)
     }
 
     /// Returns the numbers of turns and queries, for another process.
     pub fn progress(&self) -> (u64, u64) {
-        (self.turn.load(Relaxed), self.queries())
+        (self.progress.turn.load(Relaxed), self.queries())
     }
 
     /// Continues with the numbers of another process.
     pub fn set_progress(&self, (turn, queries): (u64, u64)) {
-        self.turn.store(turn, Relaxed);
-        self.queries.store(queries, Relaxed);
+        self.progress.turn.store(turn, Relaxed);
+        self.progress.queries.store(queries, Relaxed);
     }
 
     /// Returns a number that grows with every change of a backend's health or cookies.

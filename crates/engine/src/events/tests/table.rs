@@ -232,7 +232,8 @@ impl Table {
         let question = HashedQuestion { octets: &octets, flags, hash: self.shared.hash(&octets) };
         let pool = self.engine.state().routes.find(question.qname()).expect("each name has a pool");
         let (message, query, reason) = (&message[..], &query, LookupReason::Query);
-        let valid = ValidQuery { message, query, cookie: None, question, pool, reason, is_handed_over: false };
+        let valid =
+            ValidQuery { message, query, cookie: None, question, pool, reason, subnet: None, is_handed_over: false };
         self.engine.tick(&mut self.wire, self.now).on_query(valid, Asker(client, transport));
         self.engine.tick(&mut self.wire, self.now).end();
     }
