@@ -72,7 +72,12 @@ impl Budget {
         self.tokens.store(tokens.clamp(0, capacity), Ordering::Relaxed);
     }
 
-    /// Changes the rate at a reload. The content stays.
+    /// Returns the hedges per successful reply.
+    pub fn rate(&self) -> f64 {
+        self.rate.load(Ordering::Relaxed) as f64 / TOKEN as f64
+    }
+
+    /// Changes the rate. The content stays.
     pub fn set_rate(&self, rate: f64) {
         self.rate.store(micro(rate), Ordering::Relaxed);
     }

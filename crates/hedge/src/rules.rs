@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::balance::Balance;
 use super::latency::Latency;
+use super::tuning::FIRST_STEP;
 
 /// The rules of the races among the backends of a pool.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,8 +56,19 @@ impl RaceRules {
     /// Returns the time to wait for a backend with this latency before a hedge.
     #[inline]
     pub fn hedge_delay(&self, latency: &Latency) -> Duration {
-        let tuned = if self.dispatch == Dispatch::Auto { latency.tuned_delay() } else { None };
-        tuned.unwrap_or_else(|| latency.hedge_delay(&self.hedge))
+        if self.dispatch != Dispatch::Auto {
+            return latency.hedge_delay(&self.hedge);
+        }
+        let untuned = || latency.hedge_delay(&Hedge { budget: self.first_budget(), ..self.hedge });
+        latency.tuned_delay().unwrap_or_else(untuned)
+    }
+
+    /// Returns the hedges per race before the first tuning, if there is any.
+    pub fn first_budget(&self) -> f64 {
+        match self.dispatch {
+            Dispatch::Auto => self.hedge.budget.min(FIRST_STEP),
+            Dispatch::Race | Dispatch::Hedge | Dispatch::Sequential => self.hedge.budget,
+        }
     }
 }
 

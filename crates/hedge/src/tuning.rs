@@ -46,6 +46,8 @@ pub struct TuningRules {
     pub target: f64,
     /// Hedges per race, over time, 0.0 to 1.0.
     pub budget: f64,
+    /// The part of the budget that may be used now.
+    pub step: f64,
     /// The silence after which the next backend is asked without a hedge.
     pub failover: Duration,
 }
@@ -73,6 +75,9 @@ pub struct Tuning {
     pub expected: Option<Duration>,
     /// The expected number of hedges per race.
     pub extra: f64,
+    /// The part of the budget that the next tuning may use. Only hedges that are made show what they cost, so
+    /// a large budget is used step by step, and where load matters only after the hedges that it allows.
+    pub step: f64,
 }
 
 /// Returns the hedges with the least time for the target; `None` with fewer than two backends or too few
@@ -101,7 +106,7 @@ pub fn tune(samples: &[BackendSample], rules: &TuningRules) -> Option<Tuning> {
     let slope = mean(&|load| load.slope);
     let crowding = mean(&|load| UsualLoad { slope, ..load }.crowding());
     // A race needs all of its budget, and no estimate of a percentile.
-    let planned = if rules.budget >= 1.0 { 1.0 } else { rules.budget * SPENT };
+    let planned = if rules.step >= 1.0 { 1.0 } else { rules.step * SPENT };
     let target = rules.target.min(1.0 - MIN_IN_TAIL / replies);
     let parts = if crowding < NO_CROWDING { &PARTS[..1] } else { &PARTS };
     // A probability below 1 leaves races unhedged whose times too few replies show.
@@ -124,7 +129,9 @@ pub fn tune(samples: &[BackendSample], rules: &TuningRules) -> Option<Tuning> {
         room: UsualLoad { slope, ..sample.load }.room(),
     };
     let hedges = rule.delays.iter().zip(samples).map(hedge).collect();
-    Some(Tuning { hedges, delays: rule.delays.iter().copied().map(border).collect(), expected, extra })
+    let used = if crowding < NO_CROWDING { rules.step } else { extra };
+    let step = rules.budget.min(FIRST_STEP.max(GROWTH * used));
+    Some(Tuning { hedges, delays: rule.delays.iter().copied().map(border).collect(), expected, extra, step })
 }
 
 /// Returns the families of rules that spend this budget, each with the factor by which its time must be lower
@@ -154,6 +161,11 @@ fn others(samples: &[BackendSample], place: usize) -> SurvivalCurve {
     let others = if far.is_empty() { near } else { far };
     SurvivalCurve::mixture(others.iter().map(|other| (1.0 / others.len() as f64, &other.curve)))
 }
+
+const GROWTH: f64 = 1.3;
+
+/// The most hedges per race of the first step.
+pub(crate) const FIRST_STEP: f64 = 0.05;
 
 /// The fewest replies beyond the target, as for the regret: with fewer replies, a lower target applies.
 const MIN_IN_TAIL: f64 = 5.0;

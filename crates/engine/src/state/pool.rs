@@ -104,7 +104,7 @@ impl SharedPool {
             None => Arc::new(Affinity::new(if is_sticky(&config) { REMEMBERED_NAMES } else { 0 })),
         };
         let state = earlier.map_or_else(|| Arc::new(PoolState::new(&config, workers)), |pool| Arc::clone(&pool.state));
-        state.budget.set_rate(config.rules.race.hedge.budget);
+        state.budget.set_rate(config.rules.race.first_budget());
         let changes = state.epoch();
         let (members, joined) = members(&config, earlier, &state, &affinity, workers, now);
         let mut by_index = vec![None; places(&members)];

@@ -61,12 +61,14 @@ impl SharedPool {
         let (backends, samples): (Vec<_>, Vec<_>) = known.unzip();
         // Early attempts after a loss depend on an allowance, so the tuning does not count on them.
         let (target, failover) = (rules.hedge.target, rules.attempt_timeout.longest());
-        let tuning = tune(&samples, &TuningRules { target, budget: rules.hedge.budget, failover });
+        let (budget, step) = (rules.hedge.budget, self.budget().rate());
+        let tuning = tune(&samples, &TuningRules { target, budget, step, failover });
+        self.budget().set_rate(tuning.as_ref().map_or_else(|| rules.first_budget(), |tuning| tuning.step));
         let hedges = tuning.iter().flat_map(|tuning| tuning.hedges.iter().copied().map(Some));
         for (backend, hedge) in backends.iter().zip(hedges.chain(std::iter::repeat(None))) {
             backend.shared_latency().set_tuned(hedge);
         }
-        let tuning = tuning.map(|Tuning { hedges, delays, expected, extra }| {
+        let tuning = tuning.map(|Tuning { hedges, delays, expected, extra, step: _ }| {
             let hedges = backends.iter().zip(hedges).zip(delays).map(|((backend, hedge), delay)| HedgeSnapshot {
                 backend: backend.name.clone(),
                 delay_ms: millis(delay),

@@ -81,6 +81,8 @@ impl UsualLoad {
 
     pub(crate) fn room(self) -> HedgeRoom {
         let usual = self.ahead + 3.0 * self.ahead.sqrt() + 1.0;
+        // When queries begin, late attempts that are no load add up, and the mean follows slowly.
+        let usual = if self.slope == 0.0 { 2.0 * usual } else { usual };
         let doubled = (self.least + LN_2 / self.slope.max(0.01)).exp() - 1.0;
         HedgeRoom {
             most: usual.min(doubled) as u16,

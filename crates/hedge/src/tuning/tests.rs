@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 use crate::latency::{BUCKETS, TimeBucket};
 
-const RULES: TuningRules = TuningRules { target: 0.999, budget: 0.05, failover: Duration::from_secs(1) };
+const RULES: TuningRules = TuningRules { target: 0.999, budget: 0.05, step: 0.05, failover: Duration::from_secs(1) };
 
 fn ms(millis: f64) -> Duration {
     Duration::from_secs_f64(millis / 1e3)
@@ -66,9 +66,28 @@ fn more_slow_replies_than_the_budget_pays_are_hedged_in_part() {
 }
 
 #[test]
+fn a_large_budget_is_used_step_by_step() {
+    let mut rules = TuningRules { budget: 1.0, step: FIRST_STEP, ..RULES };
+    let mut samples = [sample(1, bimodal(0.3)), sample(2, bimodal(0.3))];
+    let mut steps = Vec::new();
+    for _ in 0..20 {
+        let tuning = tuned(&samples, rules);
+        assert!(tuning.extra <= rules.step && tuning.step <= GROWTH * rules.step, "{rules:?} {tuning:?}");
+        steps.push(rules.step);
+        rules.step = tuning.step;
+    }
+    assert!(steps.is_sorted() && steps[19] == 1.0, "{steps:?}");
+    // As backends fill up, the next step is small.
+    samples.iter_mut().for_each(|sample| sample.load = crowded(20.0));
+    let tuning = tuned(&samples, rules);
+    assert!(tuning.step < 0.1, "{tuning:?}");
+}
+
+#[test]
 fn whole_budget_makes_a_race() {
     let exponential = |rng: &mut SmallRng| ms(-2.0 * rng.random_range(1e-9..1.0_f64).ln());
-    let tuning = tuned(&[sample(1, exponential), sample(2, exponential)], TuningRules { budget: 1.0, ..RULES });
+    let tuning =
+        tuned(&[sample(1, exponential), sample(2, exponential)], TuningRules { budget: 1.0, step: 1.0, ..RULES });
     assert!(tuning.hedges.iter().all(|hedge| hedge.medians < 0.1 && hedge.probability > 0.99), "{tuning:?}");
 }
 

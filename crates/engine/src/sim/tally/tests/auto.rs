@@ -40,6 +40,23 @@ fn full_backends_get_hedges_only_for_what_no_queue_explains() {
 }
 
 #[test]
+fn a_whole_budget_makes_races_while_there_is_room_and_no_overload() {
+    let auto = |load| {
+        let mut scenario = queue(stumbling(0.01, ms(300)), load);
+        let race = &mut scenario.pools[0].rules.race;
+        *race = RaceRules::default().with_dispatch(Dispatch::Auto);
+        race.hedge.budget = 1.0;
+        let hedged = Tally::after(Duration::from_secs(2), &scenario, Instant::now(), 1).0;
+        scenario.pools[0].rules.race = RaceRules::default().with_dispatch(Dispatch::Hedge);
+        (hedged, Tally::after(Duration::from_secs(2), &scenario, Instant::now(), 1).0)
+    };
+    let (idle, _) = auto(0.1);
+    assert!(p999(&idle) < 6.0, "{}", p999(&idle));
+    let (full, hedge) = auto(0.8);
+    assert!(p999(&full) < 2.0 * p999(&hedge) && full.lost == 0, "{} {}", p999(&full), p999(&hedge));
+}
+
+#[test]
 fn losses_beyond_the_budget_are_repeated_early() {
     let lossy = BackendModel { loss: Course::always(0.1), ..BackendModel::default() };
     let [sequential, hedge, auto] = tallies(&scenario(rules(Dispatch::Auto), lossy, 20_000));
