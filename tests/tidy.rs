@@ -58,6 +58,7 @@ const SLEEPING_FILES: &[(&str, &str)] = &[
         "the state of a server is polled: the admin server reports no changes to wait for",
     ),
     ("src/admin/connections.rs", "out of descriptors: nothing reports when one is free"),
+    ("src/cli/ctl/wait.rs", "the state of a server is polled: the admin server does not report the end of a query"),
     (
         "src/control/observe/taps/writer.rs",
         "who appends records must not pay for a wake-up, so the writer looks for them now and then",

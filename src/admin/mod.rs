@@ -16,6 +16,7 @@ mod deadline;
 mod explain;
 mod listeners;
 mod live;
+pub(crate) mod naming;
 mod page;
 mod record;
 mod reports;
@@ -144,6 +145,8 @@ pub enum ServerChange {
         pool: String,
         /// The backend's name or address.
         backend: String,
+        /// The time until the drain ends by itself; `None` for never.
+        lasts: Option<Duration>,
         /// True to proceed even if no other backend of the pool takes queries.
         is_forced: bool,
     },
@@ -164,6 +167,8 @@ pub enum ServerChange {
         backend: String,
         /// The state to set.
         to: ManualHealth,
+        /// The time until the probes decide again; `None` for never.
+        lasts: Option<Duration>,
         /// True to set it down even if no other backend of the pool takes queries.
         is_forced: bool,
     },

@@ -350,15 +350,18 @@ async fn act(
             return Err(ChangeRefusal::no_such("action", action, ["drain", "up", "down", "auto"]).into());
         }
     };
+    let lasts = for_seconds.map(Duration::from_secs);
+    if lasts.is_some() && action == "auto" {
+        return Err("for_seconds is for drain, up and down: auto leaves nothing to end".to_owned().into());
+    }
     if is_for_all {
-        let lasts = for_seconds.map(Duration::from_secs);
         let order = FleetOrder { pool, backend, order, by, lasts, is_forced };
         return server.patient_change(ServerChange::Order(Box::new(order)), "etcd has not answered").await;
     }
     server
         .change(match to {
-            Some(to) => ServerChange::Set { pool, backend, to, is_forced },
-            None => ServerChange::Drain { pool, backend, is_forced },
+            Some(to) => ServerChange::Set { pool, backend, to, lasts, is_forced },
+            None => ServerChange::Drain { pool, backend, lasts, is_forced },
         })
         .await
 }
@@ -375,13 +378,13 @@ struct ForWhom {
 impl ForWhom {
     fn read(body: &[u8]) -> Result<Self, String> {
         let read: Self = read_options(body, "{\"fleet\": true, \"for_seconds\": 3600}")?;
-        match (read.fleet, read.for_seconds) {
-            (true, Some(seconds)) if !ORDER_SECONDS.contains(&seconds) => {
-                let (min, max) = (ORDER_SECONDS.start(), ORDER_SECONDS.end());
-                Err(format!("for_seconds {seconds}: expected an integer from {min} to {max}"))
+        let seconds = if read.fleet { ORDER_SECONDS } else { 1..=*ORDER_SECONDS.end() };
+        match read.for_seconds.filter(|lasts| !seconds.contains(lasts)) {
+            Some(lasts) => {
+                let (min, max) = (seconds.start(), seconds.end());
+                Err(format!("for_seconds {lasts}: expected an integer from {min} to {max}"))
             }
-            (false, Some(_)) => Err("for_seconds is for \"fleet\": true".to_owned()),
-            (true, _) | (false, None) => Ok(read),
+            None => Ok(read),
         }
     }
 }

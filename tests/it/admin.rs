@@ -97,13 +97,17 @@ fn changes_reach_the_control_thread_as_they_were_asked_for() {
         ServerChange::Add { pool: "ts".to_owned(), address, weight: 1 },
     );
     let (pool, backend) = place();
-    check("POST /api/v1/pools/ts/backends/ts1/drain", "", ServerChange::Drain { pool, backend, is_forced: false });
+    check(
+        "POST /api/v1/pools/ts/backends/ts1/drain",
+        "",
+        ServerChange::Drain { pool, backend, lasts: None, is_forced: false },
+    );
     for (action, to) in [("up", ManualHealth::Up), ("down", ManualHealth::Down), ("auto", ManualHealth::Auto)] {
         let (pool, backend) = place();
         check(
             &format!("POST /api/v1/pools/ts/backends/ts1/{action}"),
             "",
-            ServerChange::Set { pool, backend, to, is_forced: false },
+            ServerChange::Set { pool, backend, to, lasts: None, is_forced: false },
         );
     }
     let (pool, backend) = ("ts".to_owned(), "[::1]:53".to_owned());

@@ -64,7 +64,7 @@ fn a_successor_behaves_as_the_server_before_it() {
     let pool = |name: &str| format!("/api/v1/pools/{name}/backends");
     first.admin.post(&pool("all"), &format!("{{\"address\": \"{}\", \"weight\": 3}}", kept[2].address()));
     first.admin.wait_for_state(kept[2].address(), true);
-    first.admin.post(&format!("{}/{}/down", pool("all"), kept[0].address()), "");
+    first.admin.post(&format!("{}/{}/down", pool("all"), kept[0].address()), "{\"for_seconds\": 3600}");
     let client = first.client();
     let ask = |client: &Client, name: &str| assert_eq!(client.ask(&query(name, A)).answers(), [ADDRESS], "{name}");
     (0..120).for_each(|number| ask(&client, &format!("n{number}.example")));
@@ -90,6 +90,8 @@ fn a_successor_behaves_as_the_server_before_it() {
     assert_eq!(second.admin.backend(&kept[2].address().to_string())["weight"], 3);
     assert_eq!(second.admin.backend(&kept[0].address().to_string())["state"], "down");
     assert_eq!(second.admin.backend(&kept[0].address().to_string())["by_hand"], true);
+    let until = |running: &Running| running.admin.backend(&kept[0].address().to_string())["by_hand_until"].clone();
+    assert!(until(&first).is_string() && until(&first) == until(&second));
     // The state that it received is the state that it sends to its own successor.
     let image = |running: &Running| serde_json::to_value(running.learnt()).expect("plain data");
     let (ours, theirs) = (image(&second), image(&first));

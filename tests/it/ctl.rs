@@ -73,12 +73,12 @@ fn changes_are_carried_out_and_told() {
     let place = || ("ts".to_owned(), "ts1".to_owned());
     let set = |to| {
         let (pool, backend) = place();
-        ServerChange::Set { pool, backend, to, is_forced: false }
+        ServerChange::Set { pool, backend, to, lasts: None, is_forced: false }
     };
     let (pool, backend) = place();
     let expected = [
         ServerChange::Add { pool: pool.clone(), address: "192.0.2.9:53".parse().expect("an address"), weight: 5 },
-        ServerChange::Drain { pool: pool.clone(), backend: backend.clone(), is_forced: false },
+        ServerChange::Drain { pool: pool.clone(), backend: backend.clone(), lasts: None, is_forced: false },
         ServerChange::Remove { pool: pool.clone(), backend },
         set(ManualHealth::Up),
         set(ManualHealth::Down),

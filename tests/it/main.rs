@@ -10,6 +10,7 @@ mod anycast;
 mod authority;
 mod balance;
 mod busy_poll;
+mod by_hand;
 mod cache;
 mod cache_model;
 mod cached;

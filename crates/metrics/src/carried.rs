@@ -106,6 +106,7 @@ mod tests {
             weight: 1,
             state: BackendState::Up,
             by_hand: false,
+            by_hand_until: None,
             since: SystemTime::UNIX_EPOCH,
             probes: 0,
             counts: of_backend,

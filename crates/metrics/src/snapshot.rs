@@ -279,6 +279,9 @@ pub struct BackendSnapshot {
     pub state: BackendState,
     /// True if an operator has set the state; probes do not change it.
     pub by_hand: bool,
+    /// The end of the operator's setting, if it ends by itself.
+    #[serde(default)]
+    pub by_hand_until: Option<SystemTime>,
     /// The time of the last state change.
     pub since: SystemTime,
     /// Probes, sent without a client query.

@@ -28,6 +28,9 @@ pub struct BackendStatus {
     pub state: String,
     /// True if an operator has set the state; probes do not change it.
     pub by_hand: bool,
+    /// The time at which the operator's setting or drain ends (RFC 3339); null if it does not end by itself.
+    #[serde(default)]
+    pub by_hand_until: Option<String>,
     /// The time of the last state change (RFC 3339).
     pub since: String,
     /// The seconds since then.
@@ -130,6 +133,7 @@ impl BackendStatus {
             weight: backend.weight,
             state: backend.state.label().to_owned(),
             by_hand: backend.by_hand,
+            by_hand_until: backend.by_hand_until.map(date),
             since: date(backend.since),
             since_seconds: age(backend.since, now),
             work,

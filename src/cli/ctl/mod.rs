@@ -16,6 +16,7 @@ mod replicas;
 mod slow;
 mod status;
 pub(super) mod table;
+mod wait;
 mod zones;
 
 use std::path::{Path, PathBuf};
@@ -67,13 +68,13 @@ enum Action {
         weight: u16,
     },
     /// Stop new queries to a backend, and let pending ones finish
-    Drain(WhatToDo),
+    Drain(WhatToStop),
     /// Remove a backend from its pool
     Remove(WhichBackend),
     /// Force a backend up, regardless of probes, until auto
     Up(WhatToDo),
     /// Force a backend down, regardless of probes, until auto
-    Down(WhatToDo),
+    Down(WhatToStop),
     /// Let the probes decide again if a backend is up
     Auto(WhatToDo),
     /// Show the sources of members, and the members that each source lists
@@ -163,8 +164,27 @@ struct NewProcessArgs {
 struct WhichBackend {
     /// Name of the pool
     pool: String,
-    /// Name or address of the backend
+    /// Name or address of the backend; the port may be left out if the address has only one
     backend: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct WhatToStop {
+    #[command(flatten)]
+    what: WhatToDo,
+    /// Return once no query is pending at the backend
+    #[arg(long)]
+    wait: bool,
+}
+
+impl WhatToStop {
+    fn obey(&self, connection: &AdminConnection, action: &str) -> Result<String, CommandFailure> {
+        let done = connection.change(&self.what.order(action))?;
+        if !self.wait {
+            return Ok(done);
+        }
+        Ok(format!("{done}\n{}", wait::until_idle(connection, &self.what.which)?))
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -174,8 +194,8 @@ struct WhatToDo {
     /// Apply it to all forwarders that use the same etcd
     #[arg(long)]
     fleet: bool,
-    /// Revoke it automatically after this time
-    #[arg(long = "for", value_name = "DURATION", requires = "fleet", value_parser = humantime::parse_duration)]
+    /// End it automatically after this time; then the probes decide again
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     lasts: Option<Duration>,
     /// Apply it even if no other backend of the pool receives queries
     #[arg(long)]
@@ -191,11 +211,14 @@ impl WhichBackend {
 impl WhatToDo {
     fn order(&self, action: &str) -> AdminOrder {
         let order = AdminOrder::post(format!("{}/{action}", self.which.path()));
+        let seconds = self.lasts.map(|lasts| lasts.as_secs());
         if self.fleet {
-            let seconds = self.lasts.map(|lasts| lasts.as_secs());
             return order.with(&json!({ "fleet": true, "by": who(), "for_seconds": seconds, "force": self.force }));
         }
-        if self.force { order.with(&json!({ "force": true })) } else { order }
+        if !self.force && seconds.is_none() {
+            return order;
+        }
+        order.with(&json!({ "for_seconds": seconds, "force": self.force }))
     }
 }
 
@@ -267,10 +290,10 @@ fn obey(connection: &AdminConnection, action: &Action) -> Result<String, Command
         Action::Cache(action) => return cache::obey(connection, action),
         Action::Add { pool, address, weight } => AdminOrder::post(format!("pools/{}/backends", encoded(pool)))
             .with(&json!({ "address": address, "weight": weight })),
-        Action::Drain(what) => what.order("drain"),
+        Action::Drain(what) => return what.obey(connection, "drain"),
         Action::Remove(place) => AdminOrder::delete(place.path()),
         Action::Up(what) => what.order("up"),
-        Action::Down(what) => what.order("down"),
+        Action::Down(what) => return what.obey(connection, "down"),
         Action::Auto(what) => what.order("auto"),
         Action::Reload => AdminOrder::post("reload"),
         Action::Restart(NewProcessArgs { cold }) => AdminOrder::post("restart").with(&json!({ "cold": cold })),

@@ -146,7 +146,12 @@ pub(super) fn in_pools(status: &Status) -> Vec<PooledBackend<'_>> {
 /// Formats backends. If some use streams, two columns show connections. Each backend whose connection or
 /// probe has failed has a line, and each spare one that says why it takes turns or not.
 pub(super) fn backends(backends: &[PooledBackend<'_>]) -> String {
-    let by_hand = |backend: &BackendStatus| if backend.by_hand { " (by hand)" } else { "" };
+    let by_hand = |backend: &BackendStatus| match (backend.by_hand, &backend.by_hand_until) {
+        (true, None) => " (by hand)".to_owned(),
+        (true, Some(until)) => format!(" (by hand until {until})"),
+        (false, Some(until)) => format!(" (until {until})"),
+        (false, None) => String::new(),
+    };
     let table = TextTable::of(backends)
         .left("POOL", |row| row.pool)
         .left("BACKEND", |row| &row.backend.name)

@@ -137,6 +137,7 @@ mod tests {
             weight: 1,
             state: "up".to_owned(),
             by_hand: false,
+            by_hand_until: None,
             since: String::new(),
             since_seconds: 0,
             work: WorkStatus {

@@ -15,11 +15,17 @@ use net::tasks::TaskKind;
 use tokio::sync::oneshot;
 
 use super::ServerPools;
+use crate::admin::naming;
 use crate::admin::{ChangeRefusal, ExplainQuestion, FleetOrder, ServerChange};
 use crate::control::pools::discover::{BackendOrder, OrderWord};
 use crate::control::pools::discoverer::{EtcdAccess, write_order};
 use crate::worker::ForwarderCommand;
 use crate::worker::forwarder::ExplainRequest;
+
+fn until(backend: &SharedBackend) -> String {
+    let until = backend.manual_until().map(humantime::format_rfc3339_seconds);
+    until.map_or_else(String::new, |until| format!(" until {until}"))
+}
 
 /// The fate of the last backend of a pool that is drained or set down.
 const STILL_ASKED: &str = "it still gets queries, since no other backend takes them";
@@ -34,29 +40,31 @@ impl ServerPools {
                 Err(ChangeRefusal::Invalid(format!("{change:?} is no change of the config")))
             }
             ServerChange::Add { pool, address, weight } => self.add(&pool, address, weight),
-            ServerChange::Drain { pool, backend, is_forced } => {
+            ServerChange::Drain { pool, backend, lasts, is_forced } => {
                 let backend = self.backend(&pool, &backend)?;
                 let is_last = self.is_last(&pool, &backend, is_forced)?;
-                backend.drain();
+                backend.drain(lasts);
                 self.notify(&pool);
+                let until = until(&backend);
                 if is_last {
-                    return Ok(format!("{} of pool {pool} drains, but {STILL_ASKED}", backend.name));
+                    return Ok(format!("{} of pool {pool} drains{until}, but {STILL_ASKED}", backend.name));
                 }
-                Ok(format!("{} of pool {pool} gets no new queries, and finishes its pending ones", backend.name))
+                Ok(format!("{} of pool {pool} gets no new queries{until}, and finishes its pending ones", backend.name))
             }
             ServerChange::Remove { pool, backend } => self.remove(&pool, &backend),
-            ServerChange::Set { pool, backend, to, is_forced } => {
+            ServerChange::Set { pool, backend, to, lasts, is_forced } => {
                 let backend = self.backend(&pool, &backend)?;
                 let is_last = to == ManualHealth::Down && self.is_last(&pool, &backend, is_forced)?;
-                backend.set_manual(to);
+                backend.set_manual(to, lasts);
                 self.notify(&pool);
+                let until = until(&backend);
                 Ok(match to {
                     ManualHealth::Auto => format!("{} of pool {pool} follows its probes", backend.name),
-                    ManualHealth::Up => format!("{} of pool {pool} is set up by hand", backend.name),
+                    ManualHealth::Up => format!("{} of pool {pool} is set up by hand{until}", backend.name),
                     ManualHealth::Down if is_last => {
-                        format!("{} of pool {pool} is set down by hand, but {STILL_ASKED}", backend.name)
+                        format!("{} of pool {pool} is set down by hand{until}, but {STILL_ASKED}", backend.name)
                     }
-                    ManualHealth::Down => format!("{} of pool {pool} is set down by hand", backend.name),
+                    ManualHealth::Down => format!("{} of pool {pool} is set down by hand{until}", backend.name),
                 })
             }
         }
@@ -201,10 +209,30 @@ impl ServerPools {
         let pools: Vec<&str> = self.configs.file.iter().map(|pool| &*pool.name).collect();
         let found = self.state.as_ref().and_then(|state| state.pool(pool));
         let found = found.ok_or_else(|| ChangeRefusal::no_such("pool", pool, pools))?;
-        let is_meant = |known: &&Arc<SharedBackend>| known.name == backend || known.address.to_string() == backend;
-        let names: Vec<&str> = found.backends.iter().map(|known| &*known.name).collect();
-        let meant = found.backends.iter().find(is_meant).cloned();
-        meant.ok_or_else(|| ChangeRefusal::no_such("backend", backend, names))
+        let known = found.backends.iter().map(|known| (&*known.name, known.address));
+        match *naming::find(backend, known.clone()) {
+            [place] => Ok(Arc::clone(&found.backends[place])),
+            [] => Err(ChangeRefusal::no_such("backend", backend, known.map(|(name, _)| name))),
+            ref several => {
+                let names: Vec<_> = several.iter().map(|place| &*found.backends[*place].name).collect();
+                let names = names.join(", ");
+                Err(ChangeRefusal::Conflict(format!("{backend:?} may be any of {names}: name one of them")))
+            }
+        }
+    }
+
+    /// Ends the settings of operators whose time is over.
+    pub(super) fn end_settings(&self, now: SystemTime) {
+        for pool in self.shared() {
+            let over: Vec<_> = pool.backends.iter().filter(|backend| backend.end_manual(now)).collect();
+            for backend in &over {
+                let (pool, backend) = (&pool.config.name, &backend.name);
+                tracing::info!(pool, backend, "the setting by hand has ended: probes decide again");
+            }
+            if !over.is_empty() {
+                self.notify(&pool.config.name);
+            }
+        }
     }
 
     fn notify(&self, pool: &str) {

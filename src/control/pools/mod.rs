@@ -300,6 +300,7 @@ impl ServerPools {
         if self.membership.end_orders(SystemTime::now()) {
             self.obey();
         }
+        self.end_settings(SystemTime::now());
         self.membership.save(&self.links.tasks);
         self.end_recording(now);
         let slept = self.cache_saves.sleep.take();

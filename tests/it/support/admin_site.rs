@@ -340,6 +340,7 @@ fn snapshot() -> Snapshot {
         weight: 3,
         state: BackendState::Down,
         by_hand: true,
+        by_hand_until: None,
         since: SystemTime::now() - Duration::from_secs(90),
         probes: 5,
         counts: BackendCounts {

@@ -68,6 +68,8 @@ struct StandingCells {
     is_leaving: AtomicBool,
     is_behind: AtomicBool,
     since: AtomicU64,
+    /// The Unix milliseconds at which the operator's setting ends; 0: never.
+    until: AtomicU64,
 }
 
 /// The findings of queries and connections.
@@ -129,6 +131,9 @@ pub struct Standing {
     pub is_draining: bool,
     /// The last change of this state, in Unix milliseconds.
     pub since: u64,
+    /// The end of the operator's setting, in Unix milliseconds; 0 for none.
+    #[serde(default)]
+    pub until: u64,
 }
 
 impl SharedBackend {
@@ -177,6 +182,7 @@ impl SharedBackend {
                 is_leaving: AtomicBool::new(false),
                 is_behind: AtomicBool::new(false),
                 since: AtomicU64::new(unix_millis()),
+                until: AtomicU64::new(0),
             },
             findings: BackendFindings {
                 latency: Arc::new(SharedLatency::new(now)),
@@ -376,17 +382,39 @@ impl SharedBackend {
         is_change
     }
 
-    /// Applies the operator's setting, which also ends a drain.
-    pub fn set_manual(&self, manual: ManualHealth) {
+    /// Applies the operator's setting, which also ends a drain. It ends by itself after `lasts`.
+    pub fn set_manual(&self, manual: ManualHealth, lasts: Option<Duration>) {
         self.status.manual.store(manual as u8, Relaxed);
         self.status.is_draining.store(false, Relaxed);
+        self.set_end(lasts);
+    }
+
+    /// Lets the backend finish its pending queries and gives it no more, until `lasts` is over.
+    pub fn drain(&self, lasts: Option<Duration>) {
+        self.status.is_draining.store(true, Relaxed);
+        self.set_end(lasts);
+    }
+
+    fn set_end(&self, lasts: Option<Duration>) {
+        let millis = |lasts: Duration| u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+        let until = lasts.map_or(0, |lasts| unix_millis().saturating_add(millis(lasts)));
+        self.status.until.store(until, Relaxed);
         self.noted(true);
     }
 
-    /// Lets the backend finish its pending queries and gives it no more.
-    pub fn drain(&self) {
-        self.status.is_draining.store(true, Relaxed);
-        self.noted(true);
+    /// Returns the time at which the operator's setting ends.
+    pub fn manual_until(&self) -> Option<SystemTime> {
+        let until = self.status.until.load(Relaxed);
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(until)).filter(|_| until > 0)
+    }
+
+    /// Ends the operator's setting if its time is over. Returns true if it was.
+    pub fn end_manual(&self, now: SystemTime) -> bool {
+        let is_over = self.manual_until().is_some_and(|until| until <= now);
+        if is_over {
+            self.set_manual(ManualHealth::Auto, None);
+        }
+        is_over
     }
 
     /// Notes the time of a change of state, if it is one.
@@ -404,16 +432,18 @@ impl SharedBackend {
             manual: self.manual(),
             is_draining: self.status.is_draining.load(Relaxed),
             since: self.status.since.load(Relaxed),
+            until: self.status.until.load(Relaxed),
         }
     }
 
     /// Adopts the state from another process. The caller announces that.
     pub fn set_standing(&self, standing: Standing) {
-        let Standing { health, manual, is_draining, since } = standing;
+        let Standing { health, manual, is_draining, since, until } = standing;
         self.status.health.store(health as u8, Relaxed);
         self.status.manual.store(manual as u8, Relaxed);
         self.status.is_draining.store(is_draining, Relaxed);
         self.status.since.store(since, Relaxed);
+        self.status.until.store(until, Relaxed);
     }
 
     /// Returns true if queries currently omit OPT.
@@ -539,10 +569,10 @@ mod tests {
         assert!(backend.set_order(Some(OrderWord::Up), false));
         check(BackendState::Up);
         assert!(!backend.set_order(Some(OrderWord::Up), true), "an order goes before its own word");
-        backend.set_manual(ManualHealth::Down);
+        backend.set_manual(ManualHealth::Down, None);
         check(BackendState::Down);
         assert!(!backend.set_order(Some(OrderWord::Drain), true));
-        backend.set_manual(ManualHealth::Auto);
+        backend.set_manual(ManualHealth::Auto, None);
         check(BackendState::Draining);
         backend.set_order(Some(OrderWord::Down), false);
         check(BackendState::Down);
@@ -552,10 +582,27 @@ mod tests {
         check(BackendState::Up);
         assert!(backend.set_order(None, true));
         check(BackendState::Draining);
-        backend.set_manual(ManualHealth::Up);
+        backend.set_manual(ManualHealth::Up, None);
         check(BackendState::Up);
-        backend.drain();
+        backend.drain(None);
         check(BackendState::Draining);
+    }
+
+    #[test]
+    fn setting_by_hand_ends_after_its_time() {
+        let address = BackendAddress::from(([127, 0, 0, 1], 53));
+        let config = BackendConfig { name: "ts".to_owned(), ..BackendConfig::at(address) };
+        let backend = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Up, 1, Instant::now());
+        let hour = Duration::from_secs(3600);
+        backend.drain(Some(hour));
+        let until = backend.manual_until().expect("it ends");
+        assert!(!backend.end_manual(until - Duration::from_millis(1)) && backend.state() == BackendState::Draining);
+        let other = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Up, 1, Instant::now());
+        other.set_standing(backend.standing());
+        assert_eq!(other.manual_until(), Some(until), "another process continues it");
+        assert!(other.end_manual(until) && other.state() == BackendState::Up && !other.end_manual(until + hour));
+        backend.set_manual(ManualHealth::Down, None);
+        assert!(!backend.end_manual(until + hour) && backend.state() == BackendState::Down);
     }
 
     #[test]

@@ -38,6 +38,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16, tier: u8) -> BackendSn
         weight,
         state: backend.state(),
         by_hand: backend.manual() != ManualHealth::Auto,
+        by_hand_until: backend.manual_until(),
         since: backend.since(),
         probes: backend.probes.get(),
         counts,

@@ -68,6 +68,7 @@ fn sample() -> Snapshot {
         weight: 1,
         state: BackendState::Draining,
         by_hand: false,
+        by_hand_until: None,
         since: SystemTime::UNIX_EPOCH,
         probes: 13,
         counts: BackendCounts {

@@ -16,6 +16,7 @@ fn sample() -> Status {
         weight: 1,
         state: state.to_owned(),
         by_hand,
+        by_hand_until: None,
         since: "2026-01-01T00:00:00Z".to_owned(),
         since_seconds: 90,
         work: WorkStatus {

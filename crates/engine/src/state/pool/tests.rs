@@ -50,7 +50,7 @@ fn trust_in_ad_is_that_of_the_newest_config_and_answers_do_not_outlive_it() {
 #[test]
 fn who_stays_is_the_same_with_another_weight_too() {
     let first = SharedPool::new(config("", &even(0..100)), None, 2, Instant::now());
-    first.backends[7].drain();
+    first.backends[7].drain(None);
     let second = SharedPool::new(config("", &[(7, 5), (200, 1), (8, 1)]), Some(&first), 2, Instant::now());
     assert!(
         Arc::ptr_eq(&second.backends[0], &first.backends[7]) && Arc::ptr_eq(&second.backends[2], &first.backends[8])
@@ -91,7 +91,7 @@ fn a_crowd_is_made_anew_when_others_take_queries() {
     pool.state.announce(&pool.backends[0]);
     assert!(!pool.renew_crowd(), "its cookies have changed");
     assert!(Arc::ptr_eq(&before, &crowd()));
-    pool.backends[0].drain();
+    pool.backends[0].drain(None);
     assert!(!pool.renew_crowd(), "no worker was notified");
     pool.state.announce(&pool.backends[0]);
     let epoch = pool.state.epoch();

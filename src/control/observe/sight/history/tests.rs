@@ -87,6 +87,7 @@ pub(in crate::control::observe::sight) fn backend(name: &str) -> BackendSnapshot
         weight: 1,
         state: BackendState::Up,
         by_hand: false,
+        by_hand_until: None,
         since: SystemTime::UNIX_EPOCH,
         probes: 0,
         counts: BackendCounts::default(),
