@@ -9,7 +9,7 @@ use config::words;
 use dns::{Name, display_name};
 use zone::{Zone, rdata_to_text};
 
-use super::{count, failure, usage};
+use super::{EXIT_USAGE, count, failure, usage};
 use crate::control::check_interfaces;
 use crate::load::{self, ConfigText, LoadError, Loader, Setup};
 
@@ -18,10 +18,14 @@ pub(super) struct Args {
     /// Print this zone, or all zones, in canonical order, a record a line
     #[arg(long, value_name = "ZONE", value_parser = words::domain_name)]
     dump: Option<Option<Name>>,
+    /// Exit with status 2 if there are warnings
+    #[arg(long)]
+    strict: bool,
 }
 
 /// Prints a summary and the abilities of interfaces on stdout, or every problem on stderr with exit status 2.
-/// Warnings always go to stderr. With `--dump`, zones go to stdout and the summary to stderr.
+/// Warnings always go to stderr, and are exit status 2 with `--strict`. With `--dump`, zones go to stdout and
+/// the summary to stderr.
 pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
     let CheckReport { summary, mut warnings, setup } = match check(file.as_deref()) {
         Ok(checked) => checked,
@@ -34,9 +38,10 @@ pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
         Err(problems) => return usage(problems),
     };
     let report = [&[summary], &lines[..]].concat().join("\n");
+    let status = if args.strict && !warnings.is_empty() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
     let Some(wanted) = &args.dump else {
         println!("{report}");
-        return ExitCode::SUCCESS;
+        return status;
     };
     eprintln!("{report}");
     let zones = match zones_of(&setup, wanted.as_ref()) {
@@ -45,9 +50,9 @@ pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
     };
     let mut out = BufWriter::new(io::stdout().lock());
     match zones.iter().try_for_each(|zone| dump(zone, &mut out)).and_then(|()| out.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => status,
         // The reader of the pipe has closed it.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => status,
         Err(error) => failure(format_args!("hedgerow: {error}")),
     }
 }
@@ -64,9 +69,8 @@ fn check(file: Option<&Path>) -> Result<CheckReport, LoadError> {
     let config = text.parse(&load::find_user)?;
     let mut loader = Loader::default();
     let setup = load::load_files(config, &mut loader).map_err(|error| text.with_places(error))?;
-    let file = text.file;
-    let summary = format!("{}: ok ({})", file.display(), summary(&setup));
-    let warnings = load::warnings(&setup, &loader, Some(&file));
+    let summary = format!("{}: ok ({})", text.file.display(), summary(&setup));
+    let warnings = [text.warnings(), load::warnings(&setup, &loader, Some(&text.file))].concat();
     Ok(CheckReport { summary, warnings, setup })
 }
 

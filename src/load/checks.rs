@@ -1,13 +1,17 @@
 //! Checks of a config beyond its text: what the host, other files and other keys say of it.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use config::{BackendConfig, Config, ForwarderConfig, KeyConfig, ListenConfig, PoolConfig, User};
+use config::{AdminConfig, BackendConfig, Config, ForwarderConfig, KeyConfig, ListenConfig, PoolConfig, Route, User};
+use dns::Name;
 use dns::address::{BackendAddress, Scheme};
+use engine::state::is_beside_special;
+use limit::{Access, AccessRules};
 use net::from_clients::tls::NamedCertificate;
 use net::sys::bind::is_of_this_host;
 
@@ -22,6 +26,9 @@ pub(super) fn warnings(config: &Config, certificates: &[NamedCertificate], file:
         expired_certificates(certificates, SystemTime::now()),
         trust::unverified(config),
         clear_http(config),
+        open_listeners(config),
+        open_admin(config),
+        redundant_routes(config),
         denials(config),
         designation(config, certificates),
         shared_user(config),
@@ -97,6 +104,64 @@ fn clear_http(config: &Config) -> Vec<String> {
         )
     };
     exposed.map(warning).collect()
+}
+
+/// Returns a warning for each listener of the forwarder that any host of the Internet may use (RFC 5358). A
+/// listener with `proxy_from` takes queries from the proxies only.
+fn open_listeners(config: &Config) -> Vec<String> {
+    let Some(forwarder) = &config.forwarder else { return Vec::new() };
+    let access = Access::new(&AccessRules { deny: Vec::new(), ..forwarder.access.clone() });
+    let is_open = |one: &ListenConfig| {
+        let ip = one.address.socket.ip();
+        !ip.to_canonical().is_loopback() && one.proxy_from.is_empty() && access.admits_all(ip)
+    };
+    let open = forwarder.listen.iter().enumerate().filter(|(_, one)| is_open(one));
+    let warning = |(place, one): (usize, &ListenConfig)| {
+        format!(
+            "forwarder.listen[{place}]: {} answers every client, and attackers use open resolvers to flood others \
+             (RFC 5358): list your networks in allow",
+            one.address
+        )
+    };
+    open.map(warning).collect()
+}
+
+/// Returns a warning if other hosts can reach the admin server.
+fn open_admin(config: &Config) -> Vec<String> {
+    let exposed = config.admin.iter().filter(|admin| !admin.listen.ip().to_canonical().is_loopback());
+    let warning = |admin: &AdminConfig| {
+        format!(
+            "admin.listen: other hosts can reach {}, and read all but names without encryption: listen on a \
+             loopback address, or admit only your own hosts by a firewall",
+            admin.listen
+        )
+    };
+    exposed.map(warning).collect()
+}
+
+/// Returns a warning for each route whose names go to the same pool without it. A route that names a special
+/// name, or one above or below, has the effect that it is forwarded.
+fn redundant_routes(config: &Config) -> Vec<String> {
+    let Some(forwarder) = &config.forwarder else { return Vec::new() };
+    let by_suffix: HashMap<_, _> =
+        forwarder.routes.iter().map(|route| ((route.suffix.folded(), route.is_below_only), route.pool)).collect();
+    let without = |route: &Route| {
+        let suffix = route.suffix.folded();
+        let own = route.is_below_only.then(|| by_suffix.get(&(suffix.clone(), false))).flatten();
+        let ancestors = std::iter::successors(suffix.parent(), Name::parent);
+        let mut above = ancestors.flat_map(|name| [(name.clone(), true), (name, false)]);
+        own.copied().or_else(|| above.find_map(|key| by_suffix.get(&key).copied()))
+    };
+    let is_redundant = |route: &&Route| without(route) == Some(route.pool) && !is_beside_special(&route.suffix);
+    let warning = |route: &Route| {
+        let below = if route.is_below_only { "*." } else { "" };
+        format!(
+            "forwarder.routes.\"{below}{}\": without this route its names go to pool {} too, so it only exempts them \
+             from limits.per_zone: remove it",
+            route.suffix, config.pools[route.pool.0].name
+        )
+    };
+    forwarder.routes.iter().filter(is_redundant).map(warning).collect()
 }
 
 /// Returns a warning for each pool without `serves` that denies names in an outage and has a public backend.

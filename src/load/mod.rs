@@ -138,6 +138,12 @@ impl ConfigText {
         if placed == text { error } else { LoadError::Unusable(placed) }
     }
 
+    /// Returns the warnings about a valid config, a line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let text = str::from_utf8(&self.octets).unwrap_or_default();
+        Config::warnings(text, &self.file.display().to_string())
+    }
+
     /// Parses the config; `find_user` looks up users of this host.
     pub fn parse(&self, find_user: &dyn Fn(&str) -> Option<User>) -> Result<Config, LoadError> {
         let Self { file, octets } = self;
@@ -261,6 +267,7 @@ impl ConfigReader {
         confinement.check(&ConfigFiles::of(&config, Some(&text.file))).map_err(LoadError::Unusable)?;
         let setup = load_files_to_serve(config, Some(&text.file), &mut self.loader);
         let setup = setup.map_err(|error| text.with_places(error))?;
+        text.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         self.user.clone_from(&setup.config.process.user);
         Ok(Setup { source: Some(text), ..setup })
     }

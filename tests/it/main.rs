@@ -19,6 +19,7 @@ mod catalog_scale;
 mod changes;
 mod chaos;
 #[cfg(feature = "xdp")]
+mod check;
 mod check_xdp;
 mod client_subnet;
 mod connections;

@@ -17,7 +17,8 @@ use super::supervisor::SupervisorConfig;
 use super::taps::{self, SlowConfig};
 use super::words::{self, Expectation};
 use super::{
-    Config, Problems, ProcessConfig, User, admin, authority, cache, discover, forwarder, keys, listen, pool, xdp,
+    Config, Problems, ProcessConfig, User, admin, authority, cache, discover, forwarder, keys, listen, pool, warnings,
+    xdp,
 };
 
 pub(super) fn parse(
@@ -37,6 +38,14 @@ pub(super) fn parse(
     let config = ConfigSection::document(document.get_ref(), &notes).whole(|document| read(document, find_user));
     let found = notes.into_found();
     if found.is_empty() { Ok(config) } else { Err(Problems::new(found)) }
+}
+
+pub(super) fn warnings(text: &str, file: &str) -> Vec<String> {
+    let notes = Notes::new(file, text, Path::new(""));
+    let Ok(document) = DeTable::parse(text) else { return Vec::new() };
+    ConfigSection::document(document.get_ref(), &notes).whole(|document| read(document, &|_| None));
+    let found = notes.into_warnings();
+    if found.is_empty() { Vec::new() } else { Problems::new(found).iter().map(Problem::headline).collect() }
 }
 
 pub(super) fn describe() -> Shape {
@@ -119,6 +128,7 @@ fn read(document: &mut ConfigSection<'_>, find_user: &dyn Fn(&str) -> Option<Use
     let names: Vec<_> = pools.iter().map(|&(name, _)| name).collect();
     let read = |section: &mut _| forwarder::read(section, &names, &mut references);
     config.forwarder = forwarder.and_then(|node| node.section()).map(|section| section.whole(read));
+    warnings::check_use(&config, &pools);
     if let Some(forwarder) = &config.forwarder {
         references.note_loops(&forwarder.listen);
     }

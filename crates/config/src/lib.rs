@@ -41,6 +41,7 @@ mod taps;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod warnings;
 pub mod words;
 mod xdp;
 
@@ -156,6 +157,11 @@ impl Config {
         find_user: &dyn Fn(&str) -> Option<User>,
     ) -> Result<Self, Problems> {
         document::parse(text, file, folder, find_user)
+    }
+
+    /// The warnings about a valid config file, a line each with its place.
+    pub fn warnings(text: &str, file: &str) -> Vec<String> {
+        document::warnings(text, file)
     }
 
     /// The strings of a config file with their places, such as `config.toml:7:9: authorities.a.zones[0]`.

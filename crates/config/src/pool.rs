@@ -13,7 +13,7 @@ use super::section::{ConfigNode, ConfigSection};
 use super::words::{self, or_off};
 use super::{
     ConnectionPoolRules, ExpectedReply, PoolConfig, PoolRules, ProbeConfig, ReplicaConfig, Serves, SpoofingConfig,
-    discover, passing,
+    discover, passing, warnings,
 };
 
 /// The keys of pools that are not in their section, for each value of `serves`.
@@ -70,6 +70,7 @@ pub(super) fn read<'d>(
     let backends = backends.map(|node| backend::read_all(&node, discover.is_some(), references)).unwrap_or_default();
     let serves = section.optional("serves", word).or(defaults.split.serves);
     let keys = read_keys(section, defaults.of(serves), &backends);
+    warnings::check_pool(section, &keys.rules);
     PoolConfig { name: name.to_owned(), backends, discover, serves, ..keys }
 }
 

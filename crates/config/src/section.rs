@@ -24,20 +24,21 @@ pub(super) struct Notes<'d> {
     text: &'d str,
     folder: &'d Path,
     found: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
     facts: RefCell<Vec<(String, Fact)>>,
 }
 
 impl<'d> Notes<'d> {
     pub(super) fn new(file: &'d str, text: &'d str, folder: &'d Path) -> Self {
-        Self { file, text, folder, found: RefCell::default(), facts: RefCell::default() }
+        Self { file, text, folder, found: RefCell::default(), warnings: RefCell::default(), facts: RefCell::default() }
     }
 
     pub(super) fn add(&self, span: Option<Range<usize>>, path: &str, message: String) {
-        let problem = Problem::new(self.file, self.text, span, path, message);
-        let mut found = self.found.borrow_mut();
-        if !found.contains(&problem) {
-            found.push(problem);
-        }
+        add_once(&self.found, Problem::new(self.file, self.text, span, path, message));
+    }
+
+    pub(super) fn into_warnings(self) -> Vec<Problem> {
+        self.warnings.into_inner()
     }
 
     pub(super) fn into_found(self) -> Vec<Problem> {
@@ -46,6 +47,13 @@ impl<'d> Notes<'d> {
 
     pub(super) fn into_facts(self) -> Vec<(String, Fact)> {
         self.facts.into_inner()
+    }
+}
+
+fn add_once(problems: &RefCell<Vec<Problem>>, problem: Problem) {
+    let mut problems = problems.borrow_mut();
+    if !problems.contains(&problem) {
+        problems.push(problem);
     }
 }
 
@@ -59,6 +67,11 @@ pub(super) struct DocumentSpot<'d> {
 impl DocumentSpot<'_> {
     pub(super) fn note(&self, message: impl Into<String>) {
         self.notes.add(self.span.clone(), &self.path, message.into());
+    }
+
+    pub(super) fn warn(&self, message: impl Into<String>) {
+        let Notes { file, text, warnings, .. } = self.notes;
+        add_once(warnings, Problem::new(file, text, self.span.clone(), &self.path, message.into()));
     }
 
     fn describe(&self, fact: Fact) {

@@ -84,6 +84,15 @@ impl Access {
         }
     }
 
+    /// Returns true if all addresses are answered that can reach a listener at this one.
+    pub fn admits_all(&self, listener: IpAddr) -> bool {
+        let (ipv4, ipv6) = (*self.ipv4 == [(0, u32::MAX)], *self.ipv6 == [(0, u128::MAX)]);
+        match listener.to_canonical() {
+            IpAddr::V4(_) => ipv4,
+            IpAddr::V6(address) => ipv6 || ipv4 && address.is_unspecified(),
+        }
+    }
+
     /// Returns true if a client at this address may connect: also a denied client that gets REFUSED.
     pub fn may_connect(&self, client: IpAddr) -> bool {
         self.on_denied == OnDenied::Refused || self.admits(client)

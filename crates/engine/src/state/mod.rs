@@ -36,6 +36,7 @@ pub(crate) use self::resolver_arpa::ResolverArpa;
 pub use self::routes::Routes;
 pub use self::serials::SharedSerials;
 use self::special_names::SpecialZones;
+pub use self::special_names::is_beside_special;
 use crate::cache::{Cache, PoolId};
 
 /// The state of a configured forwarder.

@@ -3,7 +3,7 @@
 //! A query for them would only show this network to a stranger. A route other than `.` that names a zone, a
 //! name above or a name below it means that a backend has such names, and the zone is forwarded.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use config::{BackendConfig, PoolConfig, SpecialNames};
 use dns::{Name, RecordType, suffixes};
@@ -57,11 +57,11 @@ impl SpecialZones {
 
     pub(super) fn new(mode: SpecialNames, routes: &Routes, pools: &[PoolConfig]) -> Self {
         let zones = match mode {
-            SpecialNames::Never => Vec::new(),
-            SpecialNames::Auto | SpecialNames::Always => zones(),
+            SpecialNames::Never => &[],
+            SpecialNames::Auto | SpecialNames::Always => &ZONES[..],
         };
         let mut by_apex: HashMap<Box<[u8]>, SpecialZone, RandomState> = HashMap::default();
-        by_apex.extend(zones.into_iter().filter(|(apex, _)| !routes.covers(apex)));
+        by_apex.extend(zones.iter().filter(|(apex, _)| !routes.covers(apex)).cloned());
         routes.suffixes().flat_map(suffixes).for_each(|above| _ = by_apex.remove(above));
         // RFC 9462 section 6.4: only a route at or below the zone covers it, which is found for each name.
         by_apex.insert(RESOLVER_ARPA.into(), SpecialZone { content: ZoneContent::Resolver, is_private: false });
@@ -124,9 +124,16 @@ impl ZoneContent {
     }
 }
 
-/// Returns all special zones but `resolver.arpa`. `test` is none, because a network may use it: RFC 6761
+/// Returns true if a name is special, or is above or below a name that is.
+pub fn is_beside_special(name: &Name) -> bool {
+    let name = name.folded();
+    let is_below = |name: &[u8], other: &[u8]| suffixes(name).any(|suffix| *suffix == *other);
+    ZONES.iter().any(|(apex, _)| is_below(name.as_wire(), apex) || is_below(apex, name.as_wire()))
+}
+
+/// All special zones but `resolver.arpa`. `test` is none, because a network may use it: RFC 6761
 /// section 6.2.
-fn zones() -> Vec<(Box<[u8]>, SpecialZone)> {
+static ZONES: LazyLock<Vec<(Box<[u8]>, SpecialZone)>> = LazyLock::new(|| {
     let empty = |is_private, names: &[&str]| {
         let zone = SpecialZone { content: ZoneContent::Empty, is_private };
         names.iter().map(|name| (wire(name), zone)).collect::<Vec<_>>()
@@ -156,7 +163,7 @@ fn zones() -> Vec<(Box<[u8]>, SpecialZone)> {
         empty(true, &["home.arpa", "local"]),
     ];
     zones.concat()
-}
+});
 
 fn wire(name: &str) -> Box<[u8]> {
     name.parse::<Name>().expect("a sound name").as_wire().into()

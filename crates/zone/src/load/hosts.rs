@@ -114,7 +114,7 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(errors.0.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [4]);
-        assert!(!is_master_file(b"192.0.2.1 soa\n$TTL 1h"), "the first line decides");
+        assert!(!is_master_file(b"192.0.2.1 a\n$TTL 1h"), "the first line decides");
         // A host of a table may look like an address.
         assert!(!is_hosts_file("1.2.3.4 192.0.2.1 A") && !is_hosts_file("h 192.0.2.1 A") && !is_hosts_file(""));
     }
