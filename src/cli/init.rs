@@ -25,6 +25,8 @@ pub(super) struct Args {
 enum Job {
     /// Forwards all names to other resolvers, with a cache
     Resolver,
+    /// Serves a home network: local names, and all others from other resolvers
+    Home,
     /// Asks two authorities, each with host tables for a part of the names
     Tables,
     /// Serves a zone
@@ -36,6 +38,7 @@ impl Job {
     fn files(self) -> (&'static str, &'static [(&'static str, &'static str)]) {
         match self {
             Self::Resolver => (include_str!("init/resolver.toml"), &[]),
+            Self::Home => (include_str!("init/home.toml"), &[]),
             Self::Tables => (
                 include_str!("init/tables.toml"),
                 &[("ts1.txt", include_str!("../../zones/ts1.txt")), ("ts2.txt", include_str!("../../zones/ts2.txt"))],
