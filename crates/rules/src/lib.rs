@@ -19,6 +19,6 @@ mod table;
 pub use name_set::NameSet;
 pub use names_file::{LineProblem, LineProblems, MAX_NAMES, MAX_SHOWN};
 pub use pattern::{NamePattern, PatternError};
-pub use proof::{Proof, QuerySpace, RuleVerdict, Witness, prove};
+pub use proof::{ListenerSpace, Proof, QuerySpace, RuleVerdict, Witness, prove};
 pub use rule::{MAX_RULES, Rule, RuleQuery};
 pub use table::RuleTable;

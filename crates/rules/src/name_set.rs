@@ -31,7 +31,7 @@ impl NameSet {
         Self { entries, offsets: HashTable::with_capacity(names), ..Self::default() }
     }
 
-    /// Adds the names of a pattern. Entries must stay below 4 GiB, which `MAX_NAMES` ensures.
+    /// Adds the names of a pattern.
     pub(crate) fn insert(&mut self, pattern: &NamePattern) {
         let (name, relations) = (pattern.name().folded(), pattern.relations());
         self.has_below |= relations & BELOW > 0;
@@ -46,7 +46,8 @@ impl NameSet {
             entries[at as usize] |= relations;
             return;
         }
-        let offset = entries.len() as u32;
+        // So many octets are more than `MAX_NAMES` names, which is a problem of the file.
+        let Ok(offset) = u32::try_from(entries.len()) else { return };
         offsets.insert_unique(hash, offset, |&at| hasher.hash_one(wire_at(entries, at)));
         entries.push(relations);
         entries.extend_from_slice(wire);

@@ -59,20 +59,24 @@ impl FromStr for NamePattern {
 }
 
 fn name_of(text: &str) -> Result<Name, PatternError> {
-    let mut characters = text.chars();
+    let ascii = match text.is_ascii() {
+        true => Cow::Borrowed(text),
+        // RFC 5891 section 5, with the mapping of UTS 46, as browsers do it..
+        false => Cow::Owned(idna::domain_to_ascii(text).map_err(|_| PatternError::International)?),
+    };
+    // An escape in an international name would become a part of its Punycode.
+    if !text.is_ascii() && (text.contains('\\') || ascii.contains('\\')) {
+        return Err(PatternError::International);
+    }
+    let mut characters = ascii.chars();
     while let Some(character) = characters.next() {
         match character {
             '\\' => drop(characters.next()),
             '-' | '.' | '_' => {}
-            _ if character.is_ascii_alphanumeric() || !character.is_ascii() => {}
+            _ if character.is_ascii_alphanumeric() => {}
             _ => return Err(NameError::Unescaped(character).into()),
         }
     }
-    let ascii = match text.is_ascii() {
-        true => Cow::Borrowed(text),
-        // RFC 5891 section 5, with the mapping of UTS 46, as browsers do it.
-        false => Cow::Owned(idna::domain_to_ascii(text).map_err(|_| PatternError::International)?),
-    };
     Ok(ascii.parse::<Name>()?)
 }
 
@@ -152,6 +156,11 @@ mod tests {
         check("ads*.example", r"'*' in a name: write it as \042 if it is meant");
         check("*.*.example", r"'*' in a name: write it as \042 if it is meant");
         check("a b", r"' ' in a name: write it as \032 if it is meant");
+        check("|bücher.example", r"'|' in a name: write it as \124 if it is meant");
+        check("ｘ＊.example", r"'*' in a name: write it as \042 if it is meant");
+        for text in [r"bü\cher.example", "ａ＼.example"] {
+            check(text, "a label is not allowed in international names: write it in Punycode, xn--...");
+        }
         check("\u{ad}.\u{fffd}", "a label is not allowed in international names: write it in Punycode, xn--...");
     }
 

@@ -32,6 +32,11 @@ impl RuleSets {
         number
     }
 
+    /// Returns the set with a number.
+    pub(crate) fn get(&self, number: u32) -> &[u64] {
+        &self.bits[number as usize * self.words..][..self.words]
+    }
+
     /// Returns the sets by number, without the index for adding more.
     pub(crate) fn freeze(self) -> (usize, Box<[u64]>) {
         (self.words, self.bits.into())
@@ -56,6 +61,11 @@ pub(crate) fn unite(set: &mut [u64], other: &[u64]) {
 /// Removes the rules that are not in another set.
 pub(crate) fn intersect(set: &mut [u64], other: &[u64]) {
     set.iter_mut().zip(other).for_each(|(word, other)| *word &= other);
+}
+
+/// Returns true for a set without rules.
+pub(crate) fn is_empty(set: &[u64]) -> bool {
+    set.iter().all(|word| *word == 0)
 }
 
 /// Returns true if all rules of a set are in another one.

@@ -226,16 +226,14 @@ impl NameClasses {
         // Each name inherits the set of its nearest ancestor, which has inherited before: it is shorter.
         let mut names: Vec<_> = named.keys().cloned().collect();
         names.sort_unstable_by_key(|name| name.len());
-        let mut by_name: HashMap<_, _, RandomState> = HashMap::default();
-        let mut below_of: HashMap<Box<[u8]>, Vec<u64>, RandomState> = HashMap::default();
+        let mut by_name: HashMap<_, Relatives, RandomState> = HashMap::default();
         for name in names {
             let Some([mut at, mut below]) = named.remove(&name) else { continue };
-            if let Some(inherited) = dns::suffixes(&name).skip(1).find_map(|above| below_of.get(above)) {
-                sets::unite(&mut at, inherited);
-                sets::unite(&mut below, inherited);
+            if let Some(above) = dns::suffixes(&name).skip(1).find_map(|above| by_name.get(above)) {
+                sets::unite(&mut at, sets.get(above.below));
+                sets::unite(&mut below, sets.get(above.below));
             }
-            by_name.insert(name.clone(), Relatives { at: sets.number(&at), below: sets.number(&below) });
-            below_of.insert(name, below);
+            by_name.insert(name, Relatives { at: sets.number(&at), below: sets.number(&below) });
         }
         let root = by_name.remove(&[0][..]).unwrap_or(Relatives { at: 0, below: 0 });
         Self { by_name, root }

@@ -10,10 +10,6 @@ use super::super::pattern::{AT, BELOW};
 use super::super::{Rule, RuleTable};
 use super::QuerySpace;
 
-/// The most look-ups of names for one proof, some seconds. A proof with more names does not try all of them,
-/// and decides no rule for which it finds no query.
-const MAX_LOOK_UPS: usize = 20_000_000;
-
 /// Values with different sets of matching rules.
 pub(super) struct Choices<T> {
     sets: Vec<Box<[u64]>>,
@@ -46,11 +42,11 @@ impl<T> Choices<T> {
     }
 }
 
-/// Returns one admitted address for each class.
-pub(super) fn clients(table: &RuleTable, rules: &[Rule], space: &QuerySpace) -> Choices<IpAddr> {
+/// Returns one admitted address of these prefixes, or of all, for each class.
+pub(super) fn clients(table: &RuleTable, rules: &[Rule], space: &QuerySpace, of: &[Prefix]) -> Choices<IpAddr> {
     let access = Access::new(&space.access);
     let prefixes = || {
-        let admitted = space.access.allow.iter().chain(&space.access.deny);
+        let admitted = space.access.allow.iter().chain(&space.access.deny).chain(of);
         rules.iter().flat_map(|rule| &rule.clients).chain(admitted)
     };
     let wide = |(first, last): (u32, u32)| (first.into(), last.into());
@@ -61,7 +57,9 @@ pub(super) fn clients(table: &RuleTable, rules: &[Rule], space: &QuerySpace) -> 
     let ipv4 = ipv4.into_iter().map(|bits| IpAddr::from(Ipv4Addr::from_bits(bits as u32)));
     let ipv6 = ipv6.into_iter().map(|bits| IpAddr::from(Ipv6Addr::from_bits(bits)));
     let mut choices = Choices::new();
-    for client in ipv4.chain(ipv6).filter(|client| client.to_canonical() == *client && access.admits(*client)) {
+    let is_here = |client: &IpAddr| of.is_empty() || of.iter().any(|prefix| prefix.contains(*client));
+    let is_possible = |client: &IpAddr| client.to_canonical() == *client && is_here(client) && access.admits(*client);
+    for client in ipv4.chain(ipv6).filter(is_possible) {
         choices.offer(table.client_set(client), || Some(client));
     }
     choices
@@ -79,11 +77,11 @@ fn bounds(ranges: impl Iterator<Item = (u128, u128)>, max: u128) -> Vec<u128> {
     starts.iter().map(|&start| if start == max || starts.contains(&(start + 1)) { start } else { start + 1 }).collect()
 }
 
-/// Returns one pair of listener and transport for each class.
-pub(super) fn listeners(table: &RuleTable, space: &QuerySpace) -> Choices<(usize, Transport)> {
+/// Returns one pair of listener and transport for each class, of the listeners with these clients.
+pub(super) fn listeners(table: &RuleTable, space: &QuerySpace, of: &[Prefix]) -> Choices<(usize, Transport)> {
     let mut choices = Choices::new();
-    for (listener, transports) in space.listeners.iter().enumerate() {
-        for &transport in transports {
+    for (listener, here) in space.listeners.iter().enumerate().filter(|(_, here)| here.clients == of) {
+        for &transport in &here.transports {
             choices.offer(table.listener_set(Some(listener), transport), || Some((listener, transport)));
         }
     }
@@ -110,7 +108,7 @@ fn is_transfer(rtype: RecordType) -> bool {
 ///
 /// A class of names has the root, a name of a pattern, or a name below one of these that no pattern names.
 /// Names below an exact name match as names below the nearest ancestor whose pattern goes below.
-pub(super) fn names(table: &RuleTable, rules: &[Rule]) -> (Choices<Name>, bool) {
+pub(super) fn names(table: &RuleTable, rules: &[Rule], max_look_ups: usize) -> (Choices<Name>, bool) {
     let mut names = Names { table, choices: Choices::new(), set: Vec::new(), look_ups: 0 };
     let root = Name::root();
     names.try_below(root.as_wire());
@@ -125,7 +123,7 @@ pub(super) fn names(table: &RuleTable, rules: &[Rule]) -> (Choices<Name>, bool) 
         if relations & BELOW > 0 {
             names.try_below(wire);
         }
-        if names.look_ups > MAX_LOOK_UPS {
+        if names.look_ups > max_look_ups {
             return (names.choices, false);
         }
     }

@@ -15,19 +15,29 @@ mod search;
 use std::net::IpAddr;
 
 use dns::{Name, RecordType, Transport};
-use limit::AccessRules;
+use limit::{AccessRules, Prefix};
 
 use super::sets;
 use super::{Rule, RuleQuery, RuleTable};
-use search::{Coverage, Search};
+use search::{Coverage, Dimensions, Search};
 
 /// The queries that can come to the rules.
 #[derive(Clone, Debug)]
 pub struct QuerySpace {
     /// The clients that are admitted.
     pub access: AccessRules,
-    /// The transports of each listener.
-    pub listeners: Vec<Vec<Transport>>,
+    /// The listeners.
+    pub listeners: Vec<ListenerSpace>,
+}
+
+/// The queries that can come to a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSpace {
+    /// The transports.
+    pub transports: Vec<Transport>,
+    /// The addresses that clients can have; empty for all. A socket for IPv4 has no clients with IPv6, unless
+    /// a proxy names them.
+    pub clients: Vec<Prefix>,
 }
 
 /// The result of a proof.
@@ -77,14 +87,37 @@ impl Witness {
 
 /// Proves the reach of each rule for the queries of a space, and finds the rules that overlap.
 pub fn prove(rules: &[Rule], space: &QuerySpace) -> Proof {
+    prove_within(rules, space, MAX_STEPS, MAX_LOOK_UPS)
+}
+
+/// The most sets that the search for one rule compares, which takes some milliseconds. The same again goes
+/// into a shorter list of rules.
+const MAX_STEPS: usize = 200_000;
+
+/// The most look-ups of names for one proof, which take some seconds. A proof with more names does not try
+/// all of them, and decides no rule for which it finds no query.
+const MAX_LOOK_UPS: usize = 20_000_000;
+
+fn prove_within(rules: &[Rule], space: &QuerySpace, max_steps: usize, max_look_ups: usize) -> Proof {
     let table = RuleTable::new(rules);
-    let clients = choices::clients(&table, rules, space);
-    let listeners = choices::listeners(&table, space);
     let types = choices::types(&table, rules);
-    let (names, has_all_names) = choices::names(&table, rules);
-    let dimensions = [clients.sets(), listeners.sets(), types.sets(), names.sets()];
-    let verdict = |rule: usize| match Search::new(dimensions, rule).run() {
-        Coverage::Witness([client, listener, rtype, name]) => {
+    let (names, has_all_names) = choices::names(&table, rules, max_look_ups);
+    // Clients and listeners can be combined where listeners have the same clients.
+    let mut groups: Vec<&[Prefix]> = Vec::new();
+    for ListenerSpace { clients, .. } in &space.listeners {
+        if !groups.contains(&&**clients) {
+            groups.push(clients);
+        }
+    }
+    let group = |of: &&[Prefix]| (choices::clients(&table, rules, space, of), choices::listeners(&table, space, of));
+    let groups: Vec<_> = groups.iter().map(group).collect();
+    let parts: Vec<_> = groups
+        .iter()
+        .map(|(clients, listeners)| [clients.sets(), listeners.sets(), types.sets(), names.sets()])
+        .collect();
+    let verdict = |rule: usize| match Search::new(&parts, rule, max_steps).run() {
+        Coverage::Witness(part, [client, listener, rtype, name]) => {
+            let (clients, listeners) = &groups[part];
             let (listener, transport) = *listeners.value(listener);
             let (client, qtype) = (*clients.value(client), *types.value(rtype));
             let qname = names.value(name).clone();
@@ -93,26 +126,29 @@ pub fn prove(rules: &[Rule], space: &QuerySpace) -> Proof {
         Coverage::Covered(rules) if has_all_names => RuleVerdict::NeverReached(rules),
         Coverage::Covered(_) | Coverage::NotDecided => RuleVerdict::NotDecided,
     };
-    Proof { verdicts: (0..rules.len()).map(verdict).collect(), overlaps: overlaps(dimensions, rules.len()) }
+    Proof { verdicts: (0..rules.len()).map(verdict).collect(), overlaps: overlaps(&parts, rules.len()) }
 }
 
-/// Returns the pairs of rules that have a common choice in each dimension.
-fn overlaps(dimensions: [&[Box<[u64]>]; 4], rules: usize) -> Vec<(usize, usize)> {
-    let words = rules.div_ceil(64);
-    let mut neighbors = vec![vec![u64::MAX; words]; rules];
-    for dimension in dimensions {
-        let mut common = vec![vec![0; words]; rules];
-        for set in dimension {
-            sets::members(set).for_each(|rule| sets::unite(&mut common[rule], set));
+/// Returns the pairs of rules that have a common choice in each dimension of a part.
+fn overlaps(parts: &[Dimensions<'_>], rules: usize) -> Vec<(usize, usize)> {
+    let none = vec![vec![0; rules.div_ceil(64)]; rules];
+    let mut neighbors = none.clone();
+    for dimensions in parts {
+        let mut in_part = vec![vec![u64::MAX; rules.div_ceil(64)]; rules];
+        for dimension in dimensions {
+            let mut common = none.clone();
+            for set in *dimension {
+                sets::members(set).for_each(|rule| sets::unite(&mut common[rule], set));
+            }
+            in_part.iter_mut().zip(&common).for_each(|(rules, common)| sets::intersect(rules, common));
         }
-        neighbors.iter_mut().zip(&common).for_each(|(rules, common)| sets::intersect(rules, common));
+        neighbors.iter_mut().zip(&in_part).for_each(|(rules, in_part)| sets::unite(rules, in_part));
     }
-    let pairs = neighbors.iter().enumerate();
+    let mut pairs = Vec::new();
+    for (rule, others) in neighbors.iter().enumerate() {
+        pairs.extend(sets::members(others).filter(|other| *other > rule).map(|other| (rule, other)));
+    }
     pairs
-        .flat_map(|(rule, others)| {
-            sets::members(others).filter(move |&other| other > rule).map(move |other| (rule, other))
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -4,17 +4,17 @@ use std::collections::HashSet;
 
 use super::super::sets;
 
-/// Most steps of a search for one rule: sets that are compared. They take some milliseconds. The same again
-/// goes into a shorter list of rules.
-const MAX_STEPS: usize = 200_000;
-
 /// The number of dimensions: client, listener with transport, type, name.
-const DIMENSIONS: usize = 4;
+pub(super) const DIMENSIONS: usize = 4;
+
+/// The sets of rules that the choices of each dimension match.
+pub(super) type Dimensions<'a> = [&'a [Box<[u64]>]; DIMENSIONS];
 
 /// The result of a search.
 pub(super) enum Coverage {
-    /// The number of the choice in each dimension that together make a query of the rule alone.
-    Witness([usize; DIMENSIONS]),
+    /// The number of the part, and of the choice in each dimension that together make a query of the rule
+    /// alone.
+    Witness(usize, [usize; DIMENSIONS]),
     /// Earlier rules that together match all queries of the rule.
     Covered(Vec<usize>),
     /// The limit of steps is reached.
@@ -23,11 +23,14 @@ pub(super) enum Coverage {
 
 /// The search for one rule.
 pub(super) struct Search<'a> {
-    dimensions: [&'a [Box<[u64]>]; DIMENSIONS],
-    /// The choices that the rule matches, in each dimension.
-    own: [Vec<usize>; DIMENSIONS],
+    /// Parts of all queries, in each of which all choices can be combined.
+    parts: &'a [Dimensions<'a>],
     rule: usize,
+    /// Sets that may still be compared, and the same number for a shorter list of rules.
     steps: usize,
+    max_steps: usize,
+    /// Earlier rules that were a reason already. The same ones again make a shorter list.
+    reasons: Vec<u64>,
 }
 
 /// The choices of one dimension, reduced to the rules that are still to be escaped.
@@ -36,8 +39,8 @@ struct Level {
     /// Different sets of rules, with the choice that leaves them; small sets first.
     sets: Vec<(Box<[u64]>, usize)>,
     /// The rules that match all queries of the rule in this dimension and in those that follow.
-    complete: Vec<u64>,
-    /// Sets of rules that are not escaped from this level on.
+    complete: Box<[u64]>,
+    /// Sets of rules that no choice escapes from this level on.
     failed: Vec<Box<[u64]>>,
 }
 
@@ -45,44 +48,30 @@ struct Level {
 struct TooManySteps;
 
 impl<'a> Search<'a> {
-    pub(super) fn new(dimensions: [&'a [Box<[u64]>]; DIMENSIONS], rule: usize) -> Self {
-        let own = dimensions.map(|sets| (0..sets.len()).filter(|&choice| sets::has(&sets[choice], rule)).collect());
-        Self { dimensions, own, rule, steps: 0 }
+    pub(super) fn new(parts: &'a [Dimensions<'a>], rule: usize, max_steps: usize) -> Self {
+        Self { parts, rule, steps: max_steps, max_steps, reasons: vec![0; rule / 64 + 1] }
     }
 
     pub(super) fn run(mut self) -> Coverage {
-        if self.own.iter().any(Vec::is_empty) {
-            return Coverage::Covered(Vec::new());
-        }
-        match self.escape(&self.overlapping()) {
-            Ok(Ok(choices)) => Coverage::Witness(choices),
-            Ok(Err(rules)) => Coverage::Covered(self.shorten(rules)),
+        let mut earlier = vec![0; self.rule / 64 + 1];
+        (0..self.rule).for_each(|rule| sets::insert(&mut earlier, rule));
+        match self.escape(&earlier) {
+            Ok(Coverage::Covered(rules)) => Coverage::Covered(self.shorten(rules)),
+            Ok(coverage) => coverage,
             Err(TooManySteps) => Coverage::NotDecided,
         }
     }
 
-    /// Returns the earlier rules that match a query of the rule.
-    fn overlapping(&self) -> Vec<u64> {
-        let mut rules = vec![0; self.rule / 64 + 1];
-        (0..self.rule).for_each(|rule| sets::insert(&mut rules, rule));
-        for (own, sets) in self.own.iter().zip(self.dimensions) {
-            let mut matching = vec![0; rules.len()];
-            own.iter().for_each(|&choice| sets::unite(&mut matching, &sets[choice]));
-            sets::intersect(&mut rules, &matching);
-        }
-        rules
-    }
-
     /// Leaves out rules without which the others still match all queries of the rule, as long as steps last.
     fn shorten(&mut self, mut rules: Vec<usize>) -> Vec<usize> {
-        self.steps = 0;
+        self.steps = self.max_steps;
         for number in (0..rules.len()).rev() {
             let mut fewer = vec![0; self.rule / 64 + 1];
             let others = rules.iter().filter(|rule| **rule != rules[number]);
             others.for_each(|&rule| sets::insert(&mut fewer, rule));
             match self.escape(&fewer) {
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) => drop(rules.remove(number)),
+                Ok(Coverage::Covered(_)) => drop(rules.remove(number)),
+                Ok(_) => {}
                 Err(TooManySteps) => break,
             }
         }
@@ -90,94 +79,114 @@ impl<'a> Search<'a> {
     }
 
     /// Finds choices that none of these rules matches, or those among the rules that prevent it.
-    fn escape(&mut self, rules: &[u64]) -> Result<Result<[usize; DIMENSIONS], Vec<usize>>, TooManySteps> {
-        let mut levels = self.levels(rules);
-        let mut choices = [0; DIMENSIONS].map(|_: usize| 0);
-        for (choice, own) in choices.iter_mut().zip(&self.own) {
-            *choice = own[0];
-        }
-        let mut blamed = vec![0; rules.len()];
-        Ok(match self.descend(&mut levels, rules, &mut choices, &mut blamed)? {
-            true => Ok(choices),
-            false => Err(sets::members(&blamed).collect()),
-        })
-    }
-
-    /// Reduces the choices of each dimension; the dimension with the fewest comes first.
-    fn levels(&self, rules: &[u64]) -> Vec<Level> {
-        let level = |dimension: usize| {
-            let mut complete = rules.to_vec();
-            let (mut known, mut reduced) = (HashSet::new(), Vec::new());
-            for &choice in &self.own[dimension] {
-                let mut set: Box<[u64]> = self.dimensions[dimension][choice][..rules.len()].into();
-                sets::intersect(&mut set, rules);
-                sets::intersect(&mut complete, &set);
-                if known.insert(set.clone()) {
-                    reduced.push((set, choice));
-                }
+    fn escape(&mut self, rules: &[u64]) -> Result<Coverage, TooManySteps> {
+        let mut all_reasons = vec![0; rules.len()];
+        self.reasons.fill(0);
+        for (part, dimensions) in self.parts.iter().enumerate() {
+            let own = dimensions.map(|sets| {
+                let own = sets.iter().enumerate().filter(|(_, set)| sets::has(set, self.rule));
+                own.map(|(choice, set)| (choice, &**set)).collect::<Vec<_>>()
+            });
+            if own.iter().any(Vec::is_empty) {
+                continue;
             }
-            reduced.sort_by_key(|(set, _)| sets::members(set).count());
-            Level { dimension, sets: reduced, complete, failed: Vec::new() }
-        };
-        let mut levels: Vec<_> = (0..DIMENSIONS).map(level).collect();
-        levels.sort_by_key(|level| level.sets.len());
-        for number in (1..DIMENSIONS).rev() {
-            let (before, behind) = levels.split_at_mut(number);
-            if let (Some(level), Some(next)) = (before.last_mut(), behind.first()) {
-                sets::intersect(&mut level.complete, &next.complete);
+            self.steps = self.steps.checked_sub(own.iter().map(Vec::len).sum()).ok_or(TooManySteps)?;
+            let mut choices = own.each_ref().map(|own| own[0].0);
+            let rules = overlapping(&own, rules);
+            match self.descend(&mut levels(&own, &rules), &rules, &mut choices)? {
+                Some(reasons) => sets::unite(&mut all_reasons, &reasons),
+                None => return Ok(Coverage::Witness(part, choices)),
             }
         }
-        levels
+        Ok(Coverage::Covered(sets::members(&all_reasons).collect()))
     }
 
-    /// Chooses in the first of these levels, and returns true if no rule is left in the end. If rules are
-    /// left whatever the choice, adds rules to `blamed` that suffice for that.
+    /// Chooses in the first of these levels and in those behind it, so that no rule is left in the end.
+    /// Returns the reasons if there is no such choice: rules that are left, at least one for each choice.
     fn descend(
         &mut self,
         levels: &mut [Level],
         rules: &[u64],
         choices: &mut [usize; DIMENSIONS],
-        blamed: &mut [u64],
-    ) -> Result<bool, TooManySteps> {
-        if rules.iter().all(|word| *word == 0) {
-            return Ok(true);
+    ) -> Result<Option<Box<[u64]>>, TooManySteps> {
+        if sets::is_empty(rules) {
+            return Ok(None);
         }
-        let Some((level, below)) = levels.split_first_mut() else {
-            blame(rules, blamed);
-            return Ok(false);
-        };
-        let mut complete = rules.to_vec();
-        sets::intersect(&mut complete, &level.complete);
-        if complete.iter().any(|word| *word != 0) {
-            blame(&complete, blamed);
-            return Ok(false);
+        let Some((level, behind)) = levels.split_first_mut() else { return Ok(Some(self.reason(rules))) };
+        let complete = common(rules, &level.complete);
+        if !sets::is_empty(&complete) {
+            return Ok(Some(self.reason(&complete)));
         }
-        // More rules are not escaped where fewer are not.
-        self.steps += level.failed.len();
-        if level.failed.iter().any(|failed| sets::is_subset(failed, rules)) {
-            return Ok(false);
+        // Where reasons are left, no choice helps, whatever other rules are left.
+        if let Some(reasons) = level.failed.iter().find(|reasons| sets::is_subset(reasons, rules)) {
+            return Ok(Some(reasons.clone()));
         }
+        self.steps = self.steps.checked_sub(level.failed.len()).ok_or(TooManySteps)?;
+        let mut all_reasons: Box<[u64]> = vec![0; rules.len()].into();
         for (set, choice) in &level.sets {
-            self.steps += 1;
-            if self.steps > MAX_STEPS {
-                return Err(TooManySteps);
-            }
-            let mut left = rules.to_vec();
-            sets::intersect(&mut left, set);
-            if self.descend(below, &left, choices, blamed)? {
-                choices[level.dimension] = *choice;
-                return Ok(true);
+            self.steps = self.steps.checked_sub(1).ok_or(TooManySteps)?;
+            match self.descend(behind, &common(rules, set), choices)? {
+                Some(reasons) => sets::unite(&mut all_reasons, &reasons),
+                None => {
+                    choices[level.dimension] = *choice;
+                    return Ok(None);
+                }
             }
         }
-        level.failed.push(rules.into());
-        Ok(false)
+        level.failed.push(all_reasons.clone());
+        Ok(Some(all_reasons))
+    }
+
+    /// Chooses one of the rules as a reason, if possible one that was a reason before.
+    fn reason(&mut self, rules: &[u64]) -> Box<[u64]> {
+        let again = common(rules, &self.reasons);
+        let rule = sets::members(&again).next().or_else(|| sets::members(rules).next());
+        let mut reason: Box<[u64]> = vec![0; rules.len()].into();
+        if let Some(rule) = rule {
+            sets::insert(&mut reason, rule);
+            sets::insert(&mut self.reasons, rule);
+        }
+        reason
     }
 }
 
-/// Adds one of the rules to those that are blamed, if none of them is among these.
-fn blame(rules: &[u64], blamed: &mut [u64]) {
-    let is_blamed = rules.iter().zip(&*blamed).any(|(rules, blamed)| rules & blamed != 0);
-    if !is_blamed && let Some(rule) = sets::members(rules).next() {
-        sets::insert(blamed, rule);
+/// Returns those of the rules that have a choice in common with a rule in each dimension.
+fn overlapping(own: &[Vec<(usize, &[u64])>; DIMENSIONS], rules: &[u64]) -> Box<[u64]> {
+    let mut rules: Box<[u64]> = rules.into();
+    for own in own {
+        let mut matching = vec![0; rules.len()];
+        own.iter().for_each(|(_, set)| sets::unite(&mut matching, set));
+        sets::intersect(&mut rules, &matching);
     }
+    rules
+}
+
+/// Reduces the choices of each dimension; the dimension with the fewest comes first.
+fn levels(own: &[Vec<(usize, &[u64])>; DIMENSIONS], rules: &[u64]) -> Vec<Level> {
+    let level = |(dimension, own): (usize, &Vec<(usize, &[u64])>)| {
+        let mut complete: Box<[u64]> = rules.into();
+        let (mut known, mut reduced) = (HashSet::new(), Vec::new());
+        for &(choice, set) in own {
+            let set = common(rules, set);
+            sets::intersect(&mut complete, &set);
+            if known.insert(set.clone()) {
+                reduced.push((set, choice));
+            }
+        }
+        reduced.sort_by_key(|(set, _)| sets::members(set).count());
+        Level { dimension, sets: reduced, complete, failed: Vec::new() }
+    };
+    let mut levels: Vec<_> = own.iter().enumerate().map(level).collect();
+    levels.sort_by_key(|level| level.sets.len());
+    for number in (1..DIMENSIONS).rev() {
+        levels[number - 1].complete = common(&levels[number - 1].complete, &levels[number].complete);
+    }
+    levels
+}
+
+/// Returns the rules that are in both sets.
+fn common(set: &[u64], other: &[u64]) -> Box<[u64]> {
+    let mut common: Box<[u64]> = set.into();
+    sets::intersect(&mut common, other);
+    common
 }

@@ -8,42 +8,43 @@ use super::super::sample::{self, CLIENTS, NAMES, PREFIXES, SampleRule, TYPES};
 use super::super::{NamePattern, NameSet};
 use super::*;
 
-/// Clients, listeners with transports, types, and names, as bits.
+/// All queries of a space that can differ for random rules.
 struct Queries {
-    clients: Vec<IpAddr>,
-    listeners: Vec<(usize, Transport)>,
+    /// Clients, with the listeners and transports that they can use.
+    arrivals: Vec<(IpAddr, usize, Transport)>,
     types: Vec<RecordType>,
     names: Vec<Name>,
 }
 
 impl Queries {
-    /// The queries of a space that can differ for rules of `sample`.
     fn of(space: &QuerySpace) -> Self {
-        let access = Access::new(&space.access);
-        let clients = CLIENTS.iter().map(|text| text.parse().expect("an address"));
-        let pairs = |(listener, transports): (usize, &Vec<Transport>)| {
-            transports.iter().map(|&transport| (listener, transport)).collect::<Vec<_>>()
-        };
+        let mut arrivals = Vec::new();
+        for client in CLIENTS.map(|text| text.parse().expect("an address")) {
+            let has_client = |of: &[Prefix]| of.is_empty() || of.iter().any(|prefix| prefix.contains(client));
+            for (listener, ListenerSpace { transports, clients }) in space.listeners.iter().enumerate() {
+                let is_possible = has_client(clients) && Access::new(&space.access).admits(client);
+                let transports = transports.iter().filter(|_| is_possible);
+                arrivals.extend(transports.map(|transport| (client, listener, *transport)));
+            }
+        }
         Self {
-            clients: clients.filter(|client| access.admits(*client)).collect(),
-            listeners: space.listeners.iter().enumerate().flat_map(pairs).collect(),
+            arrivals,
             types: TYPES.into_iter().filter(|rtype| *rtype != RecordType::AXFR).chain([RecordType::MX]).collect(),
             names: NAMES.iter().map(|text| text.parse().expect("a name")).collect(),
         }
     }
 
-    /// Returns the names that a rule matches, for each combination of the other dimensions.
+    /// Returns the names that a rule matches, as bits, for each combination of arrival and type.
     fn matches(&self, sample: &SampleRule) -> Vec<u32> {
-        let names =
-            self.names.iter().enumerate().map(|(number, name)| u32::from(sample.has_name(name)) << number).sum();
+        let names = self.names.iter().enumerate();
+        let names = names.map(|(number, name)| u32::from(sample.has_name(name)) << number).sum();
         let types: Vec<_> = self.types.iter().map(|rtype| if sample.has_type(*rtype) { names } else { 0 }).collect();
         let no_types = vec![0; types.len()];
-        let listeners =
-            self.listeners.iter().map(|(listener, transport)| sample.has_listener(Some(*listener), *transport));
-        let listeners: Vec<_> = listeners.flat_map(|has| if has { &types } else { &no_types }).copied().collect();
-        let no_listeners = vec![0; listeners.len()];
-        let clients = self.clients.iter().map(|client| sample.has_client(*client));
-        clients.flat_map(|has| if has { &listeners } else { &no_listeners }).copied().collect()
+        let is_matched = |(client, listener, transport): &(IpAddr, usize, Transport)| {
+            sample.has_client(*client) && sample.has_listener(Some(*listener), *transport)
+        };
+        let arrivals = self.arrivals.iter().map(is_matched);
+        arrivals.flat_map(|is_matched| if is_matched { &types } else { &no_types }).copied().collect()
     }
 }
 
@@ -68,7 +69,14 @@ fn random_space(random: &mut StdRng) -> QuerySpace {
     let deny = random.random_range(0..=2);
     let deny = prefixes(sample::some(random, &PREFIXES, deny));
     let access = AccessRules { allow, deny, on_denied: OnDenied::Refused };
-    let listeners = (0..random.random_range(1..=4)).map(|_| sample::some(random, &Transport::ALL[..4], 3)).collect();
+    let count = random.random_range(1..=4);
+    let listener = |_| ListenerSpace {
+        transports: sample::some(random, &Transport::ALL[..4], 3),
+        clients: [prefixes(vec![]), prefixes(vec!["0.0.0.0/0"]), prefixes(vec!["::/0"]), prefixes(vec!["10.1.0.0/16"])]
+            [random.random_range(0..4)]
+        .clone(),
+    };
+    let listeners = (0..count).map(listener).collect();
     QuerySpace { access, listeners }
 }
 
@@ -90,7 +98,14 @@ fn no_verdict_on_ten_thousand_random_tables_is_wrong() {
                 RuleVerdict::Reached(witness) => {
                     reached += 1;
                     assert!(access.admits(witness.client), "{rule}, {}", scene());
-                    assert!(space.listeners[witness.listener].contains(&witness.transport), "{rule}, {}", scene());
+                    let listener = &space.listeners[witness.listener];
+                    let has_client = |prefix: &Prefix| prefix.contains(witness.client);
+                    assert!(listener.transports.contains(&witness.transport), "{rule}, {}", scene());
+                    assert!(
+                        listener.clients.is_empty() || listener.clients.iter().any(has_client),
+                        "{rule}, {}",
+                        scene()
+                    );
                     assert!(!is_transfer(witness.qtype), "{rule}, {}", scene());
                     assert_eq!(sample::first_match(&sample, &witness.query()), Some(rule), "{}", scene());
                     assert_eq!(table.first_match(&witness.query()), Some(rule), "{}", scene());
@@ -134,7 +149,10 @@ fn is_transfer(rtype: RecordType) -> bool {
 fn space(allow: &[&str]) -> QuerySpace {
     QuerySpace {
         access: AccessRules::of(allow),
-        listeners: vec![vec![Transport::Udp, Transport::Tcp], vec![Transport::Tls]],
+        listeners: vec![
+            ListenerSpace { transports: vec![Transport::Udp, Transport::Tcp], clients: Vec::new() },
+            ListenerSpace { transports: vec![Transport::Tls], clients: Vec::new() },
+        ],
     }
 }
 
@@ -241,4 +259,62 @@ fn entries_of_a_file_are_tried_where_patterns_differ() {
     let lists = [file("a.example\n*.b.example"), file("b.example"), file("=b.example\n=www.a.example\nx.b.example")];
     assert_eq!(covering(&lists, &all), [None, None, Some(vec![0, 1])]);
     assert_eq!(covering(&[file("."), rule(&[], &[])], &all), [None, Some(vec![0])]);
+}
+
+#[test]
+fn reasons_that_hold_for_one_client_hold_for_all() {
+    // Each host has a rule, and the last two rules but one match all names together.
+    let host =
+        |number: usize| rule(&[&format!("=h{number}.example")], &[&format!("10.0.{}.{}", number / 250, number % 250)]);
+    let rules: Vec<_> = (0..900).map(host).chain([rule(&["example"], &[]), rule(&["org", "com"], &[])]).collect();
+    let mut rules = [rules, vec![rule(&["a.example", "b.example", "www.com", "*.org"], &["10.0.0.0/22"])]].concat();
+    let space = space(&["10.0.0.0/22"]);
+    assert_eq!(covering(&rules, &space)[902], Some(vec![900, 901]));
+    rules[902].names.push("net".parse().expect("a pattern"));
+    assert_eq!(covering(&rules, &space)[902], None);
+}
+
+#[test]
+fn a_proof_ends_at_its_limits() {
+    // Each cell of a table of clients and names has a rule, and the last rule all cells.
+    let network = |number: usize| format!("10.{number}.0.0/16");
+    let cell = |number: usize| rule(&[&format!("h{}.example", number / 20)], &[&network(number % 20)]);
+    let names: Vec<_> = (0..20).map(|number| format!("h{number}.example")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let networks: Vec<_> = (0..20).map(network).collect();
+    let networks: Vec<_> = networks.iter().map(String::as_str).collect();
+    let rules: Vec<_> = (0..400).map(cell).chain([rule(&names, &networks)]).collect();
+    let last = |max_steps: usize, max_look_ups: usize| {
+        prove_within(&rules, &space(&AccessRules::LOCAL), max_steps, max_look_ups).verdicts.pop()
+    };
+    assert_eq!(last(MAX_STEPS, MAX_LOOK_UPS), Some(RuleVerdict::NeverReached((0..400).collect())));
+    assert_eq!(last(100, MAX_LOOK_UPS), Some(RuleVerdict::NotDecided));
+    let file = NameSet::parse(names.join("\n").as_bytes(), &mut Default::default());
+    let list = Rule { names_file: Some(file.into()), ..rule(&[], &[]) };
+    let all = [list.clone(), list];
+    let second = |look_ups: usize| prove_within(&all, &space(&AccessRules::LOCAL), MAX_STEPS, look_ups).verdicts.pop();
+    assert_eq!(second(MAX_LOOK_UPS), Some(RuleVerdict::NeverReached(vec![0])));
+    assert_eq!(second(10), Some(RuleVerdict::NotDecided));
+}
+
+#[test]
+fn clients_come_to_listeners_of_their_own_address_family() {
+    let only = |prefix: &str| ListenerSpace {
+        transports: vec![Transport::Udp],
+        clients: vec![prefix.parse().expect("a prefix")],
+    };
+    let listeners = vec![only("0.0.0.0/0"), only("::/0")];
+    let space = QuerySpace { listeners, ..space(&AccessRules::LOCAL) };
+    let by_listener = |clients: &[&str], listeners: Vec<usize>| Rule { listeners, ..rule(&[], clients) };
+    let rules = [
+        by_listener(&["fd00::/8"], vec![]),
+        by_listener(&["fd00::/8"], vec![0]),
+        by_listener(&["127.0.0.0/8"], vec![0]),
+        by_listener(&[], vec![1]),
+        by_listener(&["::/0", "127.0.0.1"], vec![]),
+    ];
+    assert_eq!(covering(&rules, &space), [None, Some(vec![]), None, None, Some(vec![2, 3])]);
+    let verdicts = prove(&rules, &space).verdicts;
+    let RuleVerdict::Reached(witness) = &verdicts[0] else { panic!("{verdicts:?}") };
+    assert_eq!((witness.client, witness.listener), ("fd00::1".parse().expect("an address"), 1));
 }

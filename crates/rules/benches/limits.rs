@@ -1,9 +1,9 @@
-//! Rules at their limits: `cargo bench --bench rules`.
+//! Rules at their limits: `cargo bench -p rules --bench limits`.
 //!
 //! The figures are for a names file: the time to compile it, the memory that it adds, and the time of a
 //! look-up; for a table of many rules: the time of a look-up, and of a proof.
 
-#[path = "steps/rules.rs"]
+#[path = "../../../benches/steps/rules.rs"]
 mod rules_steps;
 
 use std::hint::black_box;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use dns::{Name, Transport};
 use limit::AccessRules;
-use rules::{LineProblems, MAX_RULES, NameSet, QuerySpace, Rule, RuleVerdict, prove};
+use rules::{LineProblems, ListenerSpace, MAX_RULES, NameSet, QuerySpace, Rule, RuleVerdict, prove};
 use rules_steps::{NAMES, first_match, listed, names_file, names_text, rule};
 
 fn main() {
@@ -73,8 +73,9 @@ fn realistic(number: usize) -> Rule {
 }
 
 fn prove_in_time(label: &str, rules: &[Rule]) {
-    let listeners =
-        vec![vec![Transport::Udp, Transport::Tcp], vec![Transport::Tls], vec![Transport::Https], vec![Transport::Udp]];
+    let listener = |transports: &[Transport]| ListenerSpace { transports: transports.to_vec(), clients: Vec::new() };
+    let listeners = [&[Transport::Udp, Transport::Tcp][..], &[Transport::Tls], &[Transport::Https], &[Transport::Udp]];
+    let listeners = listeners.map(listener).into();
     let space = QuerySpace { access: AccessRules::of(&AccessRules::LOCAL), listeners };
     let start = Instant::now();
     let proof = prove(rules, &space);
