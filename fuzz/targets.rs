@@ -34,6 +34,7 @@ use net::from_clients::http::response::{head_of_answer, head_of_refusal};
 use net::from_clients::quic::{QueryStream, whole_query};
 use net::from_clients::tcp::Cacheability;
 use net::proxy_protocol::{ClientHeader, NamedClient, read_header, receive_header};
+use rules::{LineProblems, MAX_SHOWN, NamePattern, NameSet};
 use zone::master::{self, ZoneFileContext, ZoneFileSource};
 use zone::transfer::tsig::{Algorithm, TsigKey, TsigKeys, verify_query};
 use zone::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
@@ -50,6 +51,7 @@ pub const TARGETS: &[Target] = &[
     ("transfer", transfer),
     ("config", config),
     ("table", table),
+    ("names_file", names_file),
     ("master", master_file),
     ("rdata", rdata),
     ("name", name),
@@ -202,6 +204,22 @@ pub fn table(octets: &[u8]) {
     let sources = [("hosts.txt".to_owned(), octets.to_vec())];
     if let (false, Err(errors)) = (is_master, ZoneDb::build(&sources, 300, Miss::Nxdomain)) {
         assert!(errors.to_string().starts_with("hosts.txt"));
+    }
+}
+
+/// A names file: a line that is a pattern by itself is in the set.
+pub fn names_file(octets: &[u8]) {
+    let mut problems = LineProblems::default();
+    let names = NameSet::parse(octets, &mut problems);
+    assert!(problems.more == 0 || problems.shown.len() == MAX_SHOWN);
+    for line in str::from_utf8(octets).unwrap_or_default().split('\n') {
+        let line = line.trim_matches(|c: char| c.is_ascii_whitespace());
+        let Ok(pattern) = line.parse::<NamePattern>() else { continue };
+        assert_eq!(pattern.to_string().parse(), Ok(pattern.clone()), "{line:?}");
+        if let (NamePattern::AtAndBelow(name) | NamePattern::Exactly(name), Err(_)) = (pattern, line.parse::<IpAddr>())
+        {
+            assert!(names.contains(name.folded().as_wire()), "{line:?}");
+        }
     }
 }
 
@@ -587,6 +605,10 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         }
         "config" => vec![include_bytes!("../config.toml").to_vec()],
         "table" => vec![b"a.b 192.0.2.1 A\n# c\nd - NS\nd ::1 AAAA\n".to_vec()],
+        "names_file" => vec![
+            b"\xEF\xBB\xBF# a\r\nads.example # b\n*.b.example\n=c.example\n".to_vec(),
+            "0.0.0.0 ads.example b\n::1 localhost\nfe80::1%lo0 c\nb\u{fc}cher.example\na\\#b.\n.\n*.\n||d^\n1.2.3.4\n".into(),
+        ],
         "master" => vec![ZONE.as_bytes().to_vec(), b"$ORIGIN a.\n$TTL 1h\n$GENERATE 1-3 h$ A 192.0.2.$\n".to_vec()],
         "rdata" => {
             let of = |rtype: u16, rdata: &[u8]| [&rtype.to_be_bytes(), rdata].concat();
