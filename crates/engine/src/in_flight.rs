@@ -8,6 +8,7 @@ use limit::Clients;
 use super::cached::HashedQuestion;
 use super::entry::{RaceEntry, Spills, Start};
 use super::io::ClientHandle;
+use super::pools::PoolSlot;
 use super::slots::{RaceRef, Slots};
 use super::subnet::SentSubnet;
 
@@ -52,7 +53,13 @@ impl<C: ClientHandle> InFlight<C> {
         self.slots.len()
     }
 
-    pub(super) fn find(&self, question: &HashedQuestion<'_>, subnet: Option<&SentSubnet>) -> Option<RaceRef> {
+    /// Returns the race for a question in a pool. Equal questions may go to several pools, by rules.
+    pub(super) fn find(
+        &self,
+        pool: PoolSlot,
+        question: &HashedQuestion<'_>,
+        subnet: Option<&SentSubnet>,
+    ) -> Option<RaceRef> {
         let HashedQuestion { octets, flags, hash } = *question;
         let sought = FlightMark::new(hash, subnet, 0);
         let is_equal = |mark: &FlightMark| {
@@ -61,6 +68,7 @@ impl<C: ClientHandle> InFlight<C> {
                 && entry().is_some_and(|entry| {
                     entry.hash == hash
                         && entry.query.flags == flags
+                        && entry.origin.pool == pool
                         && entry.subnet() == subnet
                         && dns::eq_ignore_case(entry.question(), octets)
                 })

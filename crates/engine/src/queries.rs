@@ -90,7 +90,8 @@ impl<I: Io> Tick<'_, I> {
             CacheResult::Stale(stale) => stale,
             CacheResult::Nothing => StaleAnswer::Unknown,
         };
-        if let Some(at) = self.engine.in_flight.find(&question, valid.subnet.as_ref()) {
+        let slot = self.engine.pool_slots[pool.0];
+        if let Some(at) = self.engine.in_flight.find(slot, &question, valid.subnet.as_ref()) {
             return self.join(at, valid, waiter, stale);
         }
         let worker = &self.engine.worker;
@@ -281,7 +282,7 @@ impl<I: Io> Tick<'_, I> {
         if engine.is_draining
             || engine.in_flight.len() >= BUSY
             || !engine.pools.get(engine.pool_slots[valid.pool.0]).is_some_and(Pool::takes_queries)
-            || engine.in_flight.find(&valid.question, valid.subnet.as_ref()).is_some()
+            || engine.in_flight.find(engine.pool_slots[valid.pool.0], &valid.question, valid.subnet.as_ref()).is_some()
             || engine.worker.shared.single_flight.take(hash, engine.worker.me).is_err()
         {
             return;

@@ -91,8 +91,8 @@ fn queries_are_found_and_written_whether_they_are_short_or_long() {
         let (octet, question) = key.as_octets().split_last().expect("a question");
         let flags = QuestionFlags::of_octet(*octet);
         let asked = |flags| HashedQuestion { octets: question, flags, hash: 1 };
-        assert_eq!(in_flight.find(&asked(flags), None), Some(at), "{labels} labels");
-        assert_eq!(in_flight.find(&asked(QuestionFlags::of_octet(octet ^ 1)), None), None);
+        assert_eq!(in_flight.find(PoolSlot::default(), &asked(flags), None), Some(at), "{labels} labels");
+        assert_eq!(in_flight.find(PoolSlot::default(), &asked(QuestionFlags::of_octet(octet ^ 1)), None), None);
         let entry = in_flight.get(at).expect("it is in flight");
         assert_eq!(entry.question(), read.question.as_wire());
         assert_eq!(QuestionKey::of_parts(entry.question(), entry.query.flags), Some(key.clone()));
@@ -104,7 +104,7 @@ fn queries_are_found_and_written_whether_they_are_short_or_long() {
         entry.write_query(false, &mut written);
         assert_eq!(written, expected);
         in_flight.remove(at);
-        assert_eq!((in_flight.find(&asked(flags), None), in_flight.len()), (None, 0));
+        assert_eq!((in_flight.find(PoolSlot::default(), &asked(flags), None), in_flight.len()), (None, 0));
     }
 }
 
