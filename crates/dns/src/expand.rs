@@ -5,6 +5,7 @@
 
 use super::body::{NamePiece, RecordBounds, records, skip_name};
 use super::edns::set_rest_length;
+use super::local::name_pointer;
 use super::rdata::{NameRule, RdataForm};
 
 /// Appends the records of a valid `message` from `from` to its end to `out`, which equals `message` before
@@ -14,17 +15,29 @@ pub(super) fn append_records(message: &[u8], from: usize, fixed: usize, limit: u
         if out.len() > limit {
             break;
         }
-        append_record(message, &record, fixed, out);
+        append_record(message, &record, unmoved(message, fixed), out);
     }
 }
 
-/// Appends one record. Pointers to names that lie before `fixed` as a whole stay.
-pub(super) fn append_record(message: &[u8], record: &RecordBounds, fixed: usize, out: &mut Vec<u8>) {
-    append_name(message, record.start, fixed, out);
+/// Returns the places of names that lie before `fixed` as a whole, which stay.
+pub(super) fn unmoved(message: &[u8], fixed: usize) -> impl Fn(usize) -> Option<usize> {
+    let unmoved = message.get(..fixed).unwrap_or_default();
+    move |target| skip_name(unmoved, target).map(|_| target)
+}
+
+/// Appends a record. `moved` returns the new place of the name at an offset, or `None` if the name is to be
+/// expanded.
+pub(super) fn append_record(
+    message: &[u8],
+    record: &RecordBounds,
+    moved: impl Fn(usize) -> Option<usize>,
+    out: &mut Vec<u8>,
+) {
+    append_name(message, record.start, &moved, out);
     append_octets(message, record.owner_end, record.rdata, out);
     let rdata = out.len();
     // RDATA that does not match its type passes unchanged.
-    if append_rdata(message, record, fixed, out).is_none() {
+    if append_rdata(message, record, moved, out).is_none() {
         out.truncate(rdata);
         append_octets(message, record.rdata, record.end, out);
     }
@@ -33,8 +46,13 @@ pub(super) fn append_record(message: &[u8], record: &RecordBounds, fixed: usize,
 }
 
 /// Appends RDATA and expands its names if its type allows compression. Returns `None` if the RDATA does not
-/// match its type. With `fixed` 0 no pointer is left.
-pub(super) fn append_rdata(message: &[u8], record: &RecordBounds, fixed: usize, out: &mut Vec<u8>) -> Option<()> {
+/// match its type. If `moved` always returns `None`, no pointer is left.
+pub(super) fn append_rdata(
+    message: &[u8],
+    record: &RecordBounds,
+    moved: impl Fn(usize) -> Option<usize>,
+    out: &mut Vec<u8>,
+) -> Option<()> {
     let rdata = message.get(..record.end)?;
     let form = RdataForm::of(record.rtype).filter(|form| form.name_rule >= NameRule::MayComeCompressed);
     let names = form.map_or(0, |form| form.names);
@@ -42,16 +60,15 @@ pub(super) fn append_rdata(message: &[u8], record: &RecordBounds, fixed: usize, 
     append_octets(message, record.rdata, at, out);
     for _ in 0..names {
         let end = skip_name(rdata, at)?;
-        append_name(message, at, fixed, out);
+        append_name(message, at, &moved, out);
         at = end;
     }
     append_octets(message, at, record.end, out);
     Some(())
 }
 
-/// Appends the valid name at `at`, expanded up to a pointer to a name that lies before `fixed` as a whole.
-fn append_name(message: &[u8], mut at: usize, fixed: usize, out: &mut Vec<u8>) {
-    let unmoved = message.get(..fixed).unwrap_or_default();
+/// Appends the valid name at `at`, expanded up to a pointer to a name that `moved` knows.
+fn append_name(message: &[u8], mut at: usize, moved: impl Fn(usize) -> Option<usize>, out: &mut Vec<u8>) {
     while let Some(piece) = NamePiece::read(message, at) {
         match piece {
             NamePiece::Label(label) => {
@@ -59,11 +76,10 @@ fn append_name(message: &[u8], mut at: usize, fixed: usize, out: &mut Vec<u8>) {
                 out.extend_from_slice(label);
                 at += 1 + label.len();
             }
-            NamePiece::Pointer(target) if skip_name(unmoved, target).is_some() => {
-                append_octets(message, at, at + 2, out);
-                return;
-            }
-            NamePiece::Pointer(target) => at = target,
+            NamePiece::Pointer(target) => match moved(target) {
+                Some(target) => return out.extend_from_slice(&name_pointer(target)),
+                None => at = target,
+            },
             NamePiece::Root => {
                 out.push(0);
                 return;

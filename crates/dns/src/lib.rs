@@ -22,6 +22,7 @@
 mod labels;
 
 pub mod address;
+mod alias;
 mod body;
 mod cached;
 mod case;
@@ -54,6 +55,7 @@ mod text;
 mod transport;
 mod zone_serial;
 
+pub use alias::{write_behind_cname, write_query_instead};
 pub use cached::{Freshness, TtlBounds, clamp_ttls, least_ttl, write_cacheable, write_cached};
 pub use case::{has_case, set_case};
 pub use category::{ResponseCategory, ResponseSubject};

@@ -135,8 +135,8 @@ fn append_record(owner: [u8; 2], rtype: RecordType, ttl: u32, rdata: &[&[u8]], o
     set_rest_length(out, at);
 }
 
-/// Returns a compression pointer (RFC 1035 section 4.1.4) into the question.
-fn name_pointer(at: usize) -> [u8; 2] {
+/// Returns a compression pointer (RFC 1035 section 4.1.4) to an offset of at most 16383.
+pub(super) fn name_pointer(at: usize) -> [u8; 2] {
     (POINTER | at as u16).to_be_bytes()
 }
 

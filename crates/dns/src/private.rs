@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use super::body::{RecordBounds, hash_name, records};
 use super::codes::{ExtendedError, OptionCode, RecordClass, RecordType};
 use super::edns::{OPT_FIXED_LEN, OptRecord, append_option, set_rest_length};
-use super::expand::append_record;
+use super::expand::{append_record, unmoved};
 use super::header::Flag;
 use super::relay::MAX_MESSAGE;
 use super::reply::{Reply, read_reply};
@@ -81,7 +81,7 @@ fn write(reply: &Reply<'_>, is_emptied: bool, is_kept: impl Fn(&RecordBounds) ->
             fixed.get_or_insert(record.start);
             continue;
         }
-        append_record(message, &record, fixed.unwrap_or(record.start), out);
+        append_record(message, &record, unmoved(message, fixed.unwrap_or(record.start)), out);
         if let Some(count) = counts.get_mut(section) {
             *count += 1;
         }

@@ -133,7 +133,7 @@ impl SectionRecords<'_> {
         let owner = read_name(self.octets, record.start)?;
         let &[_, _, c0, c1, t0, t1, t2, t3] = self.octets.get(record.owner_end..)?.first_chunk()?;
         let mut rdata = Vec::with_capacity(record.end - record.rdata);
-        if append_rdata(self.octets, &record, 0, &mut rdata).is_none() {
+        if append_rdata(self.octets, &record, |_| None, &mut rdata).is_none() {
             rdata.clear();
             rdata.extend_from_slice(self.octets.get(record.rdata..record.end).filter(|_| self.is_lenient)?);
         }

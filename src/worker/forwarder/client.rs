@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use dns::Transport;
 use engine::explanation::Event;
+use engine::state::Arrival;
 use net::from_clients::tcp::Responder;
 use net::sys::batch::ReplyPath;
 
+use super::derived::DerivedQuery;
 use super::explain::Operator;
 
 /// A client and its reply channel.
@@ -19,6 +21,8 @@ pub enum ReplyChannel {
     Proxied(Arc<ProxiedClient>),
     /// A client of a connection of any transport.
     Tcp(Arc<Responder>),
+    /// A client that waits for the response to a query of hedgerow.
+    Derived(Arc<DerivedQuery>),
     /// An operator with an explained question.
     Admin(Operator),
 }
@@ -50,6 +54,7 @@ impl ReplyChannel {
         match self {
             Self::Udp(way) => Some(*way),
             Self::Proxied(proxied) => Some(proxied.way),
+            Self::Derived(derived) => derived.client().datagram(),
             Self::Tcp(_) | Self::Admin(_) => None,
         }
     }
@@ -61,6 +66,7 @@ impl ReplyChannel {
                 let ProxiedClient { client, way } = *proxied;
                 Self::Proxied(Arc::new(ProxiedClient { client, way: way.without_link() }))
             }
+            Self::Derived(derived) => Self::Derived(Arc::new(derived.for_another_worker())),
             Self::Tcp(_) | Self::Admin(_) => self,
         }
     }
@@ -70,6 +76,7 @@ impl ReplyChannel {
             Self::Udp(way) => way.peer.address(),
             Self::Proxied(proxied) => proxied.client,
             Self::Tcp(responder) => responder.peer(),
+            Self::Derived(derived) => derived.client().peer(),
             Self::Admin(_) => (Ipv4Addr::LOCALHOST, 0).into(),
         }
     }
@@ -77,7 +84,32 @@ impl ReplyChannel {
     pub(super) fn connected_to(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(responder) => responder.asked(),
+            Self::Derived(derived) => derived.client().connected_to(),
             Self::Udp(_) | Self::Proxied(_) | Self::Admin(_) => None,
+        }
+    }
+
+    /// Returns the way of the query to the forwarder.
+    pub(super) fn arrival(&self) -> Arrival {
+        match self {
+            Self::Udp(way) => Arrival::Datagram(way.listener),
+            Self::Proxied(proxied) => Arrival::Datagram(proxied.way.listener),
+            Self::Tcp(responder) => Arrival::Connection(responder.asked()),
+            Self::Derived(derived) => derived.client().arrival(),
+            Self::Admin(_) => Arrival::Listener(None),
+        }
+    }
+
+    /// Returns true for the client of a query that hedgerow made.
+    pub(super) fn is_derived(&self) -> bool {
+        matches!(self, Self::Derived(_))
+    }
+
+    /// Returns the client behind queries that hedgerow made, and its question instead of the given one.
+    pub(super) fn origin<'a>(&'a self, question: &'a [u8]) -> (&'a Self, &'a [u8]) {
+        match self {
+            Self::Derived(derived) => derived.client().origin(derived.question()),
+            Self::Udp(_) | Self::Proxied(_) | Self::Tcp(_) | Self::Admin(_) => (self, question),
         }
     }
 
@@ -86,6 +118,7 @@ impl ReplyChannel {
         match self {
             Self::Udp(_) | Self::Proxied(_) => {}
             Self::Tcp(responder) => responder.respond(|_| {}),
+            Self::Derived(derived) => derived.client().respond_nothing(),
             Self::Admin(operator) => operator.send(Event::NoResponse),
         }
     }
@@ -96,14 +129,15 @@ impl engine::ClientHandle for ReplyChannel {
         match self {
             Self::Udp(_) | Self::Proxied(_) => Transport::Udp,
             Self::Tcp(responder) => responder.transport(),
-            // An operator wants the whole answer.
-            Self::Admin(_) => Transport::Tcp,
+            // An operator wants the whole answer, and a response is composed from one.
+            Self::Derived(_) | Self::Admin(_) => Transport::Tcp,
         }
     }
 
     fn is_admin(&self) -> bool {
         match self {
             Self::Udp(_) | Self::Proxied(_) | Self::Tcp(_) => false,
+            Self::Derived(derived) => derived.client().is_admin(),
             Self::Admin(_) => true,
         }
     }
@@ -113,6 +147,7 @@ impl engine::ClientHandle for ReplyChannel {
             Self::Udp(way) => way.peer.ip,
             Self::Proxied(proxied) => proxied.client.ip(),
             Self::Tcp(responder) => responder.peer().ip(),
+            Self::Derived(derived) => derived.client().ip(),
             Self::Admin(_) => Ipv4Addr::LOCALHOST.into(),
         }
     }
@@ -124,7 +159,8 @@ impl engine::ClientHandle for ReplyChannel {
                 let of = |proxied: &ProxiedClient| (proxied.client, proxied.way.without_link());
                 of(one) == of(other)
             }
-            (Self::Udp(_) | Self::Proxied(_) | Self::Tcp(_) | Self::Admin(_), _) => false,
+            (Self::Derived(one), Self::Derived(other)) => one.is_same(other),
+            (Self::Udp(_) | Self::Proxied(_) | Self::Tcp(_) | Self::Derived(_) | Self::Admin(_), _) => false,
         }
     }
 }

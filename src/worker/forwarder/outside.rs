@@ -166,9 +166,6 @@ impl Io for WorkerIo {
         message: &mut Vec<u8>,
         now: Instant,
     ) {
-        if let ReplyChannel::Admin(operator) = &waiter.client {
-            return operator.take_response(waiter.since, now, summary, message);
-        }
         self.deliver(&Delivery::of(waiter, resolution, now), |out| {
             // A buffer with room is exchanged, not copied.
             if out.capacity() < message.len() {
@@ -188,7 +185,8 @@ impl Io for WorkerIo {
         now: Instant,
     ) {
         if self.taps.are_on() && !waiter.client.is_admin() {
-            let delivery = Delivery::of(waiter, resolution, now);
+            let (client, question) = waiter.client.origin(question);
+            let delivery = Delivery { client, ..Delivery::of(waiter, resolution, now) };
             self.taps.response(&delivery.tapped(Some(question), &[], None));
         }
         waiter.client.respond_nothing();

@@ -18,6 +18,7 @@ use net::sys::clock;
 use super::ReplyChannel;
 use super::allowance::{Allowance, Receiver, ResponseFate};
 use super::client::DatagramWay;
+use super::derived::FollowUp;
 use super::outside::WorkerIo;
 use super::paced::{PacedResponse, PacedResponses};
 use super::receive::ReceivedMessage;
@@ -61,10 +62,13 @@ const MAX_PACE: Duration = Duration::from_secs(3600);
 // One bit for each response of a batch.
 const _: () = assert!(BATCH <= u64::BITS as usize);
 
+#[derive(Default)]
 pub(super) struct ClientOutput {
     pub(super) listeners: Vec<Option<ResponseListener>>,
     pub(super) paced: PacedResponses,
     pub(super) is_draining: bool,
+    /// Queries that hedgerow made in this tick.
+    pub(super) follow_ups: Vec<FollowUp>,
 }
 
 impl ClientOutput {
@@ -74,7 +78,7 @@ impl ClientOutput {
     }
 
     pub(super) fn flush(&mut self, counters: &Counters, now: Instant) {
-        let Self { listeners, paced, is_draining } = self;
+        let Self { listeners, paced, is_draining, .. } = self;
         let until = if *is_draining { now + MAX_PACE } else { now };
         while let Some(PacedResponse { way, message }) = paced.pop_due(until) {
             let Some(Some(listener)) = listeners.get_mut(usize::from(way.listener)) else { continue };
@@ -124,7 +128,7 @@ impl WorkerIo {
         });
     }
 
-    fn respond_alone(
+    pub(super) fn respond_alone(
         &mut self,
         asked: &ReceivedMessage<'_>,
         now: Instant,
@@ -144,11 +148,23 @@ impl WorkerIo {
         delivery: &Delivery<'_>,
         fill: impl FnOnce(&mut Vec<u8>) -> Option<ResponseSummary>,
     ) {
-        match (delivery.client, delivery.client.datagram()) {
-            (ReplyChannel::Tcp(responder), _) => self.deliver_by_stream(responder, delivery, fill),
-            (_, Some(to)) => self.deliver_by_datagram(to, delivery, fill),
-            // For an operator the report is the only answer.
-            (_, None) => delivery.client.respond_nothing(),
+        match delivery.client {
+            ReplyChannel::Tcp(responder) => self.deliver_by_stream(responder, delivery, fill),
+            ReplyChannel::Derived(derived) => {
+                let mut message = Vec::new();
+                match fill(&mut message) {
+                    Some(summary) => self.deliver_derived(derived, delivery, summary, &message),
+                    None => derived.client().respond_nothing(),
+                }
+            }
+            ReplyChannel::Admin(operator) => {
+                let mut message = Vec::new();
+                if let Some(summary) = fill(&mut message) {
+                    operator.take_response(delivery.since, delivery.now, summary, &message);
+                }
+            }
+            ReplyChannel::Udp(to) => self.deliver_by_datagram(*to, delivery, fill),
+            ReplyChannel::Proxied(proxied) => self.deliver_by_datagram(proxied.way, delivery, fill),
         }
     }
 
@@ -174,7 +190,7 @@ impl WorkerIo {
         delivery: &Delivery<'_>,
         fill: impl FnOnce(&mut Vec<u8>) -> Option<ResponseSummary>,
     ) {
-        let Self { way: ClientOutput { listeners, paced, is_draining }, counters, state, shared, taps, .. } = self;
+        let Self { way: ClientOutput { listeners, paced, is_draining, .. }, counters, state, shared, taps, .. } = self;
         let (rate, is_draining) = (state.rate.as_deref(), *is_draining);
         let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now: delivery.now };
         let Some(Some(listener)) = listeners.get_mut(usize::from(to.listener)) else {
@@ -217,21 +233,22 @@ fn content_of(said: ResponseSummary) -> Cacheability {
         ResponseSource::Backend | ResponseSource::Cache | ResponseSource::Stale | ResponseSource::Authority => {
             Cacheability::Answer
         }
-        ResponseSource::Synthesized | ResponseSource::Error => Cacheability::MadeUp,
+        // A rule may depend on the client.
+        ResponseSource::Synthesized | ResponseSource::Error | ResponseSource::Rule => Cacheability::MadeUp,
     }
 }
 
 /// A response in delivery: its destination, and the data for taps.
 #[derive(Clone, Copy)]
 pub(super) struct Delivery<'a> {
-    client: &'a ReplyChannel,
-    asked: OptionsSource<'a>,
-    receiver: Receiver,
-    queries: u32,
-    since: Instant,
-    now: Instant,
+    pub(super) client: &'a ReplyChannel,
+    pub(super) asked: OptionsSource<'a>,
+    pub(super) receiver: Receiver,
+    pub(super) queries: u32,
+    pub(super) since: Instant,
+    pub(super) now: Instant,
     /// The history of the race; `None` if no pool was involved.
-    resolution: Option<&'a ResponseOrigin<'a>>,
+    pub(super) resolution: Option<&'a ResponseOrigin<'a>>,
 }
 
 impl<'a> Delivery<'a> {
@@ -303,7 +320,7 @@ impl<'a> Delivery<'a> {
 
 /// The source of a client's connection options.
 #[derive(Clone, Copy)]
-enum OptionsSource<'a> {
+pub(super) enum OptionsSource<'a> {
     Form(&'a ClientForm),
     Message(&'a [u8]),
 }

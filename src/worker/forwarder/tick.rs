@@ -142,7 +142,7 @@ impl Forwarder {
                 self.on_unreachable(socket, now);
             } else if let Some(UnsentMessage { slot, socket_set, why }) = self.outside.refused.pop() {
                 self.tick(now).on_unsent(socket_set, slot, not_sent(why));
-            } else {
+            } else if !self.take_follow_up(now) {
                 break;
             }
         }

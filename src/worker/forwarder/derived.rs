@@ -1,0 +1,145 @@
+//! Queries that hedgerow makes in place of a client's query, and the responses that it composes from theirs.
+//!
+//! ```text
+//!   client's query ──▶ DerivedQuery::start ──▶ query for another name or type ──▶ engine
+//!                                                                                   │ response, whole
+//!   client ◀── limits, truncation, cookie, hop options ◀── compose ◀── deliver ◀────┘
+//! ```
+//!
+//! The engine sees the made query as that of a stream client, which gets the whole answer. Joins, timeouts,
+//! stale answers and hand-overs are those of any query. A derived query may be the client of another one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use dns::{ClientForm, Cookie, Name, Query, RecordType, Reply};
+use engine::{ClientHandle as _, LookupReason, ResponseSummary};
+use limit::Pacing;
+use metrics::ResponseSource;
+
+use super::allowance::Receiver;
+use super::outside::WorkerIo;
+use super::responses::{Delivery, OptionsSource};
+use super::{Forwarder, ReplyChannel};
+
+/// A client's query that waits for the response to a query of hedgerow.
+#[derive(Debug)]
+pub struct DerivedQuery {
+    client: ReplyChannel,
+    message: Box<[u8]>,
+    cookie: Option<Cookie>,
+    since: Instant,
+    derivation: Derivation,
+}
+
+/// The way in which the response to a client comes from that to the made query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Derivation {
+    /// A CNAME record with this TTL in seconds to the name of the made query, then the records of its
+    /// response.
+    Cname {
+        /// The TTL of the record.
+        ttl: u32,
+        /// The source of the whole response.
+        source: ResponseSource,
+    },
+}
+
+/// A query that hedgerow made, to be taken at the end of the tick.
+#[derive(Debug)]
+pub(super) struct FollowUp {
+    message: Vec<u8>,
+    client: ReplyChannel,
+}
+
+impl DerivedQuery {
+    pub(super) fn client(&self) -> &ReplyChannel {
+        &self.client
+    }
+
+    /// Returns the question of the client's query, in wire form.
+    pub(super) fn question(&self) -> &[u8] {
+        dns::read_query(&self.message).map_or(&[], |query| query.question.as_wire())
+    }
+
+    /// Returns true if both are one query of one client for the same purpose. A retransmission with another
+    /// spelling is a separate query, because its response is composed from the message.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.derivation == other.derivation
+            && self.message == other.message
+            && self.client.is_same_socket(&other.client)
+    }
+
+    pub(super) fn for_another_worker(&self) -> Self {
+        let (client, message) = (self.client.clone().for_another_worker(), self.message.clone());
+        Self { client, message, ..*self }
+    }
+
+    /// Writes the whole response into `out`, without the form of the client. Returns its source.
+    fn compose(&self, query: &Query<'_>, reply: &Reply<'_>, out: &mut Vec<u8>) -> ResponseSource {
+        match self.derivation {
+            Derivation::Cname { ttl, source } => {
+                dns::write_behind_cname(query.question.as_wire(), ttl, reply, out);
+                source
+            }
+        }
+    }
+}
+
+impl WorkerIo {
+    /// Makes a query for another name or type in place of the query of a client, who gets the response that
+    /// `derivation` composes.
+    pub(super) fn derive(
+        &mut self,
+        (message, query): (&[u8], &Query<'_>),
+        (client, cookie): (&ReplyChannel, Option<Cookie>),
+        derivation: Derivation,
+        (qname, qtype): (&Name, RecordType),
+        now: Instant,
+    ) {
+        let (client, message) = (client.clone(), message.into());
+        let derived = DerivedQuery { client, message, cookie, since: now, derivation };
+        let mut message = Vec::new();
+        dns::write_query_instead(query, qname, qtype, self.state.edns_udp_size, &mut message);
+        self.way.follow_ups.push(FollowUp { message, client: ReplyChannel::Derived(Arc::new(derived)) });
+    }
+
+    /// Responds to the client of a derived query, whose response this is.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn deliver_derived(
+        &mut self,
+        derived: &DerivedQuery,
+        delivery: &Delivery<'_>,
+        summary: ResponseSummary,
+        message: &[u8],
+    ) {
+        let DerivedQuery { client, cookie, since, .. } = derived;
+        let (Ok(query), Ok(reply)) = (dns::read_query(&derived.message), dns::read_reply(message)) else {
+            return client.respond_nothing();
+        };
+        let mut whole = Vec::new();
+        let source = derived.compose(&query, &reply, &mut whole);
+        let Ok(reply) = dns::read_reply(&whole) else { return client.respond_nothing() };
+        let form = ClientForm::of(&query).with_cookie(*cookie);
+        let own_udp_size = self.state.edns_udp_size;
+        let limit = if client.transport().is_stream() { u16::MAX.into() } else { form.udp_limit(own_udp_size) };
+        let has_waited = Pacing::is_held(*since, delivery.now);
+        let receiver = Receiver { client: client.ip(), cookie: cookie.map(|cookie| cookie.state), has_waited };
+        let asked = OptionsSource::Form(&form);
+        let delivery = Delivery { client, asked, receiver, since: *since, ..*delivery };
+        self.deliver(&delivery, |out| {
+            dns::write_response(&reply, &form, own_udp_size, limit, out);
+            Some(ResponseSummary { source, ..summary })
+        });
+    }
+}
+
+impl Forwarder {
+    /// Takes a query that hedgerow made in this tick, if there is one.
+    pub(super) fn take_follow_up(&mut self, now: Instant) -> bool {
+        let Some(FollowUp { message, client }) = self.outside.way.follow_ups.pop() else { return false };
+        self.take_in_tick(std::iter::once((&message[..], client)), LookupReason::Query, now);
+        true
+    }
+}
