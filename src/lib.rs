@@ -44,7 +44,7 @@
 //!
 //! # Not included
 //!
-//! Recursion, DNSSEC validation, a scripting language, block lists, plug-ins. Messages that only pass through
+//! Recursion, DNSSEC validation, a scripting language, plug-ins. Messages that only pass through
 //! are not decoded and encoded again. No trait exists only so that a test can fake something: the trait for
 //! the I/O of an engine has two implementations, `worker::forwarder` and the simulator.
 

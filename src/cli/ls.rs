@@ -137,6 +137,7 @@ fn config(args: &Args) -> Config {
             rate_limit: usual_rate_limit(&listen),
             listen,
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,
+            rules: Vec::new(),
             designated_resolver: None,
             connections: Default::default(),
             routes: vec![Route { suffix: Name::root(), is_below_only: false, pool: PoolIndex(0) }],

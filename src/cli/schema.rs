@@ -73,6 +73,7 @@ fn brief(takes: &str) -> &str {
 /// The pages that describe a section at length.
 const PAGES: &[(&str, &str)] = &[
     ("", "[least privilege](deploy.md#least-privilege), [when busy polling pays](deploy.md#systemd)"),
+    ("forwarder", "[rules](rules.md)"),
     ("forwarder.connections", "[connections by TCP](hostile.md#connections-by-tcp)"),
     ("forwarder.limits", "[what one client may have](hostile.md#what-one-client-may-have)"),
     ("pools.ts", "[races](races.md), [balancing](balance.md#who-is-asked), [choosing a policy](simulate.md)"),

@@ -19,6 +19,8 @@ use landlock::{
 use config::{Config, DnstapTarget, KeyConfig, LogTarget};
 use serde::{Deserialize, Serialize};
 
+use super::names;
+
 /// The files that a config names, with its own. A new key that names a file needs an entry here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigFiles {
@@ -51,6 +53,7 @@ impl ConfigFiles {
             DnstapTarget::File(file) => Some(file),
             DnstapTarget::Unix(_) | DnstapTarget::Tcp(_) => None,
         });
+        let names = names::files_of(config).into_iter().map(Path::to_owned);
         let cookies = config.cookie_secrets_files().into_iter().map(Path::to_owned);
         let cache = config.cache.as_ref().and_then(|cache| cache.persist.as_ref());
         let log = config.taps.query_log.as_ref().and_then(|log| match &log.to {
@@ -74,6 +77,7 @@ impl ConfigFiles {
                     zones.chain(token).chain(keys).chain(certificates).chain(etcd).chain(trusted).chain(hosts).cloned(),
                 )
                 .chain(cookies)
+                .chain(names)
                 .collect(),
             looked_at: looked_at.cloned().collect(),
             written: secondaries

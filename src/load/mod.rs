@@ -9,6 +9,7 @@ mod checks;
 mod confinement;
 mod disk;
 mod hosts;
+mod names;
 mod parallel;
 mod secrets;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use crate::files;
 pub use self::certificates::CertificateFiles;
 pub use self::checks::reaches;
 pub use self::confinement::{ConfigFiles, Confinement, SAVED_LATENCY, SAVED_MEMBERS, folder_of};
+pub use self::names::RuleNames;
 pub use self::secrets::EtcdSecrets;
 pub use self::trust::{look as look_at_roots, shown as shown_certificate};
 pub use self::watch::{FileWatch, ReadingGuard, Watcher};
@@ -73,6 +75,8 @@ pub struct Setup {
 /// The content of the files of forwarder and pools.
 #[derive(Clone, Debug, Default)]
 pub struct ForwarderFiles {
+    /// The names for rules.
+    pub names: RuleNames,
     /// The local names, with those of the config.
     pub local_names: Arc<LocalNames>,
     /// The secrets for etcd.
@@ -188,6 +192,7 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     }
     let zone_dbs = loader.load(&config)?;
     let local_names = Arc::new(hosts::load(&config)?);
+    let names = loader.names.load(&config)?;
     let keys = secrets::keys(&config)?;
     let cookie_secrets = secrets::cookies(&config)?;
     let certificate_files = loader.certificates.clone();
@@ -199,7 +204,7 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     Ok(Setup {
         config,
         zone_dbs,
-        forwarder: ForwarderFiles { local_names, etcd },
+        forwarder: ForwarderFiles { local_names, names, etcd },
         keys,
         cookie_secrets,
         certificates,

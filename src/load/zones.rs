@@ -20,6 +20,7 @@ use zone::{
 
 use super::certificates::CertificateFiles;
 use super::disk::{self, SeenFile};
+use super::names::NameLoader;
 use super::parallel::{do_all, is_large, pipe};
 use super::watch::{FileWatch, ReadingGuard};
 use super::{LoadError, USUAL_PLACES, unreadable};
@@ -37,6 +38,7 @@ pub struct Loader {
     config: Vec<(Option<u64>, PathBuf)>,
     pub(super) watch: FileWatch,
     pub(super) certificates: CertificateFiles,
+    pub(super) names: NameLoader,
 }
 
 /// The identity of a zone: a file with another origin is another zone.
@@ -111,10 +113,11 @@ impl Loader {
         reading
     }
 
-    /// Returns the digests of the config, and of the zone files if it was loaded.
+    /// Returns the digests of the config, and of the zone and names files if it was loaded.
     pub(super) fn digests(&self, is_loaded: bool) -> HashMap<&Path, u64> {
         let config = self.config.iter().filter_map(|(digest, file)| Some((file.as_path(), (*digest)?)));
-        let seen = self.known.values().filter(|_| is_loaded).flat_map(|known| &known.seen);
+        let seen = self.known.values().flat_map(|known| &known.seen).chain(self.names.seen());
+        let seen = seen.filter(|_| is_loaded);
         config.chain(seen.map(|seen| (seen.path.as_path(), seen.digest))).collect()
     }
 

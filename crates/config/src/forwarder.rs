@@ -9,6 +9,7 @@ use limit::AccessRules;
 use super::clients::{read_access, read_connections, read_cookies, read_rate_limit, read_waiting};
 use super::readers::{integer, text};
 use super::references::References;
+use super::rule::{self, RuleSurroundings};
 use super::section::{ConfigNode, ConfigSection, DocumentSpot, note_repeats};
 use super::{ForwarderConfig, PoolIndex, Route, listen, names, words};
 
@@ -32,6 +33,10 @@ pub(super) fn read<'d>(
             None => default_routes(&section.spot, pools),
         },
         names: names::read(section),
+        rules: {
+            let around = RuleSurroundings { listen: &listen, pools };
+            section.read("rules", Vec::new(), |node| rule::read(node, &around))
+        },
         connections: section.below("connections", read_connections).unwrap_or_default(),
         cookies: read_cookies(section),
         access: read_access(section, &AccessRules::LOCAL),
@@ -75,7 +80,7 @@ fn read_routes(section: &ConfigSection<'_>, pools: &[&str]) -> Vec<Route> {
     routes
 }
 
-fn read_pool(node: &ConfigNode<'_>, pool: &str, pools: &[&str]) -> Option<PoolIndex> {
+pub(super) fn read_pool(node: &ConfigNode<'_>, pool: &str, pools: &[&str]) -> Option<PoolIndex> {
     let index = pools.iter().position(|&known| known == pool).map(PoolIndex);
     if index.is_none() {
         let remedy = match pools {
@@ -128,7 +133,7 @@ mod tests {
             (
                 "port = 53",
                 "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, designated_resolver, routes, \
-             names, hosts_files, special_names, connections, cookies, cookie_secrets_file, allow, deny, on_denied, limits, rate_limit",
+             names, hosts_files, special_names, rules, connections, cookies, cookie_secrets_file, allow, deny, on_denied, limits, rate_limit",
             ),
             (
                 "designated_resolver = \".\"",

@@ -33,6 +33,7 @@ mod problem;
 mod rank;
 pub mod reference;
 mod references;
+mod rule;
 mod rules;
 pub mod schema;
 mod section;
@@ -53,6 +54,7 @@ use dns::{Name, Rcode, RecordType};
 use limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
 use zone::{Identity, Miss};
 
+pub use self::rules::{PoolRules, Serves, Silence};
 pub use admin::{AdminConfig, AdminSocket};
 pub use backend::{BackendConfig, PrimaryConfig};
 pub use cache::CacheRules;
@@ -70,7 +72,7 @@ pub use names::{LocalName, NamesConfig, SpecialNames};
 pub use passing::{ClientSubnetRule, PassingRules, PrivateAnswers};
 pub use problem::{Problem, Problems};
 pub use rank::{Accept, Rank};
-pub use rules::{PoolRules, Serves, Silence};
+pub use rule::{RuleAction, RuleConfig};
 pub use supervisor::SupervisorConfig;
 pub use taps::{
     Always, ClientDetail, DnstapConfig, DnstapTarget, LogFormat, LogTarget, NameDetail, OtlpTarget, QueryLogConfig,
@@ -203,6 +205,8 @@ pub struct ForwarderConfig {
     pub routes: Vec<Route>,
     /// The names that the forwarder answers itself.
     pub names: NamesConfig,
+    /// The rules, in order.
+    pub rules: Vec<RuleConfig>,
     /// The announced name of encrypted listeners (RFC 9462). `None`: no announcement.
     pub designated_resolver: Option<Name>,
     /// The access rules for clients.

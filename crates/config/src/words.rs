@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dns::address::{self, BackendAddress, BackendUrl, BadAddress, Pin, Verify};
-use dns::{Name, Rcode, RecordType};
+use dns::{Name, Rcode, RecordType, Transport};
 use hedge::balance::Balance;
 use hedge::{AttemptTimeout, Dispatch, Expect, Grace, HedgeDelay};
 use limit::{OnDenied, Prefix};
@@ -112,6 +112,7 @@ words! {
     LogFormat { "json" = Json, "logfmt" = Logfmt }
     ClientDetail { "full" = Full, "prefix" = Prefix, "none" = None }
     NameDetail { "full" = Full, "parent" = Parent, "none" = None }
+    Transport { "udp" = Udp, "tcp" = Tcp, "tls" = Tls, "https" = Https, "http" = Http, "quic" = Quic }
 }
 
 impl KeyWord for Rcode {

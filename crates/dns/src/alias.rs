@@ -11,7 +11,8 @@ use super::query::{Query, write_query};
 use super::question::Question;
 use super::reply::Reply;
 
-/// Writes a query for another name or type into `out`, with the ID, flags, class and EDNS of a client's query.
+/// Writes a query for another name or type into `out`, with the ID, flags, class and EDNS of a client's
+/// query.
 pub fn write_query_instead(query: &Query<'_>, qname: &Name, qtype: RecordType, own_udp_size: u16, out: &mut Vec<u8>) {
     let mut message = query.header.to_wire().to_vec();
     message.extend_from_slice(qname.as_wire());

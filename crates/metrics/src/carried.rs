@@ -22,6 +22,7 @@ impl Snapshot {
             cache.stats = cache.stats.since(earlier.stats);
         }
         subtract_all(&mut grown.pools, &earlier.pools, |pool| pool.name.clone(), PoolSnapshot::subtract);
+        subtract_all(&mut grown.rules, &earlier.rules, |rule| rule.0.clone(), |now, before| now.1.subtract(&before.1));
         grown.reload.succeeded.subtract(&earlier.reload.succeeded);
         grown.reload.failed.subtract(&earlier.reload.failed);
         grown.run.tasks_lost.subtract(&earlier.run.tasks_lost);

@@ -28,6 +28,8 @@ dns::labels! {
         Authority = "authority",
         /// The query was not accepted, or its whole answer was not available.
         Error = "error",
+        /// A rule made the response.
+        Rule = "rule",
     }
 }
 
@@ -58,6 +60,8 @@ dns::labels! {
         Proxy = "proxy",
         /// A reply for another client subnet than the one in the query (RFC 7871 section 7.3).
         ClientSubnet = "client-subnet",
+        /// A query that a rule drops.
+        Rule = "rule",
     }
 }
 
@@ -385,7 +389,7 @@ mod tests {
         two.dropped(DropReason::Late);
         assert_eq!(
             CountersSummary::of(vec![one, two]).to_string(),
-            "queries: 2 udp, 1 tcp; responses: 2 backend, 5 cache, 0 stale, 0 synthesized, 0 authority, 0 error; \
+            "queries: 2 udp, 1 tcp; responses: 2 backend, 5 cache, 0 stale, 0 synthesized, 0 authority, 0 error, 0 rule; \
              dropped: 1 late"
         );
     }

@@ -82,7 +82,7 @@ impl SampleWriter<'_> {
             Reader::Cache(read) => snapshot.cache.iter().for_each(|cache| self.value(read(cache))),
             Reader::Pool(read) => pools.iter().for_each(|pool| self.with("pool", &pool.name, |to| read(pool, to))),
             Reader::Backend(read) => {
-                let max = snapshot.backend_series.map_or(usize::MAX, usize::from);
+                let max = snapshot.run.backend_series.map_or(usize::MAX, usize::from);
                 for (pool, backend) in backends(pools.iter().filter(|pool| pool.backends.len() <= max)) {
                     self.with("pool", &pool.name, |to| to.with("backend", &backend.name, |to| read(backend, to)));
                 }

@@ -125,6 +125,14 @@ const QUERIES: &[Family] = &[
     server(Counter, "hedgerow_cookies", "Client queries with a DNS cookie", |server, to| {
         to.each("cookie", zip(CookieKind::ALL.map(CookieKind::label), server.counts.cookies));
     }),
+    server(
+        Counter,
+        "hedgerow_rule_matches",
+        "Client queries for which the rule was the first that matched",
+        |server, to| {
+            to.each("rule", server.rules.iter().map(|(name, count)| (&**name, *count)));
+        },
+    ),
     server(Counter, "hedgerow_tap_records", "Records of the query log and of other taps, by result", |server, to| {
         for (tap, counts) in zip(Tap::ALL, server.counts.taps) {
             to.with("tap", tap.label(), |to| to.each("fate", zip(TapFate::ALL.map(TapFate::label), counts)));

@@ -35,8 +35,8 @@ pub struct Snapshot {
     pub verdict: Option<u64>,
     /// The authorities and their zones.
     pub authorities: AuthoritiesSnapshot,
-    /// Pools with more backends have no series per backend; `None` means no limit.
-    pub backend_series: Option<u16>,
+    /// The rules in order, with the number of queries for which each was the first match.
+    pub rules: Vec<(String, u64)>,
     /// The certificates of encrypted listeners.
     pub certificates: Vec<CertificateSnapshot>,
     /// Frames by interface.
@@ -56,6 +56,8 @@ pub struct RunSnapshot {
     pub tasks_lost: u64,
     /// Workers replaced after the loss of a task.
     pub worker_replacements: u64,
+    /// Pools with more backends have no series per backend; `None` means no limit.
+    pub backend_series: Option<u16>,
 }
 
 /// The authorities and their zones.

@@ -98,9 +98,13 @@ impl ServerObservers {
     /// Returns the part of a snapshot that the observers determine.
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
-            run: RunSnapshot { uptime: self.started.elapsed(), tasks_lost: self.tasks_lost, ..RunSnapshot::default() },
+            run: RunSnapshot {
+                uptime: self.started.elapsed(),
+                tasks_lost: self.tasks_lost,
+                backend_series: self.backend_series,
+                ..RunSnapshot::default()
+            },
             verdict: self.sight.as_ref().map(Sight::verdict_number),
-            backend_series: self.backend_series,
             counts: self.summary.counts(),
             ..Snapshot::default()
         }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 use config::{Config, PoolConfig};
 use dns::HashSeed;
 use engine::cache::{Cache, Flush};
-use engine::state::{ForwarderState, HealthEvent, LocalNames, SharedPool};
+use engine::state::{ForwarderState, HealthEvent, LocalNames, NameSets, SharedPool};
 use metrics::{Aggregate, CacheSnapshot, PoolSnapshot, Snapshot};
 use net::tasks::{LostTask, TaskKind, blocking, blocking_task};
 use tokio::sync::mpsc::{UnboundedReceiver, WeakSender};
@@ -111,7 +111,7 @@ impl ServerPools {
         links: ServerLinks,
     ) -> Self {
         let CarriedState { known, learnt, cache, .. } = carried;
-        let ForwarderFiles { local_names, etcd } = mem::take(&mut setup.forwarder);
+        let ForwarderFiles { local_names, names, etcd } = mem::take(&mut setup.forwarder);
         let config = &mut setup.config;
         let membership = Membership::new(&links.tasks, own_forwarder(&reload.listening.listeners));
         let mut this = Self {
@@ -135,7 +135,7 @@ impl ServerPools {
             CarriedCache::Sent(cache) => Some(Arc::clone(cache)),
             CarriedCache::Persisted | CarriedCache::Cold => None,
         };
-        if let Some(state) = this.new_state(config, sent, local_names, reload) {
+        if let Some(state) = this.new_state(config, sent, (local_names, &names.sets), reload) {
             known.set_standings(&state);
             learnt.iter().for_each(|learnt| learnt.restore(&state, &mut this.minutes));
             this.begin(config, Arc::clone(&state), reload);
@@ -151,14 +151,16 @@ impl ServerPools {
         &self,
         config: &Config,
         cache: Option<Arc<Cache>>,
-        local_names: Arc<LocalNames>,
+        (local_names, names): (Arc<LocalNames>, &NameSets),
         reload: &Reload<'_>,
     ) -> Option<Arc<ForwarderState>> {
         let cookies = (reload.cookies)(&config.forwarder.as_ref()?.cookies);
         let (earlier, workers) = (self.state.as_deref(), self.links.workers.count());
         let state = ForwarderState::new(config, earlier, cache, cookies, workers, Instant::now())?;
+        let listeners = &reload.listening.listeners;
+        let state = state.ruled(config, names, listeners.numbered(), earlier, workers);
         let state = state.with_local_names(local_names);
-        Some(Arc::new(state.designating(config, &reload.listening.listeners.forwarder())))
+        Some(Arc::new(state.designating(config, &listeners.forwarder())))
     }
 
     pub(super) fn cache_size(&self) -> Option<usize> {
@@ -168,7 +170,7 @@ impl ServerPools {
     /// Swaps the pools of a config in.
     pub(super) fn commit(
         &mut self,
-        PreparedPools { cache, files: ForwarderFiles { local_names, etcd } }: PreparedPools,
+        PreparedPools { cache, files: ForwarderFiles { local_names, names, etcd } }: PreparedPools,
         config: &mut Config,
         reload: &mut Reload<'_>,
     ) -> Vec<String> {
@@ -178,7 +180,7 @@ impl ServerPools {
         self.latency_saves.folder.clone_from(&config.process.state_dir);
         let members = self.membership.with_members(&config.pools);
         let file = mem::replace(&mut config.pools, members);
-        let state = self.new_state(config, cache, local_names, reload);
+        let state = self.new_state(config, cache, (local_names, &names.sets), reload);
         config.pools.clone_from(&file);
         let mut notices = Vec::new();
         match (self.state.clone(), state) {
@@ -346,6 +348,8 @@ impl ServerPools {
         let divergent = |pool| self.probes.comparisons.count(pool) as u64;
         let pools = self.shared().iter().map(|pool| PoolSnapshot { divergent: divergent(pool), ..pool.snapshot() });
         snapshot.pools = pools.collect();
+        let rules = self.state.iter().flat_map(|state| &state.rules).flat_map(|rules| rules.matches());
+        snapshot.rules = rules.map(|(name, count)| (name.to_owned(), count)).collect();
         self.membership.show(&self.configs.file, &mut snapshot.pools);
         snapshot.cache = self.cache_snapshot();
     }
@@ -443,6 +447,9 @@ impl ServerPools {
         let Some(state) = &self.state else { return };
         if let (Some(cache), Some(counted)) = (&state.cache, &counted.cache) {
             cache.add_counts(counted.stats);
+        }
+        if let Some(rules) = &state.rules {
+            rules.add_counted(&counted.rules);
         }
         for counted in &counted.pools {
             if let Some(pool) = state.pool(&counted.name) {

@@ -32,6 +32,7 @@ use thiserror::Error;
 pub(in crate::control) use self::admin::AdminListeners;
 use config::{Config, ListenConfig};
 use dns::address::{HttpPath, ListenAddress, ListenUrl, Scheme};
+use engine::state::BoundListener;
 use limit::OwnAddresses;
 use net::from_clients::listening::{Endpoint, ListeningSocket};
 use net::from_clients::quic::{QuicListener, QuicServer};
@@ -219,6 +220,17 @@ impl Listeners {
 
     pub(crate) fn forwarder(&self) -> Vec<ListenUrl> {
         self.section(&SectionName::Forwarder).map(|section| section.entries().collect()).unwrap_or_default()
+    }
+
+    /// Returns the entries of the forwarder's `listen` with the numbers of their sockets.
+    pub(crate) fn numbered(&self) -> Vec<BoundListener> {
+        let section = self.section(&SectionName::Forwarder);
+        let numbered = |section: &SectionSockets| {
+            let numbers = section.entries.iter().map(|entry| section.addresses[entry.address].number);
+            let bound = numbers.zip(section.entries());
+            bound.map(|(number, url)| BoundListener { number, address: url.address }).collect()
+        };
+        section.map(numbered).unwrap_or_default()
     }
 
     pub(crate) fn certificates(&self) -> &Arc<CertificateStore> {

@@ -26,7 +26,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 use std::{io, thread};
 
-use config::Config;
+use config::{Config, counted};
 use metrics::{LastReload, ReloadSnapshot};
 use net::tasks::{LostTask, TaskKind};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -85,9 +85,11 @@ pub(in crate::control) struct PreparedReload {
 impl PreparedReload {
     fn of(mut setup: Setup, base: &ReloadBase) -> Self {
         let zones = PreparedZones::of(&mut setup, &base.zones, SavedZones::default());
+        let changed = setup.forwarder.names.changed;
         let pools = PreparedPools::of(&mut setup, base.cache_size);
         let mut changes = setup.config.changes_since(&base.config);
         changes.extend(zones.changes());
+        changes.extend((changed > 0).then(|| format!("{} reloaded", counted(changed, "names file"))));
         let changes = if changes.is_empty() { "nothing changed".to_owned() } else { changes.join(", ") };
         Self { setup, pools, zones, changes }
     }

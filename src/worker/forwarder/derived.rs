@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dns::{ClientForm, Cookie, Name, Query, RecordType, Reply};
-use engine::{ClientHandle as _, LookupReason, ResponseSummary};
+use engine::{ClientHandle as _, ResponseSummary};
 use limit::Pacing;
 use metrics::ResponseSource;
 
+use super::ReplyChannel;
 use super::allowance::Receiver;
 use super::outside::WorkerIo;
 use super::responses::{Delivery, OptionsSource};
-use super::{Forwarder, ReplyChannel};
 
 /// A client's query that waits for the response to a query of hedgerow.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ pub enum Derivation {
 /// A query that hedgerow made, to be taken at the end of the tick.
 #[derive(Debug)]
 pub(super) struct FollowUp {
-    message: Vec<u8>,
-    client: ReplyChannel,
+    pub(super) message: Vec<u8>,
+    pub(super) client: ReplyChannel,
 }
 
 impl DerivedQuery {
@@ -86,60 +86,49 @@ impl DerivedQuery {
     }
 }
 
-impl WorkerIo {
-    /// Makes a query for another name or type in place of the query of a client, who gets the response that
-    /// `derivation` composes.
-    pub(super) fn derive(
-        &mut self,
-        (message, query): (&[u8], &Query<'_>),
-        (client, cookie): (&ReplyChannel, Option<Cookie>),
-        derivation: Derivation,
-        (qname, qtype): (&Name, RecordType),
-        now: Instant,
-    ) {
-        let (client, message) = (client.clone(), message.into());
-        let derived = DerivedQuery { client, message, cookie, since: now, derivation };
-        let mut message = Vec::new();
-        dns::write_query_instead(query, qname, qtype, self.state.edns_udp_size, &mut message);
-        self.way.follow_ups.push(FollowUp { message, client: ReplyChannel::Derived(Arc::new(derived)) });
-    }
-
-    /// Responds to the client of a derived query, whose response this is.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn deliver_derived(
-        &mut self,
-        derived: &DerivedQuery,
-        delivery: &Delivery<'_>,
-        summary: ResponseSummary,
-        message: &[u8],
-    ) {
-        let DerivedQuery { client, cookie, since, .. } = derived;
-        let (Ok(query), Ok(reply)) = (dns::read_query(&derived.message), dns::read_reply(message)) else {
-            return client.respond_nothing();
-        };
-        let mut whole = Vec::new();
-        let source = derived.compose(&query, &reply, &mut whole);
-        let Ok(reply) = dns::read_reply(&whole) else { return client.respond_nothing() };
-        let form = ClientForm::of(&query).with_cookie(*cookie);
-        let own_udp_size = self.state.edns_udp_size;
-        let limit = if client.transport().is_stream() { u16::MAX.into() } else { form.udp_limit(own_udp_size) };
-        let has_waited = Pacing::is_held(*since, delivery.now);
-        let receiver = Receiver { client: client.ip(), cookie: cookie.map(|cookie| cookie.state), has_waited };
-        let asked = OptionsSource::Form(&form);
-        let delivery = Delivery { client, asked, receiver, since: *since, ..*delivery };
-        self.deliver(&delivery, |out| {
-            dns::write_response(&reply, &form, own_udp_size, limit, out);
-            Some(ResponseSummary { source, ..summary })
-        });
-    }
+/// Makes a query for another name or type in place of the query of a client, who gets the response that
+/// `derivation` composes.
+pub(super) fn derive(
+    io: &mut WorkerIo,
+    (message, query): (&[u8], &Query<'_>),
+    (client, cookie): (&ReplyChannel, Option<Cookie>),
+    derivation: Derivation,
+    (qname, qtype): (&Name, RecordType),
+    now: Instant,
+) {
+    let (client, message) = (client.clone(), message.into());
+    let derived = DerivedQuery { client, message, cookie, since: now, derivation };
+    let mut message = Vec::new();
+    dns::write_query_instead(query, qname, qtype, io.state.edns_udp_size, &mut message);
+    io.way.follow_ups.push(FollowUp { message, client: ReplyChannel::Derived(Arc::new(derived)) });
 }
 
-impl Forwarder {
-    /// Takes a query that hedgerow made in this tick, if there is one.
-    pub(super) fn take_follow_up(&mut self, now: Instant) -> bool {
-        let Some(FollowUp { message, client }) = self.outside.way.follow_ups.pop() else { return false };
-        self.take_in_tick(std::iter::once((&message[..], client)), LookupReason::Query, now);
-        true
-    }
+/// Responds to the client of a derived query, whose response this is.
+#[cold]
+#[inline(never)]
+pub(super) fn deliver_derived(
+    io: &mut WorkerIo,
+    derived: &DerivedQuery,
+    delivery: &Delivery<'_>,
+    summary: ResponseSummary,
+    message: &[u8],
+) {
+    let DerivedQuery { client, cookie, since, .. } = derived;
+    let (Ok(query), Ok(reply)) = (dns::read_query(&derived.message), dns::read_reply(message)) else {
+        return client.respond_nothing();
+    };
+    let mut whole = Vec::new();
+    let source = derived.compose(&query, &reply, &mut whole);
+    let Ok(reply) = dns::read_reply(&whole) else { return client.respond_nothing() };
+    let form = ClientForm::of(&query).with_cookie(*cookie);
+    let own_udp_size = io.state.edns_udp_size;
+    let limit = if client.transport().is_stream() { u16::MAX.into() } else { form.udp_limit(own_udp_size) };
+    let has_waited = Pacing::is_held(*since, delivery.now);
+    let receiver = Receiver { client: client.ip(), cookie: cookie.map(|cookie| cookie.state), has_waited };
+    let asked = OptionsSource::Form(&form);
+    let delivery = Delivery { client, asked, receiver, since: *since, ..*delivery };
+    io.deliver(&delivery, |out| {
+        dns::write_response(&reply, &form, own_udp_size, limit, out);
+        Some(ResponseSummary { source, ..summary })
+    });
 }

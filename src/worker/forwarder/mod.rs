@@ -14,6 +14,7 @@
 
 mod allowance;
 mod client;
+mod derived;
 mod explain;
 mod fetches;
 mod outside;
@@ -21,6 +22,7 @@ mod paced;
 mod receive;
 mod recording;
 mod responses;
+mod rules;
 mod tick;
 
 use std::cell::{OnceCell, RefCell};
@@ -38,6 +40,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 pub use self::client::{DatagramWay, Peer, ProxiedClient, ReplyChannel};
+pub use self::derived::{Derivation, DerivedQuery};
 pub use self::explain::{ExplainRequest, Operator};
 use self::recording::RaceRecording;
 pub use self::recording::RecordRequest;
@@ -57,7 +60,6 @@ use net::to_backends::tls::BackendTls;
 
 use self::fetches::Fetches;
 use self::outside::{USUAL_QUERY, WorkerIo};
-use self::paced::PacedResponses;
 use self::receive::TOGETHER;
 use self::responses::{ClientOutput, ResponseListener};
 use crate::control::observe::taps::WorkerTaps;
@@ -141,7 +143,7 @@ impl Forwarder {
             backend_sockets: BackendSockets::new(backend_sockets, USUAL_QUERY, bypass)?,
             refused: Vec::with_capacity(BATCH),
             fetches: Fetches::new(fetches, tasks, Arc::clone(&counters), Rc::clone(&this)),
-            way: ClientOutput { listeners: Vec::new(), paced: PacedResponses::default(), is_draining: false },
+            way: ClientOutput::default(),
             by_stream: Vec::new(),
             counters: Arc::clone(&counters),
             taps,

@@ -31,7 +31,9 @@ use net::sys::batch::Datagram;
 use net::sys::clock;
 
 use super::client::{DatagramWay, ProxiedClient};
+use super::derived::FollowUp;
 use super::explain::{ExplainRequest, ExplainedRace, Operator, explained_query};
+use super::rules::{RuleReader, RuleResult, answer_by_rule};
 use super::{Forwarder, HandOver, ReplyChannel};
 use crate::control::observe::taps::{Side, TapQuery};
 
@@ -129,6 +131,24 @@ impl Forwarder {
 
     fn take<'m>(
         &mut self,
+        messages: impl Iterator<Item = (&'m [u8], ReplyChannel)>,
+        reason: LookupReason,
+        now: Instant,
+    ) {
+        self.take_in_tick(messages, reason, now);
+        self.end_tick(now);
+    }
+
+    /// Takes a query that hedgerow made in this tick, if there is one.
+    pub(super) fn take_follow_up(&mut self, now: Instant) -> bool {
+        let Some(FollowUp { message, client }) = self.outside.way.follow_ups.pop() else { return false };
+        self.take_in_tick(iter::once((&message[..], client)), LookupReason::Query, now);
+        true
+    }
+
+    /// Handles messages within a tick, which the caller ends.
+    fn take_in_tick<'m>(
+        &mut self,
         mut messages: impl Iterator<Item = (&'m [u8], ReplyChannel)>,
         reason: LookupReason,
         now: Instant,
@@ -138,7 +158,6 @@ impl Forwarder {
         let today = LazyCell::new(clock::unix_now_serial as fn() -> u32);
         while self.take_some(&mut messages, &mut folded, reason, &today, now) {}
         self.folded = folded;
-        self.end_tick(now);
     }
 
     /// Handles the next few messages. Returns true if there may be more. `folded` gets their questions.
@@ -152,8 +171,10 @@ impl Forwarder {
     ) -> bool {
         let mut arrivals = [const { None }; TOGETHER];
         folded.clear();
-        let state = &*self.outside.state;
-        let reader = MessageReader { shared: &self.outside.shared.engines, own: &self.own, state, today };
+        let (state, shared) = (&*self.outside.state, &*self.outside.shared.engines);
+        let is_counted = reason == LookupReason::Query;
+        let rules = state.rules.as_deref().map(|rules| RuleReader { rules, worker: self.outside.me, is_counted });
+        let reader = MessageReader { shared, own: &self.own, state, rules, today };
         for (arrival, (message, client)) in arrivals.iter_mut().zip(messages) {
             *arrival = Some(reader.read(message, client, folded));
         }
@@ -170,8 +191,9 @@ impl Forwarder {
         let ReceivedMessage { message, client, cookie, content } = arrival;
         #[cfg(feature = "faults")]
         net::faults::on_message(message);
-        // The other worker has already counted the query.
-        if reason == LookupReason::Query && !matches!(content, ReceivedContent::Nothing(_)) {
+        // The other worker has already counted the query; one that hedgerow made is none of a client.
+        let is_new = reason == LookupReason::Query && !client.is_derived();
+        if is_new && !matches!(content, ReceivedContent::Nothing(_)) {
             self.outside.counters.query(client.transport());
             self.outside.counters.cookie(cookie);
             if self.outside.taps.are_on() {
@@ -186,6 +208,7 @@ impl Forwarder {
             ReceivedContent::Refused(rcode) => self.outside.refuse(arrival, *rcode, now),
             ReceivedContent::Prohibited(query) => self.outside.prohibit(arrival, query.as_ref(), now),
             ReceivedContent::Own(query) => self.outside.answer_own(arrival, query, now),
+            ReceivedContent::Ruled { query, rule } => answer_by_rule(&mut self.outside, arrival, query, *rule, now),
             ReceivedContent::Query { query, pool, question } => {
                 let state = &self.outside.state;
                 if query.is_signed && message.len() > usize::from(state.edns_udp_size) {
@@ -208,7 +231,7 @@ impl Forwarder {
             ReplyChannel::Udp(_) | ReplyChannel::Proxied(_) => {
                 client.datagram().and_then(|way| self.outside.way.asked_at(way))
             }
-            ReplyChannel::Tcp(_) | ReplyChannel::Admin(_) => client.connected_to(),
+            ReplyChannel::Tcp(_) | ReplyChannel::Derived(_) | ReplyChannel::Admin(_) => client.connected_to(),
         };
         let hash = arrival.asked(folded).map(|(_, question)| question.hash);
         let (client, transport) = (client.peer(), client.transport());
@@ -235,7 +258,8 @@ impl ReceivedMessage<'_> {
             ReceivedContent::Nothing(_)
             | ReceivedContent::Refused(_)
             | ReceivedContent::Prohibited(_)
-            | ReceivedContent::Own(_) => None,
+            | ReceivedContent::Own(_)
+            | ReceivedContent::Ruled { .. } => None,
         }
     }
 }
@@ -246,6 +270,11 @@ enum ReceivedContent<'m> {
     /// From a client without access; with its query, if it is one.
     Prohibited(Option<Query<'m>>),
     Own(Query<'m>),
+    /// A query for which the rule with this index makes the response.
+    Ruled {
+        query: Query<'m>,
+        rule: usize,
+    },
     Query {
         query: Query<'m>,
         pool: PoolIndex,
@@ -269,6 +298,7 @@ struct MessageReader<'a> {
     shared: &'a engine::SharedEngineState,
     own: &'a OwnAddresses,
     state: &'a ForwarderState,
+    rules: Option<RuleReader<'a>>,
     today: &'a LazyCell<u32>,
 }
 
@@ -289,7 +319,7 @@ impl MessageReader<'_> {
         let cookie = self.state.cookies.as_deref().map_or(Ok(None), answer);
         let is_admitted = self.state.access.admits(client.ip());
         let content = match cookie {
-            Ok(_) => self.content(read, is_admitted, folded),
+            Ok(_) => self.content(read, &client, is_admitted, folded),
             Err(MalformedCookie) if !is_admitted => ReceivedContent::Prohibited(None),
             // RFC 7873 section 5.2.2.
             Err(MalformedCookie) => ReceivedContent::Refused(Rcode::FORMERR),
@@ -300,6 +330,7 @@ impl MessageReader<'_> {
     fn content<'m>(
         &self,
         read: Result<Query<'m>, QueryRejection>,
+        client: &ReplyChannel,
         is_admitted: bool,
         folded: &mut Vec<u8>,
     ) -> ReceivedContent<'m> {
@@ -322,6 +353,13 @@ impl MessageReader<'_> {
         let at = start..folded.len();
         let octets = folded.get(at.clone()).unwrap_or_default();
         let question = FoldedQuestion { flags, hash: self.shared.hash(octets), at };
+        if let Some(rules) = &self.rules {
+            match rules.result(client, &query, question.hashed(folded).qname()) {
+                RuleResult::Made(rule) => return ReceivedContent::Ruled { query, rule },
+                RuleResult::Pool(pool) => return ReceivedContent::Query { query, pool, question },
+                RuleResult::None => {}
+            }
+        }
         match self.state.resolve(question.hashed(folded).qname(), query.question.qtype()) {
             Target::Pool(pool) => ReceivedContent::Query { query, pool, question },
             Target::Own => ReceivedContent::Own(query),

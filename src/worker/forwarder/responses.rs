@@ -18,7 +18,7 @@ use net::sys::clock;
 use super::ReplyChannel;
 use super::allowance::{Allowance, Receiver, ResponseFate};
 use super::client::DatagramWay;
-use super::derived::FollowUp;
+use super::derived::{FollowUp, deliver_derived};
 use super::outside::WorkerIo;
 use super::paced::{PacedResponse, PacedResponses};
 use super::receive::ReceivedMessage;
@@ -153,7 +153,7 @@ impl WorkerIo {
             ReplyChannel::Derived(derived) => {
                 let mut message = Vec::new();
                 match fill(&mut message) {
-                    Some(summary) => self.deliver_derived(derived, delivery, summary, &message),
+                    Some(summary) => deliver_derived(self, derived, delivery, summary, &message),
                     None => derived.client().respond_nothing(),
                 }
             }

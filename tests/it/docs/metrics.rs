@@ -57,15 +57,27 @@ fn metrics_of_the_contract_are_there() {
 
 /// Returns true if hedgerow chooses the values of a label, so that they are the same everywhere.
 fn is_of_words(label: &str) -> bool {
-    !["pool", "backend", "rcode", "listener", "version", "worker", "authority", "catalog", "certificate", "interface"]
-        .contains(&label)
+    ![
+        "pool",
+        "backend",
+        "rcode",
+        "listener",
+        "version",
+        "worker",
+        "authority",
+        "catalog",
+        "certificate",
+        "interface",
+        "rule",
+    ]
+    .contains(&label)
 }
 
 /// Returns the metrics of a server with all its parts after one query.
 fn shown() -> BTreeMap<String, Family> {
     let backend = Backend::new(answer("192.0.2.1"));
     let config = format!(
-        "workers = 1\n[xdp]\ninterfaces = ['nosuch0']\n[cache]\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0', 'tls://127.0.0.1:0']\n\
+        "workers = 1\n[xdp]\ninterfaces = ['nosuch0']\n[cache]\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0', 'tls://127.0.0.1:0']\nrules = [{{ name = 'a', then = 'routes' }}]\n\
          [certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n\
          [forwarder.routes]\n'.' = 'all'\n'stream.example' = 'streamed'\n[pools.all]\nbackends = ['{}']\n\
          [pools.streamed]\nbackends = ['tcp://{}']\n[authorities.a]\nlisten = ['127.0.0.1:0']\n\

@@ -80,9 +80,13 @@ impl Tally {
                 match said.map(|ResponseSummary { source, .. }| source) {
                     Some(ResponseSource::Cache | ResponseSource::Stale) => self.cached += 1,
                     Some(ResponseSource::Backend) => {}
-                    Some(ResponseSource::Synthesized | ResponseSource::Error | ResponseSource::Authority) | None => {
-                        self.lost += 1
-                    }
+                    Some(
+                        ResponseSource::Synthesized
+                        | ResponseSource::Error
+                        | ResponseSource::Authority
+                        | ResponseSource::Rule,
+                    )
+                    | None => self.lost += 1,
                 }
             }
         }

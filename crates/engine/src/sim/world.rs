@@ -507,6 +507,7 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
         access: Arc::new(Access::new(&AccessRules::of(&AccessRules::EVERYBODY))),
         limits: WaitRules { waiting: u32::MAX, in_flight: u32::MAX, per_zone: Some(u32::MAX) },
         rate: None,
+        rules: None,
         routes: Arc::new(Routes::new(&routes)),
         own: OwnNames::default(),
         pools: Vec::new(),

@@ -11,6 +11,7 @@ mod own_names;
 mod pool;
 pub mod resolver_arpa;
 mod routes;
+mod rules;
 pub mod serial_table;
 mod serials;
 mod snapshot;
@@ -34,6 +35,9 @@ pub(crate) use self::pool::BackendDomain;
 pub use self::pool::{PoolState, SharedPool};
 pub(crate) use self::resolver_arpa::ResolverArpa;
 pub use self::routes::Routes;
+pub use self::rules::{
+    Arrival, BoundListener, ForwarderRule, ForwarderRules, NameSets, RuleRecord, carries, compile as compile_rule,
+};
 pub use self::serials::SharedSerials;
 use self::special_names::SpecialZones;
 pub use self::special_names::is_beside_special;
@@ -50,6 +54,8 @@ pub struct ForwarderState {
     pub limits: WaitRules,
     /// The response rate limiter, if enabled.
     pub rate: Option<Arc<ResponseRate>>,
+    /// The rules; `None` if there are none.
+    pub rules: Option<Arc<ForwarderRules>>,
     /// The routes from names to pools.
     pub routes: Arc<Routes>,
     /// The names that the forwarder answers itself.
@@ -82,6 +88,7 @@ impl ForwarderState {
             access: Arc::new(Access::new(&forwarder.access)),
             limits: forwarder.limits,
             rate: shared_rate(forwarder.rate_limit, earlier, now),
+            rules: None,
             routes: Arc::new(routes),
             own: OwnNames { special, ..OwnNames::default() },
             pools: shared_pools(&config.pools, earlier, workers, now),
@@ -89,6 +96,21 @@ impl ForwarderState {
             cache_config: config.cache.clone(),
             cookies,
         })
+    }
+
+    /// Adds the rules of the config, with the names from files and the listeners in order of the config.
+    pub fn ruled(
+        self,
+        config: &Config,
+        names: &NameSets,
+        listeners: Vec<BoundListener>,
+        earlier: Option<&Self>,
+        workers: usize,
+    ) -> Self {
+        let configs = config.forwarder.as_ref().map_or(&[][..], |forwarder| &forwarder.rules);
+        let earlier = earlier.and_then(|earlier| earlier.rules.as_deref());
+        let new = || Arc::new(ForwarderRules::new(configs, names, listeners, earlier, workers));
+        Self { rules: (!configs.is_empty()).then(new), ..self }
     }
 
     /// Adds the encrypted listeners among `listeners`, as they are bound, to the zone for clients.

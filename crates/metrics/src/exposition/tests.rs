@@ -34,7 +34,7 @@ fn numbered<const N: usize>(first: u64) -> [u64; N] {
 
 /// Returns counts that differ from each other.
 fn counts() -> ServerCounts {
-    let mut responses = [[0; 24]; 6];
+    let mut responses = [[0; 24]; 7];
     for (source, counts) in responses.iter_mut().enumerate() {
         for rcode in [0, 2, 3, 5, 11] {
             counts[rcode] = (1_000 * rcode + source) as u64;
@@ -136,7 +136,13 @@ fn sample() -> Snapshot {
         ..PoolSnapshot::default()
     };
     Snapshot {
-        run: RunSnapshot { uptime: Duration::from_secs(1), workers: 2, tasks_lost: 45, worker_replacements: 46 },
+        run: RunSnapshot {
+            uptime: Duration::from_secs(1),
+            workers: 2,
+            tasks_lost: 45,
+            worker_replacements: 46,
+            backend_series: None,
+        },
         counts: counts(),
         frames: vec![FrameSnapshot {
             interface: "eth0".to_owned(),
@@ -183,7 +189,7 @@ fn sample() -> Snapshot {
         },
         processes: processes(),
         verdict: Some(2),
-        backend_series: None,
+        rules: vec![("a \"b\"".to_owned(), 70)],
         authorities: AuthoritiesSnapshot {
             absent_zones: Vec::new(),
             expired_zones: vec![ExpiredZone { authority: "ts1".to_owned(), zone: "example.org.".to_owned() }],
@@ -342,7 +348,10 @@ fn without_a_cache_there_is_nothing_of_it() {
 
 #[test]
 fn backends_of_large_pools_have_no_series_but_their_sums() {
-    let with = |backend_series| write(&Snapshot { backend_series, ..sample() }, &usage(), ExpositionFormat::Prometheus);
+    let with = |backend_series| {
+        let run = RunSnapshot { backend_series, ..sample().run };
+        write(&Snapshot { run, ..sample() }, &usage(), ExpositionFormat::Prometheus)
+    };
     for (most, is_reported) in [(None, true), (Some(1), true), (Some(0), false)] {
         let text = with(most);
         assert_eq!(text.contains("backend=\""), is_reported, "{most:?}");

@@ -1,0 +1,272 @@
+//! Rules through sockets: which query gets which answer, by client, listener, transport, name and type.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use proxy_header::{ProxiedAddress, ProxyHeader};
+use testkit::*;
+
+const ADDRESS: &str = "192.0.2.1";
+const OTHER_ADDRESS: &str = "192.0.2.2";
+
+/// Long enough that equal queries meet in flight.
+const SLOW: Duration = Duration::from_millis(300);
+
+const BLOCKED: u16 = 15;
+const CNAME: u16 = 5;
+
+/// A forwarder to one backend with these rules, as inline tables.
+fn ruled(backend: &Backend, rules: &str) -> Forwarder {
+    Forwarder::to(&[backend], "").keys(&format!("rules = [{rules}]")).admin()
+}
+
+fn matches(server: &Server, rule: &str) -> u64 {
+    server.admin().metrics().sum("hedgerow_rule_matches_total", &[("rule", rule)])
+}
+
+fn asked(name: &str, rtype: u16) -> Query {
+    query(name, rtype).edns(1232)
+}
+
+#[test]
+fn each_result_has_its_response() {
+    let backend = Backend::new(answer(ADDRESS));
+    let server = ruled(
+        &backend,
+        "{ name = 'gone', names = ['gone.example'], then = 'nxdomain', ttl = '7s' },
+         { name = 'empty', names = ['empty.example'], then = 'nodata' },
+         { name = 'refused', names = ['refused.example'], then = 'refused' },
+         { name = 'drop', names = ['drop.example'], then = 'drop' },
+         { name = 'made', names = ['made.example'], then = { addresses = ['192.0.2.7', '192.0.2.8', '2001:db8::7'] } },
+         { name = 'routes', names = ['routes.example'], then = 'routes' }",
+    );
+    let server = server.start();
+    let client = server.client();
+    for (name, rcode, soa, error) in [
+        ("gone.example", NXDOMAIN, Some(7), Some(BLOCKED)),
+        ("empty.example", NOERROR, Some(60), Some(BLOCKED)),
+        ("refused.example", REFUSED, None, Some(BLOCKED)),
+    ] {
+        let response = client.ask(&asked(name, A).flags(RD | CD));
+        assert_eq!((response.rcode(), response.extended_error()), (rcode, error), "{response:?}");
+        assert!(response.has(RA) && response.has(RD) && response.has(CD) && !response.has(AA), "{response:?}");
+        let message = response.message();
+        let found = message.authorities.first().map(|record| (record.name.to_string(), record.ttl));
+        assert_eq!(found, soa.map(|ttl| (format!("{name}."), ttl)), "stubs keep it for so long");
+        assert!(!client.ask(&query(name, A)).has_opt(), "no OPT record without one in the query");
+    }
+    assert_eq!(client.ask(&asked("made.example", A)).answers(), ["192.0.2.7", "192.0.2.8"]);
+    assert_eq!(client.ask(&asked("a.MADE.example", AAAA)).answers(), ["2001:db8::7"]);
+    let other = client.ask(&asked("made.example", TXT));
+    assert_eq!((other.rcode(), other.answers().len(), other.message().authorities.len()), (NOERROR, 0, 1));
+    assert_eq!(client.ask(&asked("made.example", A).class(CH)).answers().len(), 0, "class IN alone");
+    assert_eq!(client.ask(&asked("www.routes.example", A)).answers(), [ADDRESS]);
+    client.send(&asked("drop.example", A));
+    assert_eq!(client.receive_only(&asked("fence.example", A)).answers(), [ADDRESS]);
+    let metrics = server.admin().metrics();
+    assert_eq!(metrics.sum("hedgerow_dropped_total", &[("reason", "rule")]), 1);
+    assert_eq!(metrics.sum("hedgerow_responses_total", &[("source", "rule"), ("rcode", "NXDOMAIN")]), 2);
+    for (rule, count) in [("gone", 2), ("empty", 2), ("refused", 2), ("drop", 1), ("made", 4), ("routes", 1)] {
+        assert_eq!(matches(&server, rule), count, "{rule}");
+    }
+    let names: Vec<_> = backend.queries().iter().map(|seen| seen.name()).collect();
+    assert_eq!(names, ["www.routes.example", "fence.example"], "no backend is asked for the rest");
+}
+
+#[test]
+fn cname_answers_with_the_target_behind_it() {
+    let signed = |reply: Reply| reply.answer(a(ADDRESS)).with_flags(QR | RD | AD).option(EXTENDED_ERROR, &[0, 3]);
+    let backend = Backend::new(reply(signed).except("gone", nxdomain()).except("dead", silent()));
+    let server = ruled(
+        &backend,
+        "{ name = 'safe', names = ['search.example'], then = { cname = 'safe.search.example' }, ttl = '9s' },
+         { name = 'gone', names = ['old.example'], then = { cname = 'gone.example' } },
+         { name = 'dead', names = ['slow.example'], then = { cname = 'dead.example' } },
+         { name = 'made', names = ['alias.example'], then = { cname = 'made.example' } },
+         { name = 'never', names = ['made.example'], then = 'nxdomain' }",
+    );
+    let server = server.start();
+    let client = server.client();
+    let response = client.ask(&asked("WWW.search.example", A).dnssec_ok());
+    assert_eq!(response.answers(), ["192.0.2.1", "safe.search.example."]);
+    let owners: Vec<_> =
+        response.message().answers.iter().map(|record| (record.name.to_string(), record.ttl)).collect();
+    assert_eq!(owners, [("WWW.search.example.".to_owned(), 9), ("safe.search.example.".to_owned(), 60)]);
+    assert_eq!(response.question(), asked("WWW.search.example", A).question());
+    assert!(!response.has(AA) && !response.has(AD) && response.has(RA), "{response:?}");
+    assert_eq!(response.extended_error(), Some(3), "that of the target");
+    assert_eq!(client.ask(&asked("search.example", CNAME)).answers(), ["safe.search.example."], "the record alone");
+    assert_eq!(client.ask(&query("safe.search.example", A)).answers(), [ADDRESS], "no alias of itself");
+    let gone = client.ask(&query("old.example", A));
+    assert_eq!((gone.rcode(), gone.answers()), (NXDOMAIN, vec!["gone.example.".to_owned()]));
+    assert_eq!(
+        client.ask(&query("alias.example", A)).answers(),
+        [ADDRESS, "made.example."],
+        "rules are not applied again"
+    );
+    let seen: Vec<_> = backend.queries().iter().map(|seen| seen.name()).collect();
+    assert_eq!(seen, ["safe.search.example", "safe.search.example", "gone.example", "made.example"]);
+    // One after the other, and both are answered when their race is over.
+    client.send(&query("slow.example", A).id(7));
+    client.send(&query("slow.example", A).id(7));
+    let late = client.receive();
+    assert_eq!((late.id(), late.answers()), (7, vec!["dead.example.".to_owned()]), "{late:?}");
+    let metrics = server.admin().metrics();
+    assert_eq!(metrics.sum("hedgerow_queries_total", &[]), 7);
+    assert_eq!(metrics.sum("hedgerow_responses_total", &[("source", "rule")]), 6, "a retransmission counts");
+}
+
+#[test]
+fn a_long_chain_is_cut_for_udp_and_whole_by_tcp() {
+    let many = |reply: Reply| (0..40).fold(reply, |reply, _| reply.answer(txt(20)));
+    let backend = Backend::new(truncated().by_tcp(reply(many)));
+    let server =
+        ruled(&backend, "{ name = 'a', names = ['long.example'], then = { cname = 'target.example' } }").start();
+    let short = server.client().ask(&query("long.example", TXT));
+    assert!(short.has(TC) && short.answers().is_empty(), "{short:?}");
+    let whole = server.tcp_client().ask(&query("long.example", TXT));
+    assert_eq!((whole.has(TC), whole.answers().len()), (false, 41));
+}
+
+#[test]
+fn the_first_rule_whose_conditions_hold_decides() {
+    let backend = Backend::new(answer(ADDRESS));
+    let server = ruled(
+        &backend,
+        "{ name = 'exception', names = ['=good.ads.example'], then = 'routes' },
+         { name = 'ads', names = ['ads.example'], then = 'nxdomain' },
+         { name = 'below', names = ['*.below.example'], then = 'refused' },
+         { name = 'type', names = ['typed.example'], types = ['AAAA', 'ANY'], then = 'nodata' },
+         { name = 'client', clients = ['127.0.0.9'], then = 'refused' },
+         { name = 'tcp', transports = ['tcp'], names = ['tcp.example'], then = 'refused' },
+         { name = 'listener', listeners = ['tcp://127.0.0.1:0'], names = ['here.example'], then = 'refused' }",
+    );
+    let server = server.listen("['127.0.0.1:0', 'tcp://127.0.0.1:0']").start();
+    let client = server.client();
+    for (name, rtype, rcode) in [
+        ("good.ads.example", A, NOERROR),
+        ("x.good.ads.example", A, NXDOMAIN),
+        ("ads.example", A, NXDOMAIN),
+        ("badads.example", A, NOERROR),
+        ("below.example", A, NOERROR),
+        ("a.b.below.example", A, REFUSED),
+        ("typed.example", A, NOERROR),
+        ("tcp.example", A, NOERROR),
+        ("here.example", A, NOERROR),
+    ] {
+        assert_eq!(client.ask(&query(name, rtype)).rcode(), rcode, "{name}");
+    }
+    for (rtype, answers) in [(A, 1), (AAAA, 0), (ANY, 0)] {
+        assert_eq!(client.ask(&query("typed.example", rtype)).answers().len(), answers, "{rtype}");
+    }
+    assert_eq!(Client::at("127.0.0.9", server.address()).ask(&query("a.example", A)).rcode(), REFUSED);
+    let tcp = |listener: usize, name: &str| {
+        TcpClient::of(server.listeners("forwarder")[listener]).ask(&query(name, A)).rcode()
+    };
+    assert_eq!((tcp(0, "tcp.example"), tcp(1, "tcp.example")), (REFUSED, REFUSED));
+    assert_eq!((tcp(0, "here.example"), tcp(1, "here.example")), (NOERROR, REFUSED));
+    let mut from = TcpClient::from("127.0.0.9", server.address());
+    assert_eq!(from.ask(&query("b.example", A)).rcode(), REFUSED);
+}
+
+#[test]
+fn pools_of_rules_do_not_share_answers() {
+    let (usual, kids) = (Backend::new(answer(ADDRESS)), Backend::new(answer(OTHER_ADDRESS)));
+    let server = Forwarder::new()
+        .pool("usual", ".", &[&usual], "")
+        .pool("kids", "kids.test", &[&kids], "")
+        .keys("rules = [{ name = 'kids', clients = ['127.0.0.9'], then = 'pool:kids' }]")
+        .cache("")
+        .workers(2)
+        .start();
+    let (parent, child) = (server.client(), Client::at("127.0.0.9", server.address()));
+    for _ in 0..3 {
+        assert_eq!(parent.ask(&query("www.example", A)).answers(), [ADDRESS]);
+        assert_eq!(child.ask(&query("www.example", A)).answers(), [OTHER_ADDRESS]);
+    }
+    assert_eq!((usual.queries().len(), kids.queries().len()), (1, 1), "the rest comes from the cache");
+}
+
+#[test]
+fn queries_in_flight_join_only_within_a_pool() {
+    let (usual, kids) = (Backend::new(answer(ADDRESS).after(SLOW)), Backend::new(answer(OTHER_ADDRESS).after(SLOW)));
+    let server = Forwarder::new()
+        .pool("usual", ".", &[&usual], "")
+        .pool("kids", "kids.test", &[&kids], "")
+        .keys("rules = [{ name = 'kids', clients = ['127.0.0.9'], then = 'pool:kids' }]")
+        .workers(2)
+        .start();
+    let clients: Vec<_> = (0..8).map(|at| Client::at(["127.0.0.1", "127.0.0.9"][at % 2], server.address())).collect();
+    clients.iter().for_each(|client| client.send(&query("www.example", A)));
+    for (at, client) in clients.iter().enumerate() {
+        assert_eq!(client.receive().answers(), [[ADDRESS, OTHER_ADDRESS][at % 2]], "{at}");
+    }
+}
+
+#[test]
+fn the_client_of_a_rule_is_the_one_behind_the_proxy() {
+    let backend = Backend::new(answer(ADDRESS));
+    let server = Forwarder::to(&[&backend], "")
+        .keys("allow = ['198.51.100.0/24', '127.0.0.0/8']\nrules = [{ name = 'a', clients = ['198.51.100.7'], then = 'refused' }]")
+        .listen("[{ address = '127.0.0.1:0', proxy_from = ['127.0.0.2'] }]")
+        .start();
+    let proxy = UdpSocket::bind(("127.0.0.2", 0)).expect("all of 127/8 is ours");
+    proxy.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    for (client, rcode) in [("198.51.100.7:4000", REFUSED), ("198.51.100.8:4000", NOERROR)] {
+        let client: SocketAddr = client.parse().expect("an address");
+        let mut datagram = Vec::new();
+        let header = ProxyHeader::with_address(ProxiedAddress::datagram(client, server.address()));
+        header.encode_v2(&mut datagram).expect("a vector takes everything");
+        datagram.extend(query("www.example", A).to_vec());
+        proxy.send_to(&datagram, server.address()).expect("loopback takes it");
+        let mut buffer = [0; 1500];
+        let (length, _) = proxy.recv_from(&mut buffer).expect("a response");
+        assert_eq!(Response { bytes: buffer[..length].to_vec() }.rcode(), rcode, "{client}");
+    }
+}
+
+#[test]
+fn encrypted_listeners_have_their_own_rules() {
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
+    let certificate = "[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
+    let server = Forwarder::to(&[&backend], certificate)
+        .keys(
+            "rules = [{ name = 'listener', listeners = ['tls://127.0.0.1:0'], names = ['a.example'], then = 'refused' },
+             { name = 'transport', transports = ['tls'], names = ['b.example'], then = 'refused' }]",
+        )
+        .listen("['127.0.0.1:0', 'tls://127.0.0.1:0']");
+    let (chain, key) = authorities.issue("dns.example");
+    let server = Server::start_with_files(&server.to_toml(), &[("chain.pem", &chain), ("key.pem", &key)]);
+    let mut tls = TlsClient::of(server.listeners("forwarder")[1], &authorities.trusted(&["dot"]), "dns.example");
+    for (name, plain) in [("a.example", NOERROR), ("b.example", NOERROR)] {
+        assert_eq!(tls.ask(&query(name, A)).rcode(), REFUSED, "{name}");
+        assert_eq!(server.client().ask(&query(name, A)).rcode(), plain, "{name}");
+        assert_eq!(server.tcp_client().ask(&query(name, A)).rcode(), plain, "{name}");
+    }
+}
+
+#[test]
+fn names_files_are_read_again_and_a_wrong_line_changes_nothing() {
+    let backend = Backend::new(answer(ADDRESS));
+    let rules = "{ name = 'ads', names = ['inline.example'], names_file = 'ads.txt', then = 'nxdomain' }";
+    let config = ruled(&backend, rules).to_toml();
+    let server = Server::start_with_files(&config, &[("ads.txt", "# ours\nads.example\n0.0.0.0 host.example\n")]);
+    let client = server.client();
+    let rcode = |name: &str| client.ask(&query(name, A)).rcode();
+    let names = ["inline.example", "www.ads.example", "host.example", "www.host.example", "new.example"];
+    assert_eq!(names.map(rcode), [NXDOMAIN, NXDOMAIN, NXDOMAIN, NOERROR, NOERROR]);
+    assert_eq!(matches(&server, "ads"), 3);
+    server.reload("ads.txt", "new.example\n");
+    let log = server.process.wait_for_log("1 names file reloaded");
+    assert!(log.contains("reloaded: edition 2"), "{log}");
+    assert_eq!(names.map(rcode), [NXDOMAIN, NOERROR, NOERROR, NOERROR, NXDOMAIN]);
+    assert_eq!(matches(&server, "ads"), 5, "a reload keeps the count");
+    let wrong: String = (0..30).map(|line| format!("||{line}.example^\n")).collect();
+    server.rewrite("ads.txt", &wrong);
+    let refused = server.admin().try_post("/api/v1/reload", "");
+    assert_eq!(refused.status, 400, "{refused:?}");
+    let problem = "ads.txt:20: expected a name such as";
+    assert!(refused.body.contains(problem) && refused.body.contains("and 10 more wrong lines"), "{refused:?}");
+    assert!(!refused.body.contains("ads.txt:21:"), "{refused:?}");
+    assert_eq!(names.map(rcode), [NXDOMAIN, NOERROR, NOERROR, NOERROR, NXDOMAIN]);
+}
