@@ -13,11 +13,12 @@ pub(super) fn load(config: &Config) -> Result<LocalNames, LoadError> {
     let mut names = LocalNames::default();
     let Some(forwarder) = &config.forwarder else { return Ok(names) };
     let mut problems = Vec::new();
-    for local in &forwarder.names.local {
+    let added = forwarder.names.local.iter().try_for_each(|local| {
         let name = std::slice::from_ref(&local.name);
         let added = local.addresses.iter().try_for_each(|address| names.add(name, *address));
-        problems.extend(added.err().map(|full| format!("forwarder.names: {}: {full}", local.name)));
-    }
+        added.map_err(|full| format!("forwarder.names: {}: {full}", local.name))
+    });
+    problems.extend(added.err());
     for file in &forwarder.names.hosts_files {
         problems.extend(read(file, &mut names));
     }

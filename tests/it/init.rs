@@ -53,6 +53,7 @@ fn check(job: &str, examples: &[&str]) {
 #[test]
 fn configs_to_begin_with_are_right_and_replace_nothing() {
     check("resolver", &[]);
+    check("home", &[]);
     check("tables", &["ts1.txt", "ts2.txt"]);
     check("authority", &["example.org.zone"]);
 }

@@ -77,7 +77,8 @@ impl LocalNames {
     /// Completes the names after the last one was added.
     #[must_use]
     pub fn finish(mut self) -> Self {
-        let mut reversed: Vec<_> = self.by_name.keys().map(|name| from_right(name)).collect();
+        let room = &mut [0; Name::MAX_LEN];
+        let mut reversed: Vec<Box<[u8]>> = self.by_name.keys().map(|name| from_right(name, room).into()).collect();
         reversed.sort_unstable();
         self.reversed = reversed.into();
         self
@@ -96,9 +97,10 @@ impl LocalNames {
 
     /// Returns true if a local name is below this folded name.
     pub(super) fn has_below(&self, name: &[u8]) -> bool {
-        let name = from_right(name);
+        let room = &mut [0; Name::MAX_LEN];
+        let name = from_right(name, room);
         let behind = self.reversed.partition_point(|known| **known <= *name);
-        self.reversed.get(behind).is_some_and(|known| known.starts_with(&name))
+        self.reversed.get(behind).is_some_and(|known| known.starts_with(name))
     }
 }
 
@@ -116,11 +118,18 @@ pub enum LocalNamesFull {
     Addresses,
 }
 
-/// Returns the labels of a name with their lengths, from right to left.
-fn from_right(name: &[u8]) -> Box<[u8]> {
-    let labels: Vec<_> = labels(name).collect();
-    let with_length = |label: &&[u8]| [&[label.len() as u8], *label].concat();
-    labels.iter().rev().flat_map(with_length).collect()
+/// Returns the labels of a name with their lengths, from right to left, in `room`.
+fn from_right<'r>(name: &[u8], room: &'r mut [u8; Name::MAX_LEN]) -> &'r [u8] {
+    let length = name.len().saturating_sub(1).min(room.len());
+    let mut rest = &mut room[..length];
+    for label in labels(name) {
+        let Some(at) = rest.len().checked_sub(label.len() + 1) else { break };
+        let (before, place) = std::mem::take(&mut rest).split_at_mut(at);
+        place[0] = label.len() as u8;
+        place[1..].copy_from_slice(label);
+        rest = before;
+    }
+    &room[..length]
 }
 
 /// Returns the name for PTR records of an address (RFC 1035 section 3.5, RFC 3596 section 2.5).
