@@ -29,6 +29,7 @@ mod container;
 mod ctl;
 mod ctl_cache;
 mod divergence;
+mod dns64;
 mod docs;
 mod encrypted_peers;
 mod explained;

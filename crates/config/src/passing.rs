@@ -1,11 +1,11 @@
 //! Keys of a pool for the content of queries and replies that pass: `private_answers`, `private_names`,
-//! `client_subnet`.
+//! `client_subnet`, `dns64`.
 
-use dns::Name;
+use dns::{Dns64Prefix, Name, NoDns64Prefix};
 
 use super::readers::{integer, text, word};
 use super::section::{ConfigNode, ConfigSection};
-use super::words;
+use super::words::{self, Expectation};
 
 /// The content that a pool lets pass. By default, replies pass as they are.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,6 +16,8 @@ pub struct PassingRules {
     pub private_names: Vec<Name>,
     /// The network of the client in queries to backends.
     pub client_subnet: ClientSubnetRule,
+    /// The prefix of addresses that are made of A records (RFC 6147).
+    pub dns64: Option<Dns64Prefix>,
 }
 
 /// `pools.*.client_subnet` (RFC 7871).
@@ -58,7 +60,13 @@ pub(super) fn read(section: &mut ConfigSection<'_>, usual: &PassingRules) -> Pas
         private_answers,
         private_names: private_names.unwrap_or_else(|| usual.private_names.clone()),
         client_subnet: section.read("client_subnet", usual.client_subnet, client_subnet),
+        dns64: section.optional("dns64", text(dns64_prefix)).or(usual.dns64),
     }
+}
+
+fn dns64_prefix(text: &str) -> Result<Dns64Prefix, Expectation> {
+    let expected = "an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as \"64:ff9b::/96\"";
+    text.parse().map_err(|NoDns64Prefix| Expectation::new(expected))
 }
 
 fn client_subnet(node: &ConfigNode<'_>) -> Option<ClientSubnetRule> {
@@ -126,5 +134,14 @@ mod tests {
         ] {
             check(&format!("{start}{line}\n"), &[expected]);
         }
+    }
+
+    #[test]
+    fn prefixes_for_dns64_are_read_and_checked() {
+        assert_eq!(passing("dns64 = \"64:ff9b::/96\"").dns64, "64:ff9b::/96".parse().ok());
+        let start = "[forwarder]\n[pools.p]\nbackends = [\"192.0.2.1:53\"]\n";
+        let expected = "4:9: pools.p.dns64: invalid value \"64:ff9b::/95\": \
+                        expected an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits, such as \"64:ff9b::/96\"";
+        check(&format!("{start}dns64 = \"64:ff9b::/95\"\n"), &[expected]);
     }
 }

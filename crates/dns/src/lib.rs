@@ -32,6 +32,7 @@ mod codes;
 mod conclusion;
 mod cookie;
 mod digest;
+mod dns64;
 mod edns;
 mod expand;
 mod form;
@@ -66,6 +67,7 @@ pub use cookie::{
     ClientCookie, Cookie, CookieOption, CookiePair, CookieState, MalformedCookie, ServerCookie, ShownCookie,
 };
 pub use digest::ReplyDigest;
+pub use dns64::{Dns64Prefix, Ipv6Answer, NoDns64Prefix, write_dns64, write_without_mapped};
 pub use edns::{Edns, MAX_ERROR_TEXT, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};

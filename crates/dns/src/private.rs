@@ -60,15 +60,22 @@ pub fn without_private<'m>(reply: &Reply<'_>, out: &'m mut Vec<u8>) -> Option<Re
         |record: &RecordBounds| !matches!(record.rtype, RecordType::CNAME | RecordType::DNAME | RecordType::RRSIG);
     let had_data = reply.answers().any(|record| is_data(&record));
     let has_data = reply.answers().any(|record| is_data(&record) && is_kept(&record));
-    write(reply, had_data && !has_data, is_kept, out);
+    write_kept(reply, had_data && !has_data, is_kept, out);
     if out.len() > MAX_MESSAGE || read_reply(out).is_err() {
         // Names may be longer without compression. Nothing of the reply is better than a private address.
-        write(reply, true, |_| false, out);
+        write_kept(reply, true, |_| false, out);
     }
     read_reply(out).ok()
 }
 
-fn write(reply: &Reply<'_>, is_emptied: bool, is_kept: impl Fn(&RecordBounds) -> bool, out: &mut Vec<u8>) {
+/// Writes a reply without some records and with AD clear. If its answer is emptied, it is NODATA with the
+/// error 17 (Filtered).
+pub(super) fn write_kept(
+    reply: &Reply<'_>,
+    is_emptied: bool,
+    is_kept: impl Fn(&RecordBounds) -> bool,
+    out: &mut Vec<u8>,
+) {
     let message = reply.as_wire();
     let mut counts = [reply.header().qdcount(), 0, 0, 0];
     out.clear();

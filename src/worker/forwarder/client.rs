@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
 use dns::Transport;
+use engine::cache::PoolId;
 use engine::explanation::Event;
 use engine::state::Arrival;
 use net::from_clients::tcp::Responder;
@@ -103,6 +104,14 @@ impl ReplyChannel {
     /// Returns true for the client of a query that hedgerow made.
     pub(super) fn is_derived(&self) -> bool {
         matches!(self, Self::Derived(_))
+    }
+
+    /// Returns the pool that answers a query that hedgerow made, whatever names and routes say.
+    pub(super) fn pinned_pool(&self) -> Option<PoolId> {
+        match self {
+            Self::Derived(derived) => derived.pool(),
+            Self::Udp(_) | Self::Proxied(_) | Self::Tcp(_) | Self::Admin(_) => None,
+        }
     }
 
     /// Returns the client behind queries that hedgerow made, and its question instead of the given one.

@@ -12,7 +12,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use dns::{ClientForm, Cookie, Name, Query, RecordType, Reply};
+use dns::{ClientForm, Cookie, Dns64Prefix, Ipv6Answer, Name, Query, RecordType, Reply};
+use engine::cache::PoolId;
 use engine::{ClientHandle as _, ResponseSummary};
 use limit::Pacing;
 use metrics::ResponseSource;
@@ -43,7 +44,24 @@ pub enum Derivation {
         /// The source of the whole response.
         source: ResponseSource,
     },
+    /// The response to a query for AAAA records, or made of that for A records (RFC 6147).
+    Dns64 {
+        /// The pool that is asked.
+        pool: PoolId,
+        /// The prefix of the addresses.
+        prefix: Dns64Prefix,
+        /// The longest TTL of the addresses in seconds, once there are no AAAA records.
+        max_ttl: Option<u32>,
+    },
+    /// A CNAME record to the reverse name of an IPv4 address, then its answer (RFC 6147 section 5.3.1).
+    Reverse {
+        /// The pool that is asked.
+        pool: PoolId,
+    },
 }
+
+/// The TTL of an alias for a reverse name, which changes only with the config, seconds.
+const REVERSE_TTL: u32 = 600;
 
 /// A query that hedgerow made, to be taken at the end of the tick.
 #[derive(Debug)]
@@ -55,6 +73,14 @@ pub(super) struct FollowUp {
 impl DerivedQuery {
     pub(super) fn client(&self) -> &ReplyChannel {
         &self.client
+    }
+
+    /// Returns the pool that answers the made query, whatever names and routes say.
+    pub(super) fn pool(&self) -> Option<PoolId> {
+        match self.derivation {
+            Derivation::Cname { .. } => None,
+            Derivation::Dns64 { pool, .. } | Derivation::Reverse { pool } => Some(pool),
+        }
     }
 
     /// Returns the question of the client's query, in wire form.
@@ -76,12 +102,37 @@ impl DerivedQuery {
     }
 
     /// Writes the whole response into `out`, without the form of the client. Returns its source.
-    fn compose(&self, query: &Query<'_>, reply: &Reply<'_>, out: &mut Vec<u8>) -> ResponseSource {
+    fn compose(
+        &self,
+        query: &Query<'_>,
+        reply: &Reply<'_>,
+        of_reply: ResponseSource,
+        out: &mut Vec<u8>,
+    ) -> ResponseSource {
+        let question = query.question.as_wire();
         match self.derivation {
             Derivation::Cname { ttl, source } => {
-                dns::write_behind_cname(query.question.as_wire(), ttl, reply, out);
-                source
+                dns::write_behind_cname(question, ttl, reply, out);
+                return source;
             }
+            Derivation::Dns64 { prefix, max_ttl: Some(max_ttl), .. } => {
+                dns::write_dns64(question, reply, &prefix, max_ttl, out);
+            }
+            Derivation::Dns64 { max_ttl: None, .. } if Ipv6Answer::of(reply) == Ipv6Answer::Mixed => {
+                dns::write_without_mapped(reply, out);
+            }
+            Derivation::Dns64 { max_ttl: None, .. } => reply.append_to(out),
+            Derivation::Reverse { .. } => dns::write_behind_cname(question, REVERSE_TTL, reply, out),
+        }
+        of_reply
+    }
+
+    /// Returns the derivation from a second query, for A records, if this reply has no IPv6 address.
+    fn second(&self, reply: &Reply<'_>) -> Option<Derivation> {
+        let Derivation::Dns64 { pool, prefix, max_ttl: None } = self.derivation else { return None };
+        match Ipv6Answer::of(reply) {
+            Ipv6Answer::None { ttl } => Some(Derivation::Dns64 { pool, prefix, max_ttl: Some(ttl) }),
+            Ipv6Answer::Whole | Ipv6Answer::Mixed => None,
         }
     }
 }
@@ -117,8 +168,14 @@ pub(super) fn deliver_derived(
     let (Ok(query), Ok(reply)) = (dns::read_query(&derived.message), dns::read_reply(message)) else {
         return client.respond_nothing();
     };
+    if let Some(derivation) = derived.second(&reply)
+        && let Ok(qname) = Name::from_wire(query.question.qname())
+    {
+        let asked = (&*derived.message, &query);
+        return derive(io, asked, (client, *cookie), derivation, (&qname, RecordType::A), *since);
+    }
     let mut whole = Vec::new();
-    let source = derived.compose(&query, &reply, &mut whole);
+    let source = derived.compose(&query, &reply, summary.source, &mut whole);
     let Ok(reply) = dns::read_reply(&whole) else { return client.respond_nothing() };
     let form = ClientForm::of(&query).with_cookie(*cookie);
     let own_udp_size = io.state.edns_udp_size;

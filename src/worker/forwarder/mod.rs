@@ -15,6 +15,7 @@
 mod allowance;
 mod client;
 mod derived;
+mod dns64;
 mod explain;
 mod fetches;
 mod outside;

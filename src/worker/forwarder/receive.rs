@@ -32,6 +32,7 @@ use net::sys::clock;
 
 use super::client::{DatagramWay, ProxiedClient};
 use super::derived::FollowUp;
+use super::dns64;
 use super::explain::{ExplainRequest, ExplainedRace, Operator, explained_query};
 use super::rules::{RuleReader, RuleResult, answer_by_rule};
 use super::{Forwarder, HandOver, ReplyChannel};
@@ -216,6 +217,11 @@ impl Forwarder {
                     return self.outside.refuse(arrival, Rcode::FORMERR, now);
                 }
                 let question = question.hashed(folded);
+                if let Some(prefix) = state.pools[pool.0].config.rules.passing.dns64
+                    && dns64::take(&mut self.outside, arrival, (query, question.qname()), (*pool, prefix), now)
+                {
+                    return;
+                }
                 let (pool, cookie, is_handed_over) = (*pool, arrival.cookie(), reason == LookupReason::HandedOver);
                 let valid = ValidQuery { message, query, cookie, question, pool, reason, subnet: None, is_handed_over };
                 if let QueryPath::Elsewhere(owner, client) = self.tick(now).on_query(valid, client.clone()) {
@@ -353,6 +359,11 @@ impl MessageReader<'_> {
         let at = start..folded.len();
         let octets = folded.get(at.clone()).unwrap_or_default();
         let question = FoldedQuestion { flags, hash: self.shared.hash(octets), at };
+        if let Some(pool) = client.pinned_pool()
+            && let Some(pool) = self.state.pools.iter().position(|known| known.id == pool)
+        {
+            return ReceivedContent::Query { query, pool: PoolIndex(pool), question };
+        }
         if let Some(rules) = &self.rules {
             match rules.result(client, &query, question.hashed(folded).qname()) {
                 RuleResult::Made(rule) => return ReceivedContent::Ruled { query, rule },

@@ -68,6 +68,11 @@ impl SpecialZones {
         Self { by_apex: Arc::new(by_apex), mode, has_private: false }.with_pools(routes, pools)
     }
 
+    /// Returns true if special names are answered here at all.
+    pub(super) fn are_on(&self) -> bool {
+        self.mode != SpecialNames::Never
+    }
+
     /// Decides on the zones of private networks. Routes do not cover them, so the pool of `.` would be asked.
     /// A resolver with a public address does not know their names, while one in this network may.
     pub(super) fn with_pools(&self, routes: &Routes, pools: &[PoolConfig]) -> Self {
