@@ -53,6 +53,7 @@ mod lookup;
 mod lost_seeds;
 mod manifests;
 mod manual;
+mod max_age;
 mod messages;
 mod moved;
 mod named_clients;

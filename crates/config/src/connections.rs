@@ -13,6 +13,8 @@ pub struct ConnectionPoolRules {
     pub warm: bool,
     /// Time until a connection without queries is closed.
     pub idle: Duration,
+    /// Time after which a connection gets no new query, once another one is open. `None`: no limit.
+    pub max_age: Option<Duration>,
     /// Time limit to open a connection, including its handshake.
     pub connect_timeout: Duration,
     /// True if queries on encrypted connections are padded (RFC 8467).
@@ -29,6 +31,8 @@ impl Default for ConnectionPoolRules {
             warm: true,
             // Public servers close after 4 s to some minutes; hedgerow learns the actual time.
             idle: Duration::from_secs(30),
+            // A handshake costs more than an old connection, unless a load balancer is before the backend.
+            max_age: None,
             connect_timeout: Duration::from_secs(1),
             padding: true,
             // An eavesdropper may replay the queries and so link them to earlier ones (RFC 9250 section 9.1).

@@ -138,6 +138,9 @@ pub(crate) const MAX_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(7 
 /// Idle time of a connection. RFC 7828 section 3.1 can announce up to 6553.5 s.
 pub(crate) const CONNECTION_IDLE: Limits<Duration> = Limits { min: ms(100), max: secs(6553) };
 
+/// Age of a connection. Less is mostly handshakes; after a week, other limits have ended it.
+pub(crate) const CONNECTION_AGE: Limits<Duration> = Limits { min: secs(1), max: secs(7 * 86_400) };
+
 /// Lifetime of cached failures. RFC 9520 section 3.2: at least 1 s, at most 5 min.
 pub const FAILURE_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(300) };
 

@@ -184,6 +184,7 @@ fn read_connections(section: &mut ConfigSection<'_>, usual: ConnectionPoolRules)
         pipeline: integer(1..=10_000),
         warm: boolean,
         idle: duration(limits::CONNECTION_IDLE),
+        max_age: text(|text| or_off(text, |text| limits::CONNECTION_AGE.parse(text))),
         // Three round trips take less than a second everywhere on earth.
         connect_timeout: duration(ms(10)..=secs(60)),
         padding: boolean,

@@ -7,7 +7,7 @@ use rand::RngExt;
 
 use super::dial::Fault;
 use super::queue::SECOND_DIAL;
-use super::{ConnectionPool, DIALS, Dials, StreamSet, place_of};
+use super::{ConnectionPool, DIALS, Dials, PooledConnection, StreamSet, place_of};
 use crate::to_backends::connection::{SilenceAction, silence_limit};
 
 enum CheckAction {
@@ -15,6 +15,8 @@ enum CheckAction {
     Dial,
     Double,
     AskForSign,
+    Renew,
+    Retire,
     End(Fault),
     Close,
 }
@@ -103,6 +105,15 @@ impl ConnectionPool {
                 self.ask_for_sign(set_id, number, now);
                 return Some(now + POLL);
             }
+            CheckAction::Renew => {
+                // After a failed dial, the back-off sets the time of the next one.
+                let _ = self.begin_connection(set_id, None, now);
+                return Some(now + POLL);
+            }
+            CheckAction::Retire => {
+                self.get_mut(number)?.is_retired = true;
+                return Some(now);
+            }
             CheckAction::End(fault) => self.end(number, fault, now),
             CheckAction::Close => drop(self.close(number, now)),
         }
@@ -110,6 +121,34 @@ impl ConnectionPool {
     }
 
     fn due(&self, set_id: SocketSetId, number: SocketId, now: Instant) -> Option<CheckAction> {
+        let action = self.due_by_use(set_id, number, now)?;
+        let (set, connection) = (self.set(set_id)?, self.get(number)?);
+        match (action, connection.renewal(&set.way.rules)) {
+            (CheckAction::At(at), Some(renewal)) if renewal > now => Some(CheckAction::At(at.min(renewal))),
+            (CheckAction::At(at), Some(_)) => Some(self.renew(set, connection, at, now)),
+            (action, _) => Some(action),
+        }
+    }
+
+    /// Returns the next action for a connection that must be replaced.
+    fn renew(&self, set: &StreamSet, connection: &PooledConnection, at: Instant, now: Instant) -> CheckAction {
+        let is_used = connection.heard > 0 || !connection.taken.is_empty();
+        let is_kept_warm = set.connections.len() == 1 && set.warm_until().is_some_and(|until| until > now);
+        // The next query of a named client dials, as its first one did.
+        if set.way.names_clients || !is_used && !is_kept_warm {
+            return CheckAction::Retire;
+        }
+        let is_dialled = |number: &SocketId| self.get(*number).is_some_and(|connection| !connection.is_open());
+        let is_full = set.connections.len() >= 2 * usize::from(set.way.rules.max);
+        let waits_until = set.backoff.until(now).max(set.paused_until.filter(|until| *until > now));
+        match waits_until {
+            Some(until) => CheckAction::At(at.min(until)),
+            None if is_full || set.connections.iter().any(is_dialled) => CheckAction::At(at.min(now + POLL)),
+            None => CheckAction::Renew,
+        }
+    }
+
+    fn due_by_use(&self, set_id: SocketSetId, number: SocketId, now: Instant) -> Option<CheckAction> {
         let set = self.set(set_id)?;
         let (rules, connection) = (&set.way.rules, self.get(number)?);
         if !connection.is_open() {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use dns::{first_message, stated_keepalive};
 use engine::query_slots::{QuerySlot, SocketId, SocketSetId};
 use metrics::{ConnectionKind, LostCause};
+use rand::RngExt;
 
 use super::dial::Fault;
 use super::{ConnectionEnd, ConnectionPool, DIALS, EndedConnection, PooledConnection, place_of};
@@ -57,8 +58,10 @@ impl ConnectionPool {
     }
 
     fn note_open(&mut self, number: SocketId, which: usize, now: Instant) {
+        let lifetime = self.rng.random_range(LIFETIME);
         let Some(connection) = self.get_mut(number).filter(|connection| !connection.is_open()) else { return };
         let set_id = connection.set_id;
+        connection.lifetime = lifetime;
         let waiting = std::mem::take(&mut connection.dials.waiting);
         let Some(dial) = connection.dials.get_mut(which) else { return };
         connection.opened = Some(now);
@@ -89,7 +92,24 @@ impl ConnectionPool {
         });
         let suspicious_at = now + set.limit;
         self.check_at(suspicious_at);
+        self.retire_oldest(set_id, now);
         self.dial_next(set_id, now);
+    }
+
+    /// Retires the connection in place of which another one has been opened.
+    fn retire_oldest(&mut self, set_id: SocketSetId, now: Instant) {
+        let Some(set) = self.set(set_id).filter(|set| set.way.rules.max_age.is_some()) else { return };
+        let rules = &set.way.rules;
+        let renewals = set.connections.iter().filter_map(|number| Some((self.get(*number)?.renewal(rules)?, *number)));
+        let Some((renewal, oldest)) = renewals.min_by_key(|(renewal, _)| *renewal) else { return };
+        if renewal <= now
+            && let Some(connection) = self.get_mut(oldest)
+        {
+            connection.is_retired = true;
+            self.check_at(now);
+        } else {
+            self.check_at(renewal);
+        }
     }
 
     /// Dials the next connection for waiting queries.
@@ -307,6 +327,9 @@ impl ConnectionPool {
         }
     }
 }
+
+/// The rest of `max_age` is for the dial.
+const LIFETIME: std::ops::Range<f32> = 0.8..0.9;
 
 /// Maximum pause that a backend may request: it may have recovered by then.
 const MAX_PAUSE: Duration = Duration::from_secs(10);

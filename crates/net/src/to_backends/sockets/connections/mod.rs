@@ -10,9 +10,12 @@
 //! 3. A silent connection is suspicious ([`SilenceClock`]): it gets no new query, is pinged, and is given up
 //!    without a response; at once, if the backend acknowledges nothing.
 //! 4. An idle connection is closed after a while ([`LearnedIdleTimeout`]), except one that stays warm.
-//! 5. If the backend requires client addresses, a connection begins with a header and carries the queries of
+//! 5. With `max_age`, a connection of nearly that age is replaced: another one is dialled, and once that is
+//!    open, the old one gets no new query and is closed after its pending replies. If the dial fails, the old
+//!    one stays in use.
+//! 6. If the backend requires client addresses, a connection begins with a header and carries the queries of
 //!    that client alone. At the limit, the connection that is idle for the longest time is closed.
-//! 6. The end of a connection with pending queries is reported ([`EndedConnection`]); without such queries no
+//! 7. The end of a connection with pending queries is reported ([`EndedConnection`]); without such queries no
 //!    backend is blamed.
 
 mod check;
@@ -141,6 +144,8 @@ struct PooledConnection {
     idle_since: Instant,
     heard: u32,
     is_retired: bool,
+    /// The part of `max_age` after which it is replaced, random so that not all are dialled at once.
+    lifetime: f32,
 }
 
 struct Dials {
@@ -178,11 +183,18 @@ impl PooledConnection {
             idle_since: begun,
             heard: 0,
             is_retired: false,
+            lifetime: 1.0,
         })
     }
 
     fn is_open(&self) -> bool {
         self.opened.is_some()
+    }
+
+    /// Returns the time at which another connection must replace it, if there is one.
+    fn renewal(&self, rules: &ConnectionPoolRules) -> Option<Instant> {
+        let opened = self.opened.filter(|_| !self.is_retired)?;
+        rules.max_age.map(|max_age| opened + max_age.mul_f32(self.lifetime))
     }
 
     fn open_dial(&mut self) -> Option<&mut Dial> {

@@ -1,5 +1,6 @@
 //! Connections to scripted backends on loopback: the sockets are real, and the test controls the time.
 
+mod age;
 mod http;
 mod named;
 mod quic;
