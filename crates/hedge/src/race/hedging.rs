@@ -29,8 +29,10 @@ impl<R: ReplyRank> Race<R> {
         let waited = late.asked.until(now);
         let is_auto = context.rules.dispatch == Dispatch::Auto;
         let place = if is_auto { self.with_room(context, waited, now) } else { place };
-        if place.is_none() && again.is_none() || !context.budget.take() {
-            self.hedges.denied += u8::from(self.hedge_again.is_none());
+        let is_possible = place.is_some() || again.is_some();
+        if !is_possible || !context.budget.take() {
+            // A hedge without a backend that has room is put off, and no shortage of the budget.
+            self.hedges.denied += u8::from(is_possible && self.hedge_again.is_none());
             let pause = if is_auto { waited / 4 } else { waited };
             self.hedge_again = Some(now.after(pause.max(MIN_WAIT)));
             return None;
