@@ -78,9 +78,11 @@ fn read_keys(section: &mut ConfigSection<'_>, usual: &PoolConfig, backends: &[Ba
     let (health, probe) = section
         .below("health", |section| read_health(section, usual))
         .unwrap_or_else(|| (usual.rules.health, usual.probe.clone()));
-    let dispatch = section.read("dispatch", usual.rules.race.dispatch, word);
+    // After a wrong dispatch, the keys of hedges are not compared with it.
+    let read = section.read("dispatch", Some(usual.rules.race.dispatch), some(word));
+    let dispatch = read.unwrap_or(usual.rules.race.dispatch);
     let attempt_timeout = usual.rules.race.clone().with_dispatch(dispatch).attempt_timeout;
-    let hedge = section.below("hedge", |section| read_hedge(section, usual.rules.race.hedge, dispatch));
+    let hedge = section.below("hedge", |section| read_hedge(section, usual.rules.race.hedge, read));
     let rules = PoolRules {
         race: RaceRules {
             dispatch,
@@ -148,12 +150,15 @@ fn read_replicas(section: &mut ConfigSection<'_>, usual: &ReplicaConfig) -> Repl
 
 const NO_REPLICAS: &str = "compare is for backends with the same data, write replicas = true if theirs is the same";
 
-fn read_hedge(section: &mut ConfigSection<'_>, usual: Hedge, dispatch: Dispatch) -> Hedge {
+fn read_hedge(section: &mut ConfigSection<'_>, usual: Hedge, dispatch: Option<Dispatch>) -> Hedge {
     let (needless, remedy) = match dispatch {
-        Dispatch::Auto => (&["delay", "min_delay", "max_delay"][..], "dispatch = \"auto\" sets the delay, remove"),
-        Dispatch::Hedge | Dispatch::Race | Dispatch::Sequential => {
+        Some(Dispatch::Auto) => {
+            (&["delay", "min_delay", "max_delay"][..], "dispatch = \"auto\" sets the delay, remove")
+        }
+        Some(Dispatch::Hedge | Dispatch::Race | Dispatch::Sequential) => {
             (&["target"][..], "only dispatch = \"auto\" has a target, remove")
         }
+        None => (&[][..], ""),
     };
     for key in needless.iter().filter(|key| section.has(key)) {
         section.spot_of(key).note(format!("{remedy} {key}"));
@@ -437,6 +442,10 @@ mod tests {
             (
                 "hedge.target = \"p50\"\ndispatch = \"auto\"",
                 "16: pools.ts.hedge.target: invalid value \"p50\": expected a percentile from \"p90\" to \"p99.99\"",
+            ),
+            (
+                "dispatch = \"atuo\"\nhedge.target = \"p99\"",
+                "12: pools.ts.dispatch: invalid value \"atuo\": expected one of race, hedge, sequential, auto; did you mean \"auto\"?",
             ),
             ("hedge.dely = 1", "7: pools.ts.hedge: unknown key \"dely\", did you mean \"delay\"?"),
         ] {
