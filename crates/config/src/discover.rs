@@ -47,10 +47,9 @@ impl DiscoverConfig {
         Self { etcd: Some(key), ..Self::default() }
     }
 
-    /// The default of `allow`: networks served by default, and shared address space (RFC 6598).
+    /// The default of `allow`: the networks that are served by default.
     pub(crate) fn usual_allow() -> Vec<Prefix> {
-        let local = AccessRules::LOCAL.into_iter().chain(["100.64.0.0/10"]);
-        local.map(|prefix| prefix.parse().expect("a prefix")).collect()
+        AccessRules::LOCAL.into_iter().map(|prefix| prefix.parse().expect("a prefix")).collect()
     }
 }
 

@@ -143,7 +143,7 @@ pub fn sections() -> Vec<ReferenceSection> {
 }
 
 fn is_key(name: &str) -> bool {
-    name == "\".\"" || name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    name.starts_with('"') || name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 fn split_value(rest: &str) -> (String, Option<String>) {
