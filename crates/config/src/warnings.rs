@@ -3,7 +3,7 @@
 use hedge::Dispatch;
 
 use super::section::{ConfigNode, ConfigSection};
-use super::{Config, PoolRules};
+use super::{Config, PoolIndex, PoolRules, RuleAction, RuleConfig};
 
 /// Warns of the keys of a pool's section that have no effect with its rules.
 pub(super) fn check_pool(section: &ConfigSection<'_>, rules: &PoolRules) {
@@ -33,7 +33,8 @@ pub(super) fn check_use(config: &Config, pools: &[(&str, ConfigNode<'_>)]) {
         return pools.iter().for_each(|(_, node)| node.key.warn("nothing uses it without a [forwarder], remove it"));
     };
     for (index, (name, node)) in pools.iter().enumerate() {
-        if !forwarder.routes.iter().any(|route| route.pool.0 == index) {
+        let is_used_by = |rule: &RuleConfig| rule.then == RuleAction::Pool(PoolIndex(index));
+        if !forwarder.routes.iter().any(|route| route.pool.0 == index) && !forwarder.rules.iter().any(is_used_by) {
             node.key.warn(format!("nothing uses it: add \"SUFFIX\" = \"{name}\" to [forwarder.routes], or remove it"));
         }
     }
@@ -80,6 +81,8 @@ mod tests {
         check(&routes("b"), &[]);
         let unused = "c.toml:4:8: pools.b: nothing uses it: add \"SUFFIX\" = \"b\" to [forwarder.routes], or remove it";
         check(&routes("a"), &[unused]);
+        let rule = "[[forwarder.rules]]\nname = \"r\"\nthen = \"pool:b\"\n";
+        check(&format!("{}{rule}", routes("a")), &[]);
         let authority = "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]\n";
         check(
             &format!("{other}{authority}"),
