@@ -216,3 +216,45 @@ fn an_authority_serves_a_hosts_file() {
     }
     assert_eq!(client.ask(&query("c.example", A)).rcode(), NXDOMAIN);
 }
+
+/// A NAS with its reverse name, a name with an address of its own, a blocked domain, the zone of an employer,
+/// and two resolvers for the rest, with hedging.
+#[test]
+fn a_home_network_takes_fifteen_lines() {
+    let [one, two] = [(); 2].map(|()| Backend::new(answer("192.0.2.1")));
+    let corp = Backend::new(answer("192.0.2.2"));
+    let config = format!(
+        "[forwarder]
+listen = ['127.0.0.1:0']
+names = {{ 'nas.home.arpa' = ['192.168.1.10'] }}
+routes = {{ '.' = 'resolvers', 'corp.example' = 'corp' }}
+rules = [
+  {{ name = 'own', names = ['=app.example'], then = {{ addresses = ['192.168.1.80'] }} }},
+  {{ name = 'blocked', names = ['ads.example'], then = 'nxdomain' }},
+]
+[pools.resolvers]
+backends = ['{}', '{}']
+serves = 'same'
+[pools.corp]
+backends = ['{}']
+serves = 'same'
+",
+        one.address(),
+        two.address(),
+        corp.address()
+    );
+    assert!(config.lines().count() <= 15);
+    let server = Server::start(&config);
+    for (name, rtype, answer) in [
+        ("nas.home.arpa", A, "192.168.1.10"),
+        ("10.1.168.192.in-addr.arpa", PTR, "nas.home.arpa."),
+        ("app.example", A, "192.168.1.80"),
+        ("www.app.example", A, "192.0.2.1"),
+        ("www.corp.example", A, "192.0.2.2"),
+        ("www.example", A, "192.0.2.1"),
+    ] {
+        assert_eq!(server.client().ask(&query(name, rtype)).answers(), [answer], "{name}");
+    }
+    assert_eq!(server.client().ask(&query("x.ads.example", A)).rcode(), NXDOMAIN);
+    assert_eq!(corp.queries().len(), 1);
+}
