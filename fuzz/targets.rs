@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use config::{Accept, CacheRules, Config, PoolRules, Rank};
 use dns::address::HttpPath;
 use dns::{
-    ClientForm, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, Freshness, HEADER_LEN, Header, Name,
-    QueryRejection, QuestionKey, Rcode, RecordType, Transport, TtlBounds, clamp_ttls, first_message, read_query,
-    read_reply, write_cacheable, write_cached, write_error, write_plain_query, write_query, write_response,
-    write_synthesized,
+    ClientForm, ClientSubnet, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, Freshness, HEADER_LEN, Header,
+    Ipv6Answer, Name, QueryRejection, QuestionKey, Rcode, RecordType, Reply, Transport, TtlBounds, add_client_subnet,
+    clamp_ttls, first_message, read_query, read_reply, without_private, write_cacheable, write_cached, write_dns64,
+    write_error, write_plain_query, write_query, write_response, write_synthesized, write_without_mapped,
 };
 use engine::cache::{Cache, PoolId};
 use engine::sim::{ScriptEvent, lead};
@@ -88,6 +88,13 @@ pub fn query(octets: &[u8]) {
     assert_read_by_hickory(&out);
     let again = read_query(&out).expect("what is asked on is a query");
     assert_eq!(QuestionKey::of(&again).as_octets(), key.as_octets());
+    if let Ok(Some(subnet)) = query.edns.map_or(Ok(None), |edns| ClientSubnet::of_query(&edns)) {
+        add_client_subnet(&mut out, opt_at, &subnet.cut(24), UDP_SIZE);
+        let again = read_query(&out).expect("what is asked on is a query");
+        let sent = again.edns.map(|edns| ClientSubnet::of_query(&edns));
+        assert_eq!(sent, Some(Ok(Some(subnet.cut(24)))));
+        assert!(out.len() <= usize::from(UDP_SIZE));
+    }
     let form = ClientForm::of(&query);
     assert!((512..=usize::from(u16::MAX)).contains(&form.udp_limit(UDP_SIZE)));
     let question = query.question.as_wire();
@@ -114,6 +121,7 @@ pub fn reply(octets: &[u8]) {
     let mut with_opt = [&plain[..], &[0, 0, 41, 4, 208, 0, 0, 128, 0, 0, 0]].concat();
     with_opt[11] = 1;
     let (mut out, mut kept, mut aged) = (Vec::new(), Vec::new(), Vec::new());
+    made_of_reply(&reply, &mut out);
     for query in [&plain, &with_opt] {
         let Ok(query) = read_query(query) else { return };
         let form = ClientForm::of(&query);
@@ -150,6 +158,21 @@ pub fn reply(octets: &[u8]) {
             }
         }
     }
+}
+
+/// The messages that are made of a reply: without private addresses, and with addresses of NAT64.
+fn made_of_reply(reply: &Reply<'_>, out: &mut Vec<u8>) {
+    if let Some(public) = without_private(reply, out) {
+        assert!(without_private(&public, &mut Vec::new()).is_none(), "no private address is left");
+        assert!(!public.is_authentic());
+    }
+    let Some(question) = reply.question() else { return };
+    let prefix = "64:ff9b::/96".parse().expect("a prefix");
+    write_dns64(question.as_wire(), reply, &prefix, 60, out);
+    let made = read_reply(out).expect("what is made of a reply is a reply");
+    assert!(made.answers_question(question.as_wire()) && made.rcode() == reply.rcode());
+    write_without_mapped(reply, out);
+    assert!(read_reply(out).is_ok_and(|reply| Ipv6Answer::of(&reply) != Ipv6Answer::Mixed));
 }
 
 /// A message to an authority, by UDP and by TCP.
