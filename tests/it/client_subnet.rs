@@ -43,15 +43,16 @@ struct Site {
 impl Site {
     fn start(script: Script, keys: &str) -> Self {
         let backend = Backend::new(script);
-        let server = Forwarder::to(&[&backend], keys)
-            .keys("allow = ['0.0.0.0/0', '::/0']")
-            .listen("[{ address = '127.0.0.1:0', proxy_from = ['127.0.0.2'] }]")
-            .cache("")
-            .admin()
-            .start();
+        let server = Server::start(&Self::config(&backend, keys));
         let proxy = UdpSocket::bind("127.0.0.2:0").expect("all of 127/8 is ours");
         proxy.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         Self { backend, server, proxy }
+    }
+
+    fn config(backend: &Backend, keys: &str) -> String {
+        let config = Forwarder::to(&[backend], keys).keys("allow = ['0.0.0.0/0', '::/0']");
+        let listen = "[{ address = '127.0.0.1:0', proxy_from = ['127.0.0.2'] }]";
+        config.listen(listen).cache("").admin().to_toml()
     }
 
     fn send(&self, client: &str, query: &Query) {
@@ -222,4 +223,19 @@ fn queries_with_one_prefix_share_a_race_and_others_do_not() {
     answers.sort();
     let expected = [100, 100, 100, 101, 102, 99, 99].map(|number| format!("192.0.2.{number}"));
     assert_eq!(answers, expected);
+}
+
+#[test]
+fn a_reload_turns_it_on_and_finds_no_answer_of_before() {
+    let site = Site::start(by_network(), "");
+    let config = |keys: &str| site.server.reload("config.toml", &Site::config(&site.backend, keys));
+    assert_eq!(site.answer("198.51.100.7", "s24.example"), (99, 1));
+    config(PREFIX);
+    until("networks are sent", || (site.answer("198.51.100.7", "s24.example").0 == 100).then_some(()));
+    assert_eq!(site.answer("198.51.101.7", "s24.example"), (101, 1));
+    config("");
+    until("no network is sent", || (site.answer("198.51.100.7", "s24.example").0 == 99).then_some(()));
+    config(PREFIX);
+    until("networks are sent", || (site.answer("198.51.100.7", "s24.example").0 == 100).then_some(()));
+    assert_eq!(site.answer("198.51.101.7", "s24.example"), (101, 1), "answers of before are forgotten");
 }

@@ -184,3 +184,17 @@ fn a_long_response_is_cut_for_its_client() {
     assert!(response.has(TC) && response.answers().is_empty(), "{response:?}");
     assert_eq!(server.tcp_client().ask(&query("long.example", AAAA)).answers().len(), 60);
 }
+
+#[test]
+fn a_reload_turns_it_on_and_off() {
+    let backend = Backend::new(script());
+    let config = |keys: &str| Forwarder::to(&[&backend], keys).cache("").to_toml();
+    let server = Server::start(&config(""));
+    let client = server.client();
+    let ask = || client.ask(&query("four.example", AAAA)).answers();
+    assert_eq!(ask(), [""; 0]);
+    server.reload("config.toml", &config(PREFIX));
+    until("addresses are made", || (ask() == ["64:ff9b::c000:221"]).then_some(()));
+    server.reload("config.toml", &config(""));
+    until("no addresses are made", || ask().is_empty().then_some(()));
+}
