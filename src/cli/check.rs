@@ -1,5 +1,7 @@
 //! `hedgerow check`: reads the config file and all files that it names, as `serve` does, and starts nothing.
 
+mod rules;
+
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,12 +34,14 @@ pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
         Err(error) => return usage(error),
     };
     let interfaces = check_interfaces(&setup.config, &mut warnings);
+    let proved = rules::report(&setup);
+    warnings.extend(proved.warnings);
     warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     let lines = match interfaces {
         Ok(lines) => lines,
         Err(problems) => return usage(problems),
     };
-    let report = [&[summary], &lines[..]].concat().join("\n");
+    let report = [&[summary], &proved.lines[..], &lines[..]].concat().join("\n");
     let status = if args.strict && !warnings.is_empty() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
     let Some(wanted) = &args.dump else {
         println!("{report}");

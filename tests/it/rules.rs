@@ -1,6 +1,7 @@
 //! Rules through sockets: which query gets which answer, by client, listener, transport, name and type.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
 use std::time::Duration;
 
 use proxy_header::{ProxiedAddress, ProxyHeader};
@@ -269,4 +270,53 @@ fn names_files_are_read_again_and_a_wrong_line_changes_nothing() {
     assert!(refused.body.contains(problem) && refused.body.contains("and 10 more wrong lines"), "{refused:?}");
     assert!(!refused.body.contains("ads.txt:21:"), "{refused:?}");
     assert_eq!(names.map(rcode), [NXDOMAIN, NOERROR, NOERROR, NOERROR, NXDOMAIN]);
+}
+
+#[test]
+fn check_shows_a_query_for_each_rule_and_those_that_none_reaches() {
+    let config = |rules: &str| {
+        format!(
+            "[forwarder]\nlisten = ['192.0.2.1:53']\nallow = ['10.0.0.0/8']\nrules = [{rules}]\n\
+             [pools.all]\nbackends = ['192.0.2.9']\n"
+        )
+    };
+    let check = |rules: &str| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("c.toml"), config(rules)).expect("our own folder");
+        let arguments = ["check", "--strict", "-c", "c.toml"];
+        let output = Command::new(program()).args(arguments).current_dir(folder.path()).output().expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_owned()).expect("UTF-8");
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (status, lines, warnings) = check(
+        "{ name = 'good', names = ['=good.ads.example'], then = 'routes' },
+         { name = 'ads', names = ['ads.example'], types = ['A'], then = 'nxdomain' },
+         { name = 'pool', clients = ['10.1.0.0/16'], then = 'pool:all' }",
+    );
+    assert_eq!((status, &*warnings), (Some(0), ""), "{lines}");
+    let expected = [
+        "rule \"good\": reached by good.ads.example. ",
+        "rule \"ads\": reached by ",
+        "rule \"pool\": reached by ",
+        "note: \"good\" comes before \"ads\" for some queries: routes, not nxdomain",
+        "note: \"good\" comes before \"pool\" for some queries: routes, not pool:all",
+        "note: \"ads\" comes before \"pool\" for some queries: nxdomain, not pool:all",
+    ];
+    let found: Vec<_> = lines.lines().skip(1).collect();
+    assert_eq!(found.len(), expected.len(), "{lines}");
+    for (line, expected) in found.iter().zip(expected) {
+        assert!(line.starts_with(expected), "{line}, not {expected}");
+    }
+    assert!(found[1].ends_with("ads.example. A from 10.0.0.1 by udp to 192.0.2.1:53"), "{lines}");
+    let (status, lines, warnings) = check(
+        "{ name = 'a', clients = ['10.0.0.0/9'], then = 'refused' },
+         { name = 'b', clients = ['10.128.0.0/9'], then = 'refused' },
+         { name = 'late', names = ['x.example'], then = 'refused' },
+         { name = 'nobody', clients = ['192.168.0.0/16'], then = 'refused' }",
+    );
+    let expected = "warning: forwarder.rules[2]: rule \"late\" is never reached: rules \"a\" and \"b\" match all of it\n\
+                    warning: forwarder.rules[3]: rule \"nobody\" is never reached: no query that the forwarder takes \
+                    meets its conditions\n";
+    assert_eq!((status, &*warnings), (Some(2), expected), "{lines}");
+    assert_eq!(lines.lines().count(), 3, "no pair has different results: {lines}");
 }
