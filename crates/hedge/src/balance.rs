@@ -18,7 +18,7 @@ use rand::{Rng, RngExt};
 pub use self::crowd::Crowd;
 use self::round::round;
 use self::shortlist::Shortlist;
-pub use self::tiers::{TierTurns, TurnEntry};
+pub use self::tiers::{TierTurns, TurnEntry, highest_in_use};
 use super::backend_load::BackendLoad;
 use super::candidates::{BackendIndex, Candidates};
 

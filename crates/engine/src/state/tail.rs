@@ -1,15 +1,16 @@
 //! The tail latency of a pool: the control thread measures its regret from the counts of the workers, and
 //! tunes the hedges of `dispatch = "auto"`.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hedge::Dispatch;
+use hedge::balance::highest_in_use;
 use hedge::regret::{Regret, RegretMeter, RegretRules, RegretTally};
 use hedge::tuning::{Tuning, TuningRules, tune};
 use metrics::{HedgeSnapshot, TuningSnapshot};
 
-use super::SharedPool;
+use super::{SharedBackend, SharedPool};
 use crate::explain::millis;
 
 /// The tallies of all workers, and the meter that reads them.
@@ -54,7 +55,9 @@ impl SharedPool {
         if rules.dispatch != Dispatch::Auto {
             return;
         }
-        let known = self.backends.iter().filter(|backend| backend.is_up()).filter_map(|backend| {
+        let (_, hedged) = self.asked_tiers();
+        let is_asked = |backend: &&Arc<SharedBackend>| backend.is_up() && self.tier(backend.index) <= hedged;
+        let known = self.backends.iter().filter(is_asked).filter_map(|backend| {
             let sample = backend.shared_latency().sample(self.domain(backend.index).site, now)?;
             Some((backend, sample))
         });
@@ -86,10 +89,27 @@ impl SharedPool {
         tuning.filter(|_| self.rules().race.dispatch == Dispatch::Auto)
     }
 
+    /// Returns the highest tier in use, and the highest one that a hedge may go to: that of the nearest spare
+    /// if only one backend takes turns.
+    fn asked_tiers(&self) -> (u8, u8) {
+        if !self.has_tiers() {
+            return (0, 0);
+        }
+        let tiers = self.backends.iter().map(|backend| (self.tier(backend.index), backend.takes_queries()));
+        let in_use = highest_in_use(self.rules().min_up, tiers.clone());
+        let up = tiers.filter(|(_, takes_queries)| *takes_queries).map(|(tier, _)| tier);
+        let nearest = up.clone().filter(|tier| *tier > in_use).min();
+        let is_alone = up.filter(|tier| *tier <= in_use).count() == 1;
+        (in_use, nearest.filter(|_| is_alone).unwrap_or(in_use))
+    }
+
     fn regret_rules(&self) -> RegretRules {
         let rules = &self.rules().race;
         // A backend that is down cannot take a second attempt.
-        let others = self.backends.iter().filter(|backend| backend.is_up()).count().saturating_sub(1);
+        let (in_use, hedged) = self.asked_tiers();
+        let asked = if rules.dispatch == Dispatch::Race { in_use } else { hedged };
+        let is_asked = |backend: &&Arc<SharedBackend>| backend.is_up() && self.tier(backend.index) <= asked;
+        let others = self.backends.iter().filter(is_asked).count().saturating_sub(1);
         let budget = match rules.dispatch {
             _ if others == 0 => 0.0,
             Dispatch::Race if rules.fanout == 0 => others as f64,
@@ -107,15 +127,12 @@ const TARGET: f64 = 0.999;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use config::PoolRules;
     use hedge::health::HealthState;
     use hedge::{Hedge, HedgeDelay, RaceRules};
 
     use super::*;
-    use crate::sim::{BackendModel, Course, Delay, Scenario, play};
+    use crate::sim::{BackendModel, Course, Delay, Scenario, SeatModel, play};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -147,6 +164,21 @@ mod tests {
         pool.backends[1..].iter().for_each(|backend| assert!(backend.set_health(HealthState::Down)));
         let regret = pool.measure_regret(Instant::now()).expect("there are enough races");
         assert_eq!((regret.ratio(), regret.budget), (1.0, 0.0));
+    }
+
+    #[test]
+    fn spare_that_no_hedge_reaches_does_not_count() {
+        let rules = PoolRules { race: RaceRules::default().with_dispatch(Dispatch::Auto), ..PoolRules::default() };
+        let mut models = vec![BackendModel::default(); 3];
+        models[2].seat = SeatModel { weight: 1, tier: 1 };
+        let gap = Duration::from_micros(500);
+        let scenario = Scenario { queries: 10_000, gap, ..Scenario::of_pool(rules, models) };
+        let pool = Arc::clone(&play(&scenario, Instant::now(), 7, |_, _| ()).pools[0]);
+        assert_eq!(pool.asked_tiers(), (0, 0));
+        assert!(pool.backends[0].set_health(HealthState::Down));
+        assert_eq!(pool.asked_tiers(), (0, 1), "a hedge goes to the spare");
+        assert!(pool.backends[1].set_health(HealthState::Down));
+        assert_eq!(pool.asked_tiers(), (1, 1), "the spare takes turns");
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl<T> TierTurns<T> {
 }
 
 /// Returns the highest tier in use: the lowest one that makes up `min_up` backends together with those below.
-fn highest_in_use(min_up: u16, backends: impl Iterator<Item = (u8, bool)>) -> u8 {
+pub fn highest_in_use(min_up: u16, backends: impl Iterator<Item = (u8, bool)>) -> u8 {
     let mut up = [0_usize; MAX_TIER as usize + 1];
     for (tier, _) in backends.filter(|(_, takes_turns)| *takes_turns) {
         up[usize::from(tier.min(MAX_TIER))] += 1;

@@ -75,10 +75,8 @@ impl<R: ReplyRank> Race<R> {
             load.zip(tuned).is_none_or(|(load, tuned)| tuned.room.is_for(load, waited, now))
         };
         // A backend that is asked after the others, such as a spare, gets a hedge only after all others.
-        let end = match self.unhedged().is_some_and(|place| place < self.candidates.first_in_line()) {
-            true => self.candidates.first_in_line(),
-            false => self.candidates.len() as u8,
-        };
+        let (line, len) = (self.candidates.first_in_line(), self.candidates.len() as u8);
+        let end = if line < len && self.unhedged().is_some_and(|place| place < line) { line } else { len };
         let mut places = self.unhedged_places().filter(|place| *place < end);
         places.find(|place| self.candidates.get(usize::from(*place)).is_some_and(has_room))
     }
