@@ -48,7 +48,15 @@ pub(super) enum ZoneContent {
 /// cost more.
 #[inline]
 pub(super) fn may_be_special(qname: &[u8]) -> bool {
-    qname.last_chunk().is_some_and(|end| matches!(end, b"rpa\0" | b"ost\0" | b"cal\0" | b"ion\0" | b"lid\0"))
+    // Patterns of bytes would become a jump table.
+    const ENDS: [u32; 5] = [
+        u32::from_le_bytes(*b"rpa\0"),
+        u32::from_le_bytes(*b"ost\0"),
+        u32::from_le_bytes(*b"cal\0"),
+        u32::from_le_bytes(*b"ion\0"),
+        u32::from_le_bytes(*b"lid\0"),
+    ];
+    qname.last_chunk().is_some_and(|end| ENDS.contains(&u32::from_le_bytes(*end)))
 }
 
 impl SpecialZones {
