@@ -115,7 +115,7 @@ fn a_reload_changes_the_limit_and_every_place_is_given_back() {
     let ask = |number: usize| client.send(&query(&format!("n{number}.zone.example"), A));
     (0..15).for_each(ask);
     until("five are refused", || (refused(&server) == 5).then_some(()));
-    assert_eq!(backend.queries().len(), 10);
+    assert_eq!(backend.wait_for(10).len(), 10);
     server.reload("config.toml", &config(20).to_toml());
     let mut next = 15;
     until("twenty wait", || {
@@ -130,5 +130,5 @@ fn a_reload_changes_the_limit_and_every_place_is_given_back() {
     let before = refused(&server);
     (100..125).for_each(ask);
     until("five are refused again", || (refused(&server) == before + 5).then_some(()));
-    assert_eq!(backend.queries().len(), 40);
+    assert_eq!(backend.wait_for(40).len(), 40);
 }
