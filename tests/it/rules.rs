@@ -320,3 +320,31 @@ fn check_shows_a_query_for_each_rule_and_those_that_none_reaches() {
     assert_eq!((status, &*warnings), (Some(2), expected), "{lines}");
     assert_eq!(lines.lines().count(), 3, "no pair has different results: {lines}");
 }
+
+#[test]
+fn the_query_log_names_the_rule() {
+    let backend = Backend::new(answer(ADDRESS));
+    let rules = "{ name = 'made', names = ['made.example'], then = 'nxdomain' },
+                 { name = 'alias', names = ['alias.example'], then = { cname = 'target.example' } },
+                 { name = 'pool', names = ['WWW.example'], then = 'pool:all' }";
+    let config = ruled(&backend, rules).to_toml() + "[query_log]\nto = 'queries.log'\n";
+    let server = Server::start_with_files(&config, &[]);
+    let names = ["made.example", "alias.example", "www.EXAMPLE", "other.example"];
+    for name in names {
+        server.client().ask(&query(name, A));
+    }
+    let lines: Vec<serde_json::Value> = until("all are logged", || {
+        let text = std::fs::read_to_string(server.path("queries.log")).ok()?;
+        (text.lines().count() == names.len())
+            .then(|| text.lines().map(|line| serde_json::from_str(line).ok()).collect())?
+    });
+    let found: Vec<_> = lines.iter().map(|line| (line["rule"].as_str(), line["source"].as_str())).collect();
+    let expected = [
+        (Some("made"), Some("rule")),
+        (Some("alias"), Some("rule")),
+        (Some("pool"), Some("backend")),
+        (None, Some("backend")),
+    ];
+    assert_eq!(found, expected);
+    assert!(lines[1]["name"] == "alias.example." && lines[1]["pool"] == "all", "{lines:?}");
+}

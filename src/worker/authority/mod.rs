@@ -27,7 +27,7 @@ use zone::{RateKey, Reaction, ZoneDb};
 
 use self::special::{Special, SpecialOutcome, is_special, truncate};
 pub use self::state::{AuthorityState, PendingNotifies, ReceivedNotify, SecondarySource, ZoneTransfers};
-use crate::control::observe::taps::{Side, TapQuery, TapResponse, WorkerTaps};
+use crate::control::observe::taps::{Side, TapOrigin, TapQuery, TapResponse, WorkerTaps};
 
 /// One worker's part of an authority.
 pub struct Authority {
@@ -253,7 +253,7 @@ impl Authority {
                 message: response,
                 said: rcode.map(|rcode| (metrics::ResponseSource::Authority, rcode)),
                 queries: 1,
-                resolution: None,
+                origin: TapOrigin::default(),
             });
         }
     }

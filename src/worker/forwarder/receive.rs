@@ -323,7 +323,8 @@ impl MessageReader<'_> {
         let read = dns::read_query(message);
         let answer = |cookies: &Cookies| cookies.answer(&read, message, client.ip(), || **self.today);
         let cookie = self.state.cookies.as_deref().map_or(Ok(None), answer);
-        let is_admitted = self.state.access.admits(client.ip());
+        // The client of a derived query was admitted before.
+        let is_admitted = client.is_derived() || self.state.access.admits(client.ip());
         let content = match cookie {
             Ok(_) => self.content(read, &client, is_admitted, folded),
             Err(MalformedCookie) if !is_admitted => ReceivedContent::Prohibited(None),

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dns::{Asks, ClientForm, Query, Rcode};
+use dns::{Asks, ClientForm, Name, Query, Question, Rcode};
+use engine::state::ForwarderRules;
 use engine::{ClientHandle as _, ResponseOrigin, ResponseSummary, Waiter};
 use hedge::race::{AttemptKind, BackendIndex};
 use limit::{OnDenied, RefusedSources};
@@ -22,7 +23,7 @@ use super::derived::{FollowUp, deliver_derived};
 use super::outside::WorkerIo;
 use super::paced::{PacedResponse, PacedResponses};
 use super::receive::ReceivedMessage;
-use crate::control::observe::taps::{self, Side, TapResponse, WorkerTaps};
+use crate::control::observe::taps::{self, Side, TapOrigin, TapResponse, WorkerTaps};
 
 pub(super) struct ResponseListener {
     pub(super) socket: Rc<ListenerSocket>,
@@ -179,7 +180,7 @@ impl WorkerIo {
         responder.add_hop_options(delivery.asked.asks(), &mut message);
         responder.respond_with(content_of(summary), |out| {
             let said = Some((summary.source, summary.rcode));
-            delivery.end(&self.counters, &self.taps, responder.asked(), said, &message);
+            delivery.end(&self.counters, (&self.taps, self.state.rules.as_deref()), responder.asked(), said, &message);
             *out = message;
         });
     }
@@ -220,7 +221,7 @@ impl WorkerIo {
                     counters.dropped(DropReason::Limited);
                 }
             }
-            delivery.end(counters, taps, Some(at), said, out);
+            delivery.end(counters, (taps, state.rules.as_deref()), Some(at), said, out);
             if matches!(fate, ResponseFate::Later { .. }) {
                 out.clear();
             }
@@ -262,7 +263,7 @@ impl<'a> Delivery<'a> {
     fn end(
         &self,
         counters: &Counters,
-        taps: &WorkerTaps,
+        (taps, rules): (&WorkerTaps, Option<&ForwarderRules>),
         local: Option<SocketAddr>,
         said: Option<(ResponseSource, Rcode)>,
         message: &[u8],
@@ -279,7 +280,10 @@ impl<'a> Delivery<'a> {
         }
         if taps.are_on() {
             let message = if said.is_some() { message } else { &[] };
-            taps.response(&TapResponse { local, ..self.tapped(None, message, said) });
+            let tapped = self.tapped(None, message, said);
+            let rule = rules.and_then(|rules| self.rule(rules, message));
+            let origin = TapOrigin { rule, ..tapped.origin };
+            taps.response(&TapResponse { local, origin, ..tapped });
         }
     }
 
@@ -313,8 +317,22 @@ impl<'a> Delivery<'a> {
             message,
             said,
             queries: self.queries,
-            resolution,
+            origin: TapOrigin { rule: None, resolution },
         }
+    }
+
+    /// Returns the rule that the query matched. It is looked up again, so that queries need not carry it: a
+    /// reload meanwhile may have changed it.
+    #[cold]
+    fn rule<'r>(&self, rules: &'r ForwarderRules, response: &[u8]) -> Option<&'r str> {
+        let question = Question::read(response)?;
+        let mut folded = [0; Name::MAX_LEN];
+        let qname = folded.get_mut(..question.qname().len())?;
+        qname.copy_from_slice(question.qname());
+        dns::fold(qname);
+        let arrival = (self.client.arrival(), self.client.transport());
+        let rule = rules.first_match(self.client.ip(), arrival, (qname, question.qtype()))?;
+        rules.get(rule).map(|rule| &*rule.name)
     }
 }
 

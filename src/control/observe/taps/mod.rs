@@ -139,7 +139,16 @@ pub struct TapResponse<'a> {
     pub said: Option<(ResponseSource, Rcode)>,
     /// The number of queries that it answers.
     pub queries: u32,
-    /// The race behind the response, if a pool was responsible.
+    /// The rule and the race behind the response.
+    pub origin: TapOrigin<'a>,
+}
+
+/// The origin of a response.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TapOrigin<'a> {
+    /// The first rule that matches the query, if one does.
+    pub rule: Option<&'a str>,
+    /// The race, if a pool was responsible.
     pub resolution: Option<TapResolution<'a>>,
 }
 

@@ -37,7 +37,8 @@ pub(super) fn write(format: LogFormat, record: &QueryRecord<'_>, weight: f64, ou
         fields.text("rcode", Rcode(rcode));
         fields.text("source", source.label());
     }
-    for (key, value) in [("pool", record.origin.pool), ("backend", record.origin.backend)] {
+    for (key, value) in [("rule", record.origin.rule), ("pool", record.origin.pool), ("backend", record.origin.backend)]
+    {
         if !value.is_empty() {
             fields.text(key, value);
         }
@@ -204,7 +205,13 @@ mod tests {
             qname: b"\x03www\x07example\0",
             qtype_qclass: Some((28, 1)),
             said: Some((ResponseSource::Backend, 0)),
-            origin: RecordOrigin { pool: "ts", backend: "ts 1", kind: Some(AttemptKind::Failover), attempts: 2 },
+            origin: RecordOrigin {
+                rule: "",
+                pool: "ts",
+                backend: "ts 1",
+                kind: Some(AttemptKind::Failover),
+                attempts: 2,
+            },
             took: Some(Duration::from_nanos(12_345_678)),
             size: 512,
             ede: Some(22),

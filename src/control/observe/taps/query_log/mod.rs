@@ -49,8 +49,8 @@ impl QueryLog {
         };
         let took = response.since.map(|since| response.now.saturating_duration_since(since));
         let is_slow =
-            || response.resolution.zip(took).is_some_and(|(resolution, took)| took > resolution.slow_threshold);
-        let is_hedged = || response.resolution.is_some_and(|resolution| resolution.is_hedged);
+            || response.origin.resolution.zip(took).is_some_and(|(resolution, took)| took > resolution.slow_threshold);
+        let is_hedged = || response.origin.resolution.is_some_and(|resolution| resolution.is_hedged);
         always.failed && is_failed || always.slow && is_slow() || always.hedged && is_hedged()
     }
 
@@ -68,7 +68,7 @@ impl QueryLog {
             }
             None => (None, None),
         });
-        let resolution = response.resolution.as_ref();
+        let resolution = response.origin.resolution.as_ref();
         let winner = resolution.and_then(|resolution| resolution.winner);
         let record = QueryRecord {
             at,
@@ -78,6 +78,7 @@ impl QueryLog {
             qtype_qclass: rest,
             said: response.said.map(|(source, rcode)| (source, rcode.0)),
             origin: RecordOrigin {
+                rule: response.origin.rule.unwrap_or_default(),
                 pool: resolution.map_or("", |resolution| resolution.pool),
                 backend: winner.map_or("", |(backend, _)| backend),
                 kind: winner.map(|(_, kind)| kind),

@@ -35,9 +35,11 @@ pub(in crate::control::observe::taps) struct RecordAddress {
     pub(in crate::control::observe::taps) prefix: Option<u8>,
 }
 
-/// The pool, the winner and the race behind a response; empty if no pool was responsible.
+/// The rule, pool, winner and race behind a response; empty if no pool was responsible.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RecordOrigin<'a> {
+    /// Empty if no rule matched.
+    pub(super) rule: &'a str,
     pub(super) pool: &'a str,
     pub(super) backend: &'a str,
     pub(super) kind: Option<AttemptKind>,
@@ -46,7 +48,8 @@ pub(super) struct RecordOrigin<'a> {
 
 impl<'a> QueryRecord<'a> {
     pub(super) fn max_len(&self) -> usize {
-        FIXED + self.qname.len() + self.origin.pool.len() + self.origin.backend.len()
+        let RecordOrigin { rule, pool, backend, .. } = self.origin;
+        FIXED + self.qname.len() + rule.len() + pool.len() + backend.len()
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
@@ -70,7 +73,8 @@ impl<'a> QueryRecord<'a> {
             Some(IpAddr::V6(ip)) => out.extend_from_slice(&ip.octets()),
             None => {}
         }
-        for octets in [self.qname, self.origin.pool.as_bytes(), self.origin.backend.as_bytes()] {
+        let RecordOrigin { rule, pool, backend, .. } = self.origin;
+        for octets in [self.qname, rule.as_bytes(), pool.as_bytes(), backend.as_bytes()] {
             out.extend_from_slice(&(octets.len() as u16).to_be_bytes());
             out.extend_from_slice(octets);
         }
@@ -94,7 +98,7 @@ impl<'a> QueryRecord<'a> {
             let len = u16::from_be_bytes(rest.take()?);
             rest.take_octets(len.into())
         };
-        let (qname, pool, backend) = (octets()?, octets()?, octets()?);
+        let (qname, rule, pool, backend) = (octets()?, octets()?, octets()?, octets()?);
         Some(Self {
             at,
             client: ip.map(|ip| RecordAddress { ip, prefix }),
@@ -103,6 +107,7 @@ impl<'a> QueryRecord<'a> {
             qtype_qclass: (flags & 1 != 0).then_some((qtype, qclass)),
             said: ResponseSource::ALL.into_iter().find(|known| *known as u8 == source).map(|source| (source, rcode)),
             origin: RecordOrigin {
+                rule: str::from_utf8(rule).ok()?,
                 pool: str::from_utf8(pool).ok()?,
                 backend: str::from_utf8(backend).ok()?,
                 kind: AttemptKind::ALL.into_iter().find(|known| *known as u8 == kind),
@@ -138,7 +143,7 @@ const ABSENT: u8 = u8::MAX;
 
 const ABSENT_TIME: u64 = u64::MAX;
 
-const FIXED: usize = 2 * 8 + 4 + 5 * 2 + 7 + 16 + 3 * 2;
+const FIXED: usize = 2 * 8 + 4 + 5 * 2 + 7 + 16 + 4 * 2;
 
 #[cfg(test)]
 mod tests {
@@ -164,7 +169,13 @@ mod tests {
             qname: b"\x03www\x07example\0",
             qtype_qclass: Some((28, 1)),
             said: Some((ResponseSource::Error, 23)),
-            origin: RecordOrigin { pool: "ts", backend: "ts-1", kind: Some(AttemptKind::Failover), attempts: 8 },
+            origin: RecordOrigin {
+                rule: "kids",
+                pool: "ts",
+                backend: "ts-1",
+                kind: Some(AttemptKind::Failover),
+                attempts: 8,
+            },
             took: Some(Duration::from_nanos(1)),
             size: u16::MAX,
             ede: Some(0),
