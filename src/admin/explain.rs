@@ -1,13 +1,15 @@
 //! `POST /api/v1/explain`: traces a question for an operator, one at a time and at most ten a second.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use config::words;
-use dns::{Name, RecordType};
+use config::{listen_address, words};
+use dns::{Name, RecordType, Transport};
 use engine::explanation::{Event, Explanation, Transcript};
+use engine::state::carries;
 use net::sys::clock;
 use serde::Deserialize;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -15,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::AdminRequest;
 use super::routes::{AdminServer, HttpError, RequestBody, SharedServer, read_json};
+use crate::worker::forwarder::ExplainedClient;
 
 /// A question to explain.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub struct ExplainQuestion {
     pub name: Name,
     /// The queried type.
     pub qtype: RecordType,
+    /// The client for which rules are applied.
+    pub client: ExplainedClient,
     /// True if backends are queried even when the cache has an answer.
     pub is_fresh: bool,
     /// The number of the worker that runs the race, if an earlier attempt found it.
@@ -39,6 +44,9 @@ struct ExplainParameters {
     qtype: String,
     #[serde(default)]
     fresh: bool,
+    client: Option<IpAddr>,
+    listener: Option<String>,
+    transport: Option<Transport>,
 }
 
 fn address() -> String {
@@ -46,38 +54,49 @@ fn address() -> String {
 }
 
 pub(super) async fn explain(State(server): SharedServer, body: RequestBody) -> Result<Json<Explanation>, HttpError> {
-    let (name, qtype, is_fresh) = read(&body?)?;
+    let (name, qtype, client, is_fresh) = read(&body?)?;
     let explained = timeout(PATIENCE, async {
         let mut earliest = server.explain_turn.lock().await;
         sleep_until(*earliest).await;
         *earliest = Instant::now() + PACE;
-        follow(&server, &name, qtype, is_fresh).await
+        follow(&server, &name, qtype, (client, is_fresh)).await
     });
     let too_slow = || format!("the question was not answered in {} s; ask again", PATIENCE.as_secs());
     explained.await.unwrap_or_else(|_| Err(HttpError::too_slow(too_slow()))).map(Json)
 }
 
-fn read(body: &[u8]) -> Result<(Name, RecordType, bool), String> {
-    let ExplainParameters { name, qtype, fresh } = read_json(body, "{\"name\": \"www.example.org\", \"type\": \"A\"}")?;
+fn read(body: &[u8]) -> Result<(Name, RecordType, ExplainedClient, bool), String> {
+    let ExplainParameters { name, qtype, fresh, client, listener, transport } =
+        read_json(body, "{\"name\": \"www.example.org\", \"type\": \"A\"}")?;
     let read = words::domain_name(&name).map_err(|expected| format!("name {name:?}: {expected}"))?;
     let qtype = words::record_type(&qtype).map_err(|expected| format!("type {qtype:?}: {expected}"))?;
     if matches!(qtype, RecordType::AXFR | RecordType::IXFR) {
         return Err(format!("type {qtype}: a zone transfer cannot be explained, ask a server of the zone"));
     }
-    Ok((read, qtype, fresh))
+    let usual = ExplainedClient::default();
+    let listener = listener.map(|text| match listen_address(&text) {
+        Ok(url) => Ok(url.address),
+        Err(expected) => Err(format!("listener {text:?}: {expected}")),
+    });
+    let (ip, listener) = (client.unwrap_or(usual.ip), listener.transpose()?);
+    // A listener with a scheme has one transport.
+    let by_listener =
+        listener.and_then(|at| Transport::ALL.into_iter().find(|transport| carries(at.scheme, *transport)));
+    let transport = transport.or(by_listener).unwrap_or(usual.transport);
+    Ok((read, qtype, ExplainedClient { ip, listener, transport }, fresh))
 }
 
 async fn follow(
     server: &AdminServer,
     name: &Name,
     qtype: RecordType,
-    is_fresh: bool,
+    (client, is_fresh): (ExplainedClient, bool),
 ) -> Result<Explanation, HttpError> {
     let mut worker = None;
     // A worker may end its race for the question before the request arrives. It then runs its own race.
     'question: loop {
         let (events, mut received) = unbounded_channel();
-        let question = ExplainQuestion { name: name.clone(), qtype, is_fresh, worker, events };
+        let question = ExplainQuestion { name: name.clone(), qtype, client, is_fresh, worker, events };
         server.ask(|answer| AdminRequest::Explain(Box::new(question), answer)).await??;
         let mut transcript = Transcript::new(name.to_string(), qtype.to_string(), clock::unix_seconds(Duration::ZERO));
         let mut over = None;
@@ -119,15 +138,20 @@ mod tests {
 
     #[test]
     fn questions_are_read_or_explained() {
-        let (name, qtype, is_fresh) = read(br#"{"name": "www.example.org"}"#).expect("a question");
+        let (name, qtype, _, is_fresh) = read(br#"{"name": "www.example.org"}"#).expect("a question");
         assert_eq!((name.to_string().as_str(), qtype, is_fresh), ("www.example.org.", RecordType::A, false));
-        let (_, qtype, is_fresh) = read(br#"{"name": "a", "type": "aaaa", "fresh": true}"#).expect("a question");
+        let (_, qtype, client, is_fresh) = read(
+            br#"{"name": "a", "type": "aaaa", "fresh": true, "client": "192.0.2.1", "listener": "tls://127.0.0.1"}"#,
+        )
+        .expect("a question");
         assert_eq!((qtype, is_fresh), (RecordType::AAAA, true));
+        assert_eq!((client.ip.to_string().as_str(), client.transport), ("192.0.2.1", Transport::Tls));
         for (body, expected) in [
             (&b""[..], "expected JSON such as"),
             (br#"{"name": "a..b"}"#, "name \"a..b\": "),
             (br#"{"name": "a", "type": "NONE"}"#, "type \"NONE\": "),
             (br#"{"name": "a", "type": "AXFR"}"#, "a zone transfer cannot be explained"),
+            (br#"{"name": "a", "listener": "b"}"#, "listener \"b\": "),
             (br#"{"name": "a", "pool": "ts"}"#, "unknown field `pool`"),
         ] {
             let error = read(body).map(drop).expect_err("it makes no sense");

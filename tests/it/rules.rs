@@ -348,3 +348,37 @@ fn the_query_log_names_the_rule() {
     assert_eq!(found, expected);
     assert!(lines[1]["name"] == "alias.example." && lines[1]["pool"] == "all", "{lines:?}");
 }
+
+#[test]
+fn explain_names_the_rule_and_shows_its_response() {
+    let backend = Backend::new(answer(ADDRESS));
+    let server = ruled(
+        &backend,
+        "{ name = 'made', clients = ['10.0.0.0/8'], names = ['a.example'], then = 'nxdomain' },
+         { name = 'alias', names = ['b.example'], then = { cname = 'target.example' } },
+         { name = 'drop', names = ['c.example'], transports = ['tcp'], then = 'drop' },
+         { name = 'here', listeners = ['127.0.0.1:0'], names = ['d.example'], then = 'pool:all' }",
+    );
+    let server = server.start();
+    let url = format!("http://{}", server.listener("admin"));
+    let ctl = |words: &[&str]| server.process.ctl(&[&["--admin", &url, "explain"], words].concat());
+    let explain = |words: &[&str]| {
+        let output = ctl(words);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let made = explain(&["a.example", "--client", "10.1.2.3"]);
+    assert!(made.starts_with("a.example. A: rule \"made\"") && made.contains("NXDOMAIN"), "{made}");
+    let other = explain(&["a.example"]);
+    assert!(other.starts_with("a.example. A: pool all by route ., ") && other.contains(ADDRESS), "{other}");
+    let alias = explain(&["b.example"]);
+    assert!(alias.starts_with("b.example. A: rule \"alias\"") && alias.contains("CNAME target.example."), "{alias}");
+    let dropped = explain(&["c.example", "--transport", "tcp"]);
+    assert!(dropped.starts_with("c.example. A: rule \"drop\""), "{dropped}");
+    let listener = server.address().to_string();
+    let here = explain(&["d.example", "--listener", &listener]);
+    assert!(here.starts_with("d.example. A: pool all by rule \"here\", "), "{here}");
+    let wrong = ctl(&["d.example", "--listener", "tls://127.0.0.1:1"]);
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("is no listener of the forwarder"), "{wrong:?}");
+    assert_eq!((matches(&server, "made"), matches(&server, "here")), (0, 0), "an operator is no client");
+}

@@ -15,6 +15,8 @@ pub enum Event {
     Elsewhere(u16),
     /// No route covers the name.
     NoRoute,
+    /// The rule with this name is the first that matches. True if it makes the response.
+    Rule(String, bool),
     /// The forwarder itself answers for the name, for this reason.
     Own(&'static str),
     /// The plan is ready.
@@ -62,6 +64,11 @@ pub struct Plan {
     pub hedge_delay_from: Option<String>,
     /// The number of hedges that the budget can pay for; `None` if the pool does not hedge.
     pub tokens: Option<u64>,
+}
+
+impl Plan {
+    /// The route if a rule chose the pool.
+    pub const BY_RULE: &str = "rule";
 }
 
 /// The cache entry of a question.
@@ -121,6 +128,9 @@ pub struct Explanation {
     /// The state before the first attempt.
     #[serde(flatten)]
     pub plan: Plan,
+    /// The first rule that matches, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// The response, if there was one.
     pub response: Option<ExplainedResponse>,
 }
@@ -132,6 +142,7 @@ pub struct Transcript {
     plan: Option<Plan>,
     is_over: bool,
     own: Option<&'static str>,
+    rule: Option<String>,
     is_answered: bool,
     response: Option<ExplainedResponse>,
 }
@@ -150,6 +161,13 @@ impl Transcript {
                 self.race.outcome = RaceOutcome::Failed;
                 self.race.rcode = Some("REFUSED".to_owned());
                 (self.is_over, self.is_answered) = (true, true);
+            }
+            Event::Rule(name, is_made) => {
+                if is_made {
+                    self.race.outcome = RaceOutcome::Cached;
+                    (self.is_over, self.own) = (true, Some("the rule makes the response"));
+                }
+                self.rule = Some(name);
             }
             Event::Own(reason) => {
                 self.race.outcome = RaceOutcome::Cached;
@@ -202,7 +220,7 @@ impl Transcript {
             }
             _ => why(&self.race),
         };
-        Explanation { race: self.race, plan, response: self.response }
+        Explanation { race: self.race, plan, rule: self.rule, response: self.response }
     }
 }
 

@@ -1,9 +1,11 @@
 //! `hedgerow ctl explain`: the route of a question, the candidates and their ranks, the events of the race
 //! and its response, as text for 100 columns.
 
-use config::words;
+use std::net::IpAddr;
+
+use config::{Expectation, listen_address, words};
 use data_encoding::BASE64;
-use dns::{Name, RecordType, Section, SectionRecord};
+use dns::{Name, RecordType, Section, SectionRecord, Transport};
 use engine::explanation::{Candidate, ExplainedResponse, Explanation, Plan};
 use engine::slow::{Fate, RaceOutcome, SlowAttempt, SlowRace, rank_words, time};
 use hedge::race::AttemptKind;
@@ -25,20 +27,33 @@ pub(super) struct ExplainArgs {
     /// Ask backends even if the cache has an answer
     #[arg(long)]
     fresh: bool,
+    /// Apply rules as for a client at this address
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    client: IpAddr,
+    /// Apply rules as for a query to this listener, as bound
+    #[arg(long, value_parser = listener)]
+    listener: Option<String>,
+    /// Apply rules as for a query by this transport (default: that of the listener, or udp)
+    #[arg(long, value_parser = words::word::<Transport>)]
+    transport: Option<Transport>,
     #[command(flatten)]
     show: Show,
 }
 
+fn listener(text: &str) -> Result<String, Expectation> {
+    listen_address(text).map(|_| text.to_owned())
+}
+
 pub(super) fn obey(connection: &AdminConnection, asked: &ExplainArgs) -> Result<String, CommandFailure> {
-    let ExplainArgs { name, qtype, fresh, show } = asked;
-    let body = json!({ "name": name.to_string(), "type": qtype.to_string(), "fresh": fresh });
+    let ExplainArgs { name, qtype, fresh, client, listener, transport, show } = asked;
+    let body = json!({ "name": name.to_string(), "type": qtype.to_string(), "fresh": fresh, "client": client, "listener": listener, "transport": transport });
     let explained: Explanation = connection.send(&AdminOrder::post("explain").with(&body))?;
     Ok(show.print(&explained, text))
 }
 
 fn text(explained: &Explanation) -> String {
-    let Explanation { race, plan, response } = explained;
-    let mut paragraphs = vec![head(race, plan)];
+    let Explanation { race, plan, rule, response } = explained;
+    let mut paragraphs = vec![head(race, plan, rule.as_deref())];
     if !plan.candidates.is_empty() {
         let more = match plan.more_backends {
             0 => String::new(),
@@ -55,8 +70,11 @@ fn text(explained: &Explanation) -> String {
     paragraphs.join("\n\n")
 }
 
-fn head(race: &SlowRace, plan: &Plan) -> String {
+fn head(race: &SlowRace, plan: &Plan, rule: Option<&str>) -> String {
     let SlowRace { name, qtype, pool, .. } = race;
+    if let Some(rule) = rule.filter(|_| plan.route.is_empty()) {
+        return format!("{name} {qtype}: rule {rule:?}");
+    }
     if plan.route.is_empty() {
         return format!("{name} {qtype}: no route");
     }
@@ -68,6 +86,11 @@ fn head(race: &SlowRace, plan: &Plan) -> String {
         (state, Some(ttl), _) => format!("{state}, for {ttl} s more"),
         (state, ..) => state.to_owned(),
     };
+    let by = match rule {
+        Some(rule) if route == Plan::BY_RULE => format!("rule {rule:?}"),
+        Some(rule) => format!("route {route} (rule {rule:?})"),
+        None => format!("route {route}"),
+    };
     let hits = cache.hits.map(|hits| format!(", {hits} hits")).unwrap_or_default();
     let hedge = hedge_delay_ms.zip(hedge_delay_from.as_ref()).map(|(delay, from)| {
         let tokens = tokens.map(|tokens| format!("; budget for {tokens} more")).unwrap_or_default();
@@ -76,7 +99,7 @@ fn head(race: &SlowRace, plan: &Plan) -> String {
     let asking = format!("  asking  {dispatch}{}", hedge.unwrap_or_default());
     let asking = wrap(&asking, WIDTH, "          ");
     format!(
-        "{name} {qtype}: pool {pool} by route {route}, worker {worker}\n  cache   {cached}{hits}\n  order   {balance}\n{asking}"
+        "{name} {qtype}: pool {pool} by {by}, worker {worker}\n  cache   {cached}{hits}\n  order   {balance}\n{asking}"
     )
 }
 
@@ -158,6 +181,7 @@ fn origin(source: &str) -> &str {
         "stale" => "the cache, stale",
         "synthesized" => "this server, synthesized",
         "error" => "this server: a failure",
+        "rule" => "a rule",
         other => other,
     }
 }
@@ -242,7 +266,7 @@ mod tests {
         let message = BASE64.encode(&message.concat());
         let (source, rcode) = ("backend".to_owned(), "NOERROR".to_owned());
         let response = ExplainedResponse { source, rcode, took_ms: 186.1, message };
-        Explanation { race: sample_race(), plan, response: Some(response) }
+        Explanation { race: sample_race(), plan, rule: None, response: Some(response) }
     }
 
     #[test]

@@ -88,13 +88,19 @@ impl ServerPools {
     /// Makes a worker explain a question: the one known to handle it, or any other, which reports the right
     /// one.
     pub(in crate::control) fn explain(&self, question: ExplainQuestion) -> Result<(), ChangeRefusal> {
-        let ExplainQuestion { name, qtype, is_fresh, worker, events } = question;
+        let ExplainQuestion { name, qtype, client, is_fresh, worker, events } = question;
         if self.state.is_none() {
             return Err(ChangeRefusal::NotFound("there is no forwarder: the config has no [forwarder]".to_owned()));
         }
+        let rules = self.state.as_ref().and_then(|state| state.rules.as_ref());
+        if let Some((listener, rules)) = client.listener.zip(rules)
+            && rules.listener_at(listener).is_none()
+        {
+            return Err(ChangeRefusal::NotFound(format!("{listener} is no listener of the forwarder, as bound")));
+        }
         let number = usize::from(worker.unwrap_or(0));
         let is_handed_over = worker.is_some();
-        let asked = ExplainRequest { name, qtype, is_fresh, is_handed_over, events };
+        let asked = ExplainRequest { name, qtype, client, is_fresh, is_handed_over, events };
         let is_sent = self.links.workers.send(number, ForwarderCommand::Explain(Box::new(asked)));
         if is_sent { Ok(()) } else { Err(ChangeRefusal::Conflict(format!("worker {number} does not take queries"))) }
     }

@@ -1,9 +1,11 @@
 //! The operator's side of an explained question: the query, and the events that are sent back.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use data_encoding::BASE64;
-use dns::{Name, RecordClass, RecordType};
+use dns::address::ListenAddress;
+use dns::{Name, RecordClass, RecordType, Transport};
 use engine::explanation::{Event, ExplainedResponse};
 use engine::{LateReport, RaceReport, ResponseSummary};
 use net::sys::clock;
@@ -18,12 +20,31 @@ pub struct ExplainRequest {
     pub name: Name,
     /// The queried type.
     pub qtype: RecordType,
+    /// The client for which rules are applied.
+    pub client: ExplainedClient,
     /// True if backends are asked even if the cache has an answer.
     pub is_fresh: bool,
     /// True if another worker named this one as the owner of the question.
     pub is_handed_over: bool,
     /// The reply channel for events.
     pub events: UnboundedSender<Event>,
+}
+
+/// The client in whose place an operator asks.
+#[derive(Clone, Copy, Debug)]
+pub struct ExplainedClient {
+    /// The address of the client.
+    pub ip: IpAddr,
+    /// The listener; `None` for none.
+    pub listener: Option<ListenAddress>,
+    /// The transport of the query.
+    pub transport: Transport,
+}
+
+impl Default for ExplainedClient {
+    fn default() -> Self {
+        Self { ip: Ipv4Addr::LOCALHOST.into(), listener: None, transport: Transport::Udp }
+    }
 }
 
 /// The client of an explained question: an operator.

@@ -42,7 +42,7 @@ use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 pub use self::client::{DatagramWay, Peer, ProxiedClient, ReplyChannel};
 pub use self::derived::{Derivation, DerivedQuery};
-pub use self::explain::{ExplainRequest, Operator};
+pub use self::explain::{ExplainRequest, ExplainedClient, Operator};
 use self::recording::RaceRecording;
 pub use self::recording::RecordRequest;
 

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use config::PoolIndex;
 use dns::{Cookie, MalformedCookie, Query, QueryRejection, QuestionFlags, Rcode, RecordType, Transport};
-use engine::explanation::Event;
+use engine::explanation::{Event, Plan};
 use engine::state::{ForwarderState, Target};
 use engine::{
     ClientHandle as _, HashedQuestion, LookupReason, QueryPath, ResponseSummary, ValidQuery, prefetch_memory,
@@ -34,7 +34,7 @@ use super::client::{DatagramWay, ProxiedClient};
 use super::derived::FollowUp;
 use super::dns64;
 use super::explain::{ExplainRequest, ExplainedRace, Operator, explained_query};
-use super::rules::{RuleReader, RuleResult, answer_by_rule};
+use super::rules::{RuleReader, RuleResult, answer_by_rule, explained_rule};
 use super::{Forwarder, HandOver, ReplyChannel};
 use crate::control::observe::taps::{Side, TapQuery};
 
@@ -90,7 +90,7 @@ impl Forwarder {
 
     /// Runs a question for an operator and reports its events. One question runs at a time.
     pub fn explain(&mut self, asked: ExplainRequest, now: Instant) {
-        let ExplainRequest { name, qtype, is_fresh, is_handed_over, events } = asked;
+        let ExplainRequest { name, qtype, client, is_fresh, is_handed_over, events } = asked;
         let operator = Operator(events);
         let udp_size = self.outside.state.edns_udp_size;
         let message = explained_query(&name, qtype, udp_size);
@@ -99,8 +99,19 @@ impl Forwarder {
         let flags = query.fold_question(&mut folded);
         let hash = self.outside.shared.engines.hash(&folded);
         let question = HashedQuestion { octets: &folded, flags, hash };
-        let state = &self.outside.state;
-        if state.resolve(question.qname(), qtype) == Target::Own {
+        let state = Arc::clone(&self.outside.state);
+        let by_rule = match &state.rules {
+            Some(rules) => explained_rule(rules, &client, (question.qname(), qtype), &operator),
+            None => RuleResult::None,
+        };
+        if let RuleResult::Made(rule) = by_rule {
+            let client = ReplyChannel::Admin(operator);
+            let made = ReceivedContent::Ruled { query, rule };
+            let asked = ReceivedMessage { message: &message, client, cookie: Ok(None), content: made };
+            answer_by_rule(&mut self.outside, &asked, &query, rule, now);
+            return self.end_tick(now);
+        }
+        if matches!(by_rule, RuleResult::None) && state.resolve(question.qname(), qtype) == Target::Own {
             operator.send(Event::Own(state.own_source(question.qname(), qtype)));
             let mut response = Vec::new();
             if let Some(rcode) = state.respond_own((&message, &query), None, Transport::Tcp, &mut response) {
@@ -109,10 +120,11 @@ impl Forwarder {
             }
             return;
         }
-        let Some((suffix, pool)) = self.outside.state.routes.route(question.qname()) else {
-            return operator.send(Event::NoRoute);
+        let (route, pool) = match (by_rule, state.routes.route(question.qname())) {
+            (RuleResult::Pool(pool), _) => (Plan::BY_RULE.to_owned(), pool),
+            (_, Some((suffix, pool))) => (dns::display_name(suffix).to_string(), pool),
+            (_, None) => return operator.send(Event::NoRoute),
         };
-        let route = dns::display_name(suffix).to_string();
         let pool_name = self.outside.state.pools[pool.0].config.name.clone();
         self.outside.explained = Some(ExplainedRace { hash, operator: operator.clone() });
         let reason = if is_fresh { LookupReason::Ignore } else { LookupReason::HandedOver };

@@ -7,13 +7,15 @@ use config::{PoolIndex, RuleAction};
 use dns::{
     ClientForm, ExtendedError, LocalRecord, LocalResponse, LocalSoa, Query, Rcode, RecordClass, RecordType, write_local,
 };
+use engine::explanation::Event;
 use engine::single_flight::WorkerId;
-use engine::state::{ForwarderRule, ForwarderRules, RuleRecord};
+use engine::state::{Arrival, ForwarderRule, ForwarderRules, RuleRecord};
 use engine::{ClientHandle as _, ResponseSummary};
 use metrics::{DropReason, ResponseSource};
 
 use super::ReplyChannel;
 use super::derived::{Derivation, derive};
+use super::explain::{ExplainedClient, Operator};
 use super::outside::WorkerIo;
 use super::receive::ReceivedMessage;
 
@@ -54,6 +56,24 @@ impl RuleReader<'_> {
     }
 }
 
+/// Returns the result of the rules for an explained question, and reports the rule. No match is counted.
+pub(super) fn explained_rule(
+    rules: &ForwarderRules,
+    client: &ExplainedClient,
+    question: (&[u8], RecordType),
+    operator: &Operator,
+) -> RuleResult {
+    let &ExplainedClient { ip, listener, transport } = client;
+    let listener = listener.and_then(|listener| rules.listener_at(listener));
+    let index = rules.first_match(ip, (Arrival::Listener(listener), transport), question);
+    let Some((index, rule)) = index.and_then(|index| Some((index, rules.get(index)?))) else {
+        return RuleResult::None;
+    };
+    let result = result_of(rule, index, question.0);
+    operator.send(Event::Rule(rule.name.clone(), matches!(result, RuleResult::Made(_))));
+    result
+}
+
 /// Returns the result of a rule that matches a query for this folded name.
 pub(super) fn result_of(rule: &ForwarderRule, index: usize, qname: &[u8]) -> RuleResult {
     match &rule.action {
@@ -85,7 +105,9 @@ pub(super) fn answer_by_rule(
     let (qtype, ttl) = (query.question.qtype(), rule.ttl);
     match &rule.action {
         RuleAction::Drop => {
-            io.counters.dropped(DropReason::Rule);
+            if !asked.client.is_admin() {
+                io.counters.dropped(DropReason::Rule);
+            }
             asked.client.respond_nothing();
         }
         RuleAction::Cname(target) if qtype != RecordType::CNAME => {

@@ -147,6 +147,11 @@ impl ForwarderRules {
         }
     }
 
+    /// Returns the index of the listener that is bound to an address.
+    pub fn listener_at(&self, address: ListenAddress) -> Option<usize> {
+        self.listeners.iter().position(|listener| listener.address == address)
+    }
+
     /// Returns the index of the listener in the config. Several entries may share a number or an address.
     fn listener(&self, arrival: Arrival, transport: Transport) -> Option<usize> {
         let carries = |listener: &BoundListener| carries(listener.address.scheme, transport);
