@@ -1,5 +1,5 @@
-//! After warm-up, a query allocates nothing (the hot path's first rule), whether it is forwarded, answered
-//! from the cache, or answered by an authority, and whether it is tapped or not.
+//! After warm-up, a query allocates nothing (the hot path's first rule), whether it is forwarded, matched by
+//! a rule, answered from the cache, or answered by an authority, and whether it is tapped or not.
 //!
 //! The server runs in this process, so that its allocations can be counted; the client and the backends run
 //! in threads that are not counted, and nor is the writer of the taps, for which no query waits. The test is
@@ -137,6 +137,9 @@ fn after_warm_up_a_query_allocates_nothing() {
     let Measured { allocated, summary, .. } = allocations(1, "", "[cache]", FEW, 1);
     assert_eq!(allocated, 0, "{COUNTED} queries answered from the cache");
     assert!(summary.contains(&format!(" {} cache,", WARM_UP + COUNTED - FEW)), "{summary}");
+    let rules = "[[forwarder.rules]]\nname = 'a'\nnames_file = 'list'\nthen = 'drop'\n\
+                 [[forwarder.rules]]\nname = 'b'\nclients = ['127.0.0.0/8']\nnames = ['.']\nthen = 'routes'";
+    assert_eq!(allocations(1, "", rules, ALL_NEW, 1).allocated, 0, "{COUNTED} queries that a rule matches");
     for records in ZONES {
         assert_eq!(answering(zone_db_of(records), "").allocated, 0, "{COUNTED} queries answered from {records:?}");
     }
