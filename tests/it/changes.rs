@@ -366,3 +366,31 @@ fn new_backend_does_not_share_its_name() {
     let refused = server.admin().try_post(BACKENDS, &json(new.address()));
     assert_eq!(refused.status, 409, "{refused:?}");
 }
+
+#[test]
+fn rules_follow_a_reload_and_queries_in_flight_keep_their_answers() {
+    let (usual, other) = (Backend::new(answer(ONE).held()), Backend::new(answer(TWO)));
+    let config = |rules: &str| {
+        let forwarder = Forwarder::new().pool("usual", ".", &[&usual], PATIENT).pool("other", "o.test", &[&other], "");
+        forwarder.keys(&format!("rules = [{rules}]")).workers(2).admin().to_toml()
+    };
+    let server = Server::start(&config("{ name = 'a', names = ['a.example'], then = 'refused' }"));
+    let (early, client, admin) = (server.client(), server.client(), server.admin());
+    assert_eq!(client.ask(&query("a.example", A)).rcode(), REFUSED);
+    early.send(&query("b.example", A));
+    usual.wait_for_name("b.example", 1);
+    let rules = "{ name = 'new', names = ['b.example'], then = 'nxdomain' },
+                 { name = 'a', names = ['a.example'], then = 'pool:other' }";
+    server.rewrite("config.toml", &config(rules));
+    admin.post("/api/v1/reload", "");
+    until("all workers apply the rules", || (client.ask(&query("b.example", A)).rcode() == NXDOMAIN).then_some(()));
+    assert_eq!(client.ask(&query("a.example", A)).answers(), [TWO]);
+    usual.release();
+    assert_eq!(early.receive().answers(), [ONE], "the rule came later");
+    let matches = |rule: &str| admin.metrics().sum("hedgerow_rule_matches_total", &[("rule", rule)]);
+    assert_eq!(matches("a"), 2, "the count stays with the name");
+    server.rewrite("config.toml", &config("{ name = 'a', then = 'pool:nosuch' }"));
+    let refused = admin.try_post("/api/v1/reload", "");
+    assert!(refused.status == 400 && refused.body.contains("there is no pool"), "{refused:?}");
+    assert_eq!(client.ask(&query("a.example", A)).answers(), [TWO], "the rules stay");
+}
