@@ -1,9 +1,10 @@
 //! Counters of threads, and their sums: each set of counters is declared once, by `counters!`.
 
+use std::array;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A number with one writer and many readers.
 #[derive(Debug, Default)]
@@ -37,7 +38,7 @@ impl Counter {
 }
 
 /// Numbers added up over threads and carried on from process to process.
-pub trait Aggregate {
+pub trait Aggregate: Sized {
     /// The same numbers where one thread counts them.
     type Counted;
 
@@ -59,6 +60,21 @@ pub trait Aggregate {
 
     /// Adds these numbers, of another process, to those of a thread. Gauges belong to one process.
     fn carry(&self, to: &Self::Counted);
+
+    /// Reads numbers that another process has sent.
+    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error>;
+
+    /// Returns the numbers before anything is counted.
+    fn none() -> Self;
+}
+
+/// Numbers that another process has sent.
+struct Sent<T>(T);
+
+impl<'de, T: Aggregate> Deserialize<'de> for Sent<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        T::read(from).map(Self)
+    }
 }
 
 impl Aggregate for u64 {
@@ -74,6 +90,14 @@ impl Aggregate for u64 {
 
     fn carry(&self, to: &Counter) {
         to.add(*self);
+    }
+
+    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::deserialize(from)
+    }
+
+    fn none() -> Self {
+        Self::default()
     }
 }
 
@@ -91,9 +115,18 @@ impl Aggregate for Gauge {
     fn subtract(&mut self, _: &Self) {}
 
     fn carry(&self, _: &Counter) {}
+
+    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::deserialize(from)
+    }
+
+    fn none() -> Self {
+        Self::default()
+    }
 }
 
-/// Numbers by label. They have the order of the enum's variants.
+/// Numbers by label. They have the order of the enum's variants: a new variant stands last, so that the
+/// numbers of another version keep their places.
 impl<T: Aggregate, const N: usize> Aggregate for [T; N] {
     type Counted = [T::Counted; N];
 
@@ -107,6 +140,15 @@ impl<T: Aggregate, const N: usize> Aggregate for [T; N] {
 
     fn carry(&self, to: &Self::Counted) {
         self.iter().zip(to).for_each(|(sum, to)| sum.carry(to));
+    }
+
+    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut sent = Vec::<Sent<T>>::deserialize(from)?.into_iter();
+        Ok(array::from_fn(|_| sent.next().map_or_else(T::none, |Sent(sent)| sent)))
+    }
+
+    fn none() -> Self {
+        array::from_fn(|_| T::none())
     }
 }
 
@@ -131,6 +173,14 @@ impl<T: Aggregate<Counted: Default>> Aggregate for Option<Box<T>> {
             sum.carry(to.get_or_init(Arc::default));
         }
     }
+
+    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(Option::<Sent<T>>::deserialize(from)?.map(|Sent(sent)| Box::new(sent)))
+    }
+
+    fn none() -> Self {
+        None
+    }
 }
 
 /// Declares a set of counters: a struct of sums, and a struct of [`Counter`]s in which one thread counts.
@@ -145,7 +195,7 @@ macro_rules! counters {
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
         #[serde(default)]
         $vis struct $sums {
-            $($(#[$field_meta])* pub $field: $type,)+
+            $($(#[$field_meta])* #[serde(deserialize_with = "crate::aggregate::Aggregate::read")] pub $field: $type,)+
         }
 
         #[doc = concat!("The counters of one thread that add up to [`", stringify!($sums), "`].")]
@@ -167,6 +217,14 @@ macro_rules! counters {
 
             fn carry(&self, to: &$counters) {
                 $(self.$field.carry(&to.$field);)+
+            }
+
+            fn read<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                serde::Deserialize::deserialize(from)
+            }
+
+            fn none() -> Self {
+                Self::default()
             }
         }
     };

@@ -73,7 +73,7 @@ mod tests {
 
     use super::super::counters::{
         BackendCounters, BackendCounts, Cause, Counters, CountersSummary, DropReason, PoolCounters, PoolCounts,
-        ResponseSource, Tap, TapFate, Want,
+        ResponseSource, ServerCounts, Tap, TapFate, Want,
     };
     use super::super::snapshot::{BackendState, MembershipSnapshot};
     use super::*;
@@ -119,6 +119,25 @@ mod tests {
         let pool = PoolSnapshot { name: "ts".to_owned(), counts: of_pool, backends, ..PoolSnapshot::default() };
         let workers = process.iter().map(|counters| Arc::clone(counters)).collect();
         Snapshot { pools: vec![pool], counts: CountersSummary::of(workers).counts(), ..Snapshot::default() }
+    }
+
+    /// A program of another version has more or fewer labels.
+    #[test]
+    fn numbers_of_another_version_keep_their_places() {
+        let counts = Counters::default();
+        counts.dropped(DropReason::Late);
+        let mut sum = ServerCounts::default();
+        sum.collect(&counts);
+        let whole = serde_json::to_value(&sum).expect("numbers are JSON");
+        for is_newer in [false, true] {
+            let mut sent = whole.clone();
+            for key in ["dropped", "responses"] {
+                let numbers = sent[key].as_array_mut().expect("numbers by label");
+                let last = numbers.pop().expect("there is one");
+                numbers.extend(std::iter::repeat_n(last, if is_newer { 2 } else { 0 }));
+            }
+            assert_eq!(serde_json::from_value::<ServerCounts>(sent).expect("it can be read").dropped, sum.dropped);
+        }
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use std::array;
 use std::time::Duration;
 
 use hedge::log_linear::{LogLinear, quantile};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::aggregate::{Aggregate, Counter};
 
@@ -60,6 +60,14 @@ impl Aggregate for HistogramSnapshot {
     fn carry(&self, to: &Histogram) {
         self.counts().carry(&to.counts);
         self.nanos.carry(&to.nanos);
+    }
+
+    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::deserialize(from)
+    }
+
+    fn none() -> Self {
+        Self::default()
     }
 }
 
