@@ -69,6 +69,10 @@ fn cover_text<'a>(earlier: impl Iterator<Item = &'a str>) -> String {
     match &names[..] {
         [] => "no query that the forwarder takes meets its conditions".to_owned(),
         [name] => format!("rule {name} matches all of it"),
+        [shown @ .., _] if shown.len() >= MAX_COVER => {
+            let (shown, more) = (&names[..MAX_COVER], names.len() - MAX_COVER);
+            format!("rules {} and {more} more match all of it", shown.join(", "))
+        }
         [names @ .., last] => format!("rules {} and {last} match all of it", names.join(", ")),
     }
 }
@@ -86,5 +90,22 @@ fn result_text<'a>(action: &RuleAction, pools: impl Fn(PoolIndex) -> &'a str) ->
     }
 }
 
+/// The most rules that are named as the cause.
+const MAX_COVER: usize = 20;
+
 /// The most pairs that are shown.
 const MAX_NOTES: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_of_rules_are_cut() {
+        let text = |count: usize| cover_text((0..count).map(|index| ["a", "b"][index % 2]));
+        assert_eq!(text(1), "rule \"a\" matches all of it");
+        assert_eq!(text(3), "rules \"a\", \"b\" and \"a\" match all of it");
+        assert!(text(20).ends_with("\"a\" and \"b\" match all of it"), "{}", text(20));
+        assert!(text(25).ends_with("\"a\", \"b\" and 5 more match all of it"), "{}", text(25));
+    }
+}
