@@ -158,7 +158,9 @@ fn read_action(node: &ConfigNode<'_>, pools: &[&str]) -> Option<RuleAction> {
             let items = node.items("[\"192.0.2.7\", \"2001:db8::7\"]");
             RuleAction::Addresses(distinct(items, text(address), |address| format!("{address} stands")))
         });
-        addresses.or_else(|| cname?.parsed(words::domain_name).map(|name| RuleAction::Cname(Box::new(name))))
+        // Both are read, because the description of the keys has both.
+        let cname = cname.and_then(|node| node.parsed(words::domain_name)).map(Box::new).map(RuleAction::Cname);
+        addresses.or(cname)
     })
 }
 
