@@ -70,8 +70,7 @@ fn dns64_prefix(text: &str) -> Result<Dns64Prefix, Expectation> {
 }
 
 fn client_subnet(node: &ConfigNode<'_>) -> Option<ClientSubnetRule> {
-    let Some(section) = node.table() else { return word(node) };
-    section.whole(|section| {
+    node.table_or(word, |section| {
         // RFC 7871 section 11.1 recommends these lengths at most.
         let ipv4 = section.read("ipv4", 24, integer(1..=32));
         Some(ClientSubnetRule::Prefix { ipv4, ipv6: section.read("ipv6", 56, integer(1..=128)) })
