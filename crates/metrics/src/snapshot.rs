@@ -296,6 +296,7 @@ pub struct BackendSnapshot {
     #[serde(default)]
     pub probe_problem: Option<String>,
     /// The backend's membership in its pool.
+    #[serde(default)]
     pub membership: MembershipSnapshot,
 }
 
