@@ -94,7 +94,7 @@ mod tests {
         assert!(zones.take(both, 2));
         assert_eq!(zones.full(zones.places([None, Some(2), None]), 2), Some(1));
         [both, both, other].into_iter().for_each(|places| zones.give_back(places));
-        assert_eq!(zones.full(both, 1).or(zones.full(other, 1)), None);
+        assert_eq!(zones.full(both, 1).or_else(|| zones.full(other, 1)), None);
         assert!(zones.take(ZonePlaces::NONE, 0), "it counts nowhere");
     }
 

@@ -11,7 +11,7 @@ use super::pattern::{AT, BELOW, NamePattern};
 
 /// A set of names and of names with all names below them.
 ///
-/// An entry is a byte of relations ([`AT`], [`BELOW`]) and a folded name in wire form. A name of 20 octets
+/// An entry is a byte of relations (`AT`, `BELOW`) and a folded name in wire form. A name of 20 octets
 /// takes 23 bytes, and about 10 bytes of the hash table.
 #[derive(Default)]
 pub struct NameSet {
