@@ -69,9 +69,9 @@ pub trait Aggregate: Sized {
 }
 
 /// Numbers that another process has sent.
-struct Sent<T>(T);
+struct CarriedNumber<T>(T);
 
-impl<'de, T: Aggregate> Deserialize<'de> for Sent<T> {
+impl<'de, T: Aggregate> Deserialize<'de> for CarriedNumber<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         T::read(from).map(Self)
     }
@@ -143,8 +143,8 @@ impl<T: Aggregate, const N: usize> Aggregate for [T; N] {
     }
 
     fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let mut sent = Vec::<Sent<T>>::deserialize(from)?.into_iter();
-        Ok(array::from_fn(|_| sent.next().map_or_else(T::none, |Sent(sent)| sent)))
+        let mut sent = Vec::<CarriedNumber<T>>::deserialize(from)?.into_iter();
+        Ok(array::from_fn(|_| sent.next().map_or_else(T::none, |CarriedNumber(sent)| sent)))
     }
 
     fn none() -> Self {
@@ -175,7 +175,7 @@ impl<T: Aggregate<Counted: Default>> Aggregate for Option<Box<T>> {
     }
 
     fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Ok(Option::<Sent<T>>::deserialize(from)?.map(|Sent(sent)| Box::new(sent)))
+        Ok(Option::<CarriedNumber<T>>::deserialize(from)?.map(|CarriedNumber(sent)| Box::new(sent)))
     }
 
     fn none() -> Self {
