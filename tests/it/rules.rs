@@ -273,6 +273,19 @@ fn names_files_are_read_again_and_a_wrong_line_changes_nothing() {
 }
 
 #[test]
+fn a_watched_names_file_is_read_again_by_itself() {
+    let backend = Backend::new(answer(ADDRESS));
+    let rules = "{ name = 'ads', names_file = 'ads.txt', then = 'nxdomain' }";
+    let config = format!("watch = true\n{}", ruled(&backend, rules).to_toml());
+    let server = Server::start_with_files(&config, &[("ads.txt", "ads.example\n")]);
+    let client = server.client();
+    let rcodes = || ["ads.example", "new.example"].map(|name| client.ask(&query(name, A)).rcode());
+    assert_eq!(rcodes(), [NXDOMAIN, NOERROR]);
+    server.rewrite("ads.txt", "new.example\n");
+    until("the new name is blocked", || (rcodes() == [NOERROR, NXDOMAIN]).then_some(()));
+}
+
+#[test]
 fn check_shows_a_query_for_each_rule_and_those_that_none_reaches() {
     let config = |rules: &str| {
         format!(
