@@ -181,6 +181,9 @@ pub fn write_dns64(question_wire: &[u8], reply: &Reply<'_>, prefix: &Dns64Prefix
             continue;
         }
         append_record(message, &record, unmoved(message, fixed.unwrap_or(record.start)), out);
+        if out.get(record.start..) != message.get(record.start..record.end) {
+            fixed.get_or_insert(record.start);
+        }
         if let Some(address) = address {
             widen(prefix.embed(address), max_ttl, out);
         }

@@ -5,6 +5,7 @@
 
 use super::body::{NamePiece, RecordBounds, records, skip_name};
 use super::edns::set_rest_length;
+use super::header::HEADER_LEN;
 use super::local::name_pointer;
 use super::rdata::{NameRule, RdataForm};
 
@@ -19,10 +20,10 @@ pub(super) fn append_records(message: &[u8], from: usize, fixed: usize, limit: u
     }
 }
 
-/// Returns the places of names that lie before `fixed` as a whole, which stay.
+/// Returns the places of names that lie before `fixed` as a whole, which stay. The header may change.
 pub(super) fn unmoved(message: &[u8], fixed: usize) -> impl Fn(usize) -> Option<usize> {
     let unmoved = message.get(..fixed).unwrap_or_default();
-    move |target| skip_name(unmoved, target).map(|_| target)
+    move |target| skip_name(unmoved, target).map(|_| target).filter(|target| *target >= HEADER_LEN)
 }
 
 /// Appends a record. `moved` returns the new place of the name at an offset, or `None` if the name is to be

@@ -89,6 +89,10 @@ pub(super) fn write_kept(
             continue;
         }
         append_record(message, &record, unmoved(message, fixed.unwrap_or(record.start)), out);
+        // A name that leads into its own record is expanded, and moves what follows.
+        if out.get(record.start..) != message.get(record.start..record.end) {
+            fixed.get_or_insert(record.start);
+        }
         if let Some(count) = counts.get_mut(section) {
             *count += 1;
         }
