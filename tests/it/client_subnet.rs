@@ -237,5 +237,5 @@ fn a_reload_turns_it_on_and_finds_no_answer_of_before() {
     until("no network is sent", || (site.answer("198.51.100.7", "s24.example").0 == 99).then_some(()));
     config(PREFIX);
     until("networks are sent", || (site.answer("198.51.100.7", "s24.example").0 == 100).then_some(()));
-    assert_eq!(site.answer("198.51.101.7", "s24.example"), (101, 1), "answers of before are forgotten");
+    assert_eq!(site.answer("198.51.101.7", "s24.example"), (101, 1), "earlier answers are forgotten");
 }

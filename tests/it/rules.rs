@@ -325,10 +325,10 @@ fn check_shows_a_query_for_each_rule_and_those_that_none_reaches() {
         "{ name = 'a', clients = ['10.0.0.0/9'], then = 'refused' },
          { name = 'b', clients = ['10.128.0.0/9'], then = 'refused' },
          { name = 'late', names = ['x.example'], then = 'refused' },
-         { name = 'nobody', clients = ['192.168.0.0/16'], then = 'refused' }",
+         { name = 'denied', clients = ['192.168.0.0/16'], then = 'refused' }",
     );
     let expected = "warning: forwarder.rules[2]: rule \"late\" is never reached: rules \"a\" and \"b\" match all of it\n\
-                    warning: forwarder.rules[3]: rule \"nobody\" is never reached: no query that the forwarder takes \
+                    warning: forwarder.rules[3]: rule \"denied\" is never reached: no query that the forwarder takes \
                     meets its conditions\n";
     assert_eq!((status, &*warnings), (Some(2), expected), "{lines}");
     assert_eq!(lines.lines().count(), 3, "no pair has different results: {lines}");

@@ -308,15 +308,21 @@ fn what_waits_is_lost_with_its_connection_and_the_next_query_goes_by_another() {
     }
 }
 
-#[test]
-fn connection_closed_while_idle_counts_against_nobody_and_teaches_patience() {
-    let mut play = Play::new(rules());
+/// Returns a backend with one connection that has carried a query.
+fn used(rules: ConnectionPoolRules) -> (Play, Peer) {
+    let mut play = Play::new(rules);
     play.ask(0).unwrap();
     play.until_open(1);
     let mut peer = play.accept();
     let query = peer.next();
     peer.answer(&query);
     play.until(|play| play.replied == [0]);
+    (play, peer)
+}
+
+#[test]
+fn connection_closed_while_idle_counts_against_nobody_and_teaches_patience() {
+    let (mut play, peer) = used(rules());
     play.pass(10_000);
     drop(peer);
     play.until_open(0);

@@ -7,18 +7,6 @@ fn aging() -> ConnectionPoolRules {
     ConnectionPoolRules { max: 1, max_age: Some(Duration::from_secs(10)), idle: hour, ..rules() }
 }
 
-/// Returns a backend with one connection that has carried a query.
-fn used(rules: ConnectionPoolRules) -> (Play, Peer) {
-    let mut play = Play::new(rules);
-    play.ask(0).unwrap();
-    play.until_open(1);
-    let mut peer = play.accept();
-    let query = peer.next();
-    peer.answer(&query);
-    play.until(|play| play.replied == [0]);
-    (play, peer)
-}
-
 #[test]
 fn old_connection_is_replaced_and_closes_after_its_pending_replies() {
     let (mut play, mut old) = used(aging());
