@@ -354,26 +354,27 @@ fn a_race_that_nobody_waits_for_makes_no_hedges() {
 
 #[test]
 fn a_client_joins_a_refresh_once_the_answer_has_run_out() {
-    let backend = Backend::new(answer_for(1, ADDRESS).then(answer_for(60, OTHER).held()));
+    let backend = Backend::new(answer_for(3, ADDRESS).then(answer_for(60, OTHER).held()));
     let server = cached(&backend, "timeout = '20s'\nattempt_timeout = '20s'", "prefetch = 0.9\nstale = '0s'");
     let client = server.client();
     until("a refresh is due", || {
         assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS]);
         (backend.queries().len() == 2).then_some(())
     });
-    // Queries during the refresh are answered from the cache at once; the first that waits has joined the
-    // refresh.
+    // Queries during the refresh are answered from the cache. The first that finds nothing there joins it.
     let admin = server.admin();
-    let before = admin.metrics().sum("hedgerow_queries_total", &[]);
-    let mut sent = 0;
+    let has_missed = |metrics: &Metrics| metrics.sum("hedgerow_cache_misses_total", &[]) == 2;
+    let is_answered =
+        |metrics: &Metrics| metrics.sum("hedgerow_responses_total", &[]) == metrics.sum("hedgerow_queries_total", &[]);
+    let mut taken = admin.wait_for("all are answered", is_answered).sum("hedgerow_queries_total", &[]);
     let joined = until("a query that waits", || {
         let joining = server.client();
         joining.send(&query("www.example", A));
-        sent += 1;
-        let taken = |metrics: &Metrics| metrics.sum("hedgerow_queries_total", &[]) == before + sent;
-        admin.wait_for("it is taken", taken);
-        // A response that is on its way when the query is counted is counted before the next look.
-        (admin.metrics().sum("hedgerow_responses_total", &[]) < before + sent).then_some(joining)
+        taken += 1;
+        let is_decided = |metrics: &Metrics| {
+            metrics.sum("hedgerow_queries_total", &[]) == taken && (is_answered(metrics) || has_missed(metrics))
+        };
+        has_missed(&admin.wait_for("it is answered, or waits", is_decided)).then_some(joining)
     });
     backend.release();
     assert_eq!(joined.receive().answers(), [OTHER]);
