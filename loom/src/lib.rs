@@ -6,6 +6,10 @@
 
 mod sync {
     pub(crate) use loom::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+    pub(crate) fn zeroed<T: Default>(len: usize) -> Box<[T]> {
+        (0..len).map(|_| T::default()).collect()
+    }
 }
 
 #[path = "../../crates/engine/src"]
@@ -33,6 +37,7 @@ pub mod limit {
 
     pub mod clients;
     mod rate_table;
+    mod sets;
     pub mod zones;
 
     /// A table of accounts in which each response costs a thousand ticks.

@@ -67,6 +67,8 @@ mod sync {
     //! The atomics of lock-free state. The models in `loom/` have those of loom in their place.
 
     pub(crate) use std::sync::atomic::{AtomicU32, Ordering};
+
+    pub(crate) use limit::zeroed;
 }
 
 use std::hash::BuildHasher;

@@ -6,7 +6,7 @@
 //! questions in one slot cost a needless hand-over and nothing else. There is no lock, only one atomic
 //! operation at each end of a race.
 
-use crate::sync::{AtomicU32, Ordering::AcqRel, Ordering::Relaxed};
+use crate::sync::{AtomicU32, Ordering::AcqRel, Ordering::Relaxed, zeroed};
 
 /// The number of a worker, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl SingleFlight {
     /// Creates the slots for this number of workers.
     pub fn new(workers: usize) -> Self {
         let slots = if workers > 1 { SLOTS } else { 0 };
-        Self { slots: (0..slots).map(|_| AtomicU32::new(0)).collect() }
+        Self { slots: zeroed(slots) }
     }
 
     /// Claims the slot of `hash`, once more if this worker holds it already, or returns its holder.

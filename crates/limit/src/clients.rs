@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
+use super::sets::WordSets;
 use super::zones::{ZonePlaces, ZoneWaits};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
@@ -132,7 +133,7 @@ impl ClientPlace {
 #[derive(Debug)]
 pub struct Clients {
     state: FixedState,
-    sets: Box<[ClientSet]>,
+    sets: WordSets<WAYS>,
     waiting: Alone,
     zones: ZoneWaits,
 }
@@ -141,8 +142,8 @@ impl Clients {
     /// Creates a table for this number of simultaneous clients: 32 to 64 bytes each. `seed` is secret.
     pub fn new(clients: usize, seed: u64) -> Self {
         let sets = (clients.min(MAX_CLIENTS) * ROOM).div_ceil(WAYS).max(1).next_power_of_two();
-        let sets = (0..sets).map(|_| ClientSet::default()).collect();
-        Self { state: FixedState::with_seed(seed), sets, waiting: Alone::default(), zones: ZoneWaits::new(clients) }
+        let (state, sets) = (FixedState::with_seed(seed), WordSets::new(sets));
+        Self { state, sets, waiting: Alone::default(), zones: ZoneWaits::new(clients) }
     }
 
     /// Returns the counts of waiting queries below suffixes.
@@ -222,18 +223,17 @@ impl Clients {
 
     /// Returns the total of all clients, by a walk over the whole table.
     pub fn total(&self, what: Holding) -> u64 {
-        let words = self.sets.iter().flat_map(|set| &set.0);
-        words.map(|word| u64::from(what.of(word.load(Relaxed)))).sum()
+        self.sets.words().iter().map(|word| u64::from(what.of(word.load(Relaxed)))).sum()
     }
 
     /// Returns the constant size in bytes.
     #[cfg(test)]
     pub(crate) fn size(&self) -> usize {
-        size_of_val(&*self.sets)
+        self.sets.len() * size_of::<[AtomicU64; WAYS]>()
     }
 
     fn take_in(&self, set: usize, tag: u64, what: Holding, limit: u32) -> PlaceGrant {
-        let Some(ClientSet(words)) = self.sets.get(set) else { return PlaceGrant::Full };
+        let Some(words) = self.sets.get(set) else { return PlaceGrant::Full };
         loop {
             let seen = words.each_ref().map(|word| word.load(Relaxed));
             let own = seen.iter().position(|word| word >> TAG_SHIFT == tag);
@@ -253,8 +253,7 @@ impl Clients {
     }
 
     fn word(&self, place: &ClientPlace) -> Option<&AtomicU64> {
-        let number = place.number();
-        self.sets.get(number / WAYS)?.0.get(number % WAYS)
+        self.sets.words().get(place.number())
     }
 
     /// Returns the keyed hash of a client, with unpredictable collisions.
@@ -294,10 +293,6 @@ enum PlaceGrant {
     Refused,
     Full,
 }
-
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct ClientSet([AtomicU64; WAYS]);
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -480,8 +475,8 @@ mod tests {
             let place = clients.take(forged(number), Waiting, 1).expect("no client holds a place");
             assert_ne!(place, ClientPlace::UNCOUNTED);
         }
-        let is_full = |set: &&ClientSet| set.0.iter().all(|word| word.load(Relaxed) & COUNTS > 0);
-        let full = clients.sets.iter().filter(is_full).count();
+        let sets = clients.sets.words().chunks_exact(WAYS);
+        let full = sets.filter(|set| set.iter().all(|word| word.load(Relaxed) & COUNTS > 0)).count();
         assert!(full * 500 < clients.sets.len(), "{full} of {}", clients.sets.len());
     }
 

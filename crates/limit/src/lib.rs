@@ -19,10 +19,19 @@ mod pacing;
 mod prefix;
 mod rate;
 mod rate_table;
+mod sets;
 mod sync {
     //! The atomics of tables. The models in `loom/` have those of loom in their place.
 
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+    use zerocopy::FromZeros;
+
+    /// Returns a table of zeros. The system provides its pages as they are touched.
+    pub fn zeroed<T: FromZeros + Default>(len: usize) -> Box<[T]> {
+        // Without memory, the second attempt ends the process.
+        T::new_vec_zeroed(len).unwrap_or_else(|_| (0..len).map(|_| T::default()).collect()).into()
+    }
 }
 mod threshold;
 mod timeouts;
@@ -38,6 +47,7 @@ pub use own_addresses::OwnAddresses;
 pub use pacing::{Pace, Pacing};
 pub use prefix::{Prefix, PrefixError};
 pub use rate::{Decision, RateRules, ResponseRate};
+pub use sync::zeroed;
 pub use threshold::DynamicThreshold;
 pub use timeouts::{ConnectionClock, Doing};
 pub use zones::{ZonePlaces, ZoneWaits};

@@ -15,12 +15,14 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::sets::WordSets;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 #[derive(Debug)]
 pub(super) struct Accounts {
     start: Instant,
-    sets: Box<[RateSet]>,
+    /// The two halves of the first set, of the second, and so on.
+    halves: WordSets<WAYS>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,12 +49,12 @@ impl Accounts {
     /// Creates at least this number of accounts, 8 bytes each, without debt.
     pub(super) fn new(accounts: usize, now: Instant) -> Self {
         let sets = accounts.div_ceil(2 * WAYS).next_power_of_two();
-        Self { start: now, sets: (0..sets).map(|_| RateSet::default()).collect() }
+        Self { start: now, halves: WordSets::new(2 * sets) }
     }
 
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
-        size_of_val(&*self.sets)
+        self.halves.len() * size_of::<[AtomicU64; WAYS]>()
     }
 
     pub(super) fn ticks_at(&self, now: Instant) -> u64 {
@@ -67,11 +69,8 @@ impl Accounts {
         now: u64,
         judge: impl Fn(u64, u64) -> RateVerdict<D>,
     ) -> D {
-        let RateSet { prefixes, parts } = &self.sets[key.set as usize & (self.sets.len() - 1)];
-        let half = match key.half {
-            Half::Prefixes => prefixes,
-            Half::Parts => parts,
-        };
+        let number = ((key.set as usize) << 1 | key.half as usize) & (self.halves.len() - 1);
+        let Some(half) = self.halves.get(number) else { return judge(0, 0).decision };
         let tag = (key.tag >> TAG_SHIFT).max(1);
         let mut tried = 0;
         loop {
@@ -127,13 +126,6 @@ pub(super) fn time(ticks: u64) -> Duration {
 
 pub(super) fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_micros() / TICK_MICROS).unwrap_or(u64::MAX) & TIME
-}
-
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct RateSet {
-    prefixes: [AtomicU64; WAYS],
-    parts: [AtomicU64; WAYS],
 }
 
 const WAYS: usize = if cfg!(loom) { 1 } else { 4 };

@@ -6,7 +6,7 @@
 //! refused because of another zone's flood with a chance of one in the number of counters (262,144 by
 //! default). The hash is secret, so no client can choose such a pair.
 
-use crate::sync::{AtomicU32, Ordering::Relaxed};
+use crate::sync::{AtomicU32, Ordering::Relaxed, zeroed};
 
 /// The counters of the suffixes of one name, from the shortest suffix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct ZoneWaits(Box<[AtomicU32]>);
 impl ZoneWaits {
     pub(super) fn new(in_flight: usize) -> Self {
         let counters = (2 * in_flight.min(MAX_COUNTERS)).clamp(1, MAX_COUNTERS).next_power_of_two();
-        Self((0..counters).map(|_| AtomicU32::new(0)).collect())
+        Self(zeroed(counters))
     }
 
     /// Returns the places of suffixes with these hashes.

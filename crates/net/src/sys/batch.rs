@@ -268,6 +268,8 @@ impl RecvBatch {
 /// Datagrams to be sent by one call.
 pub struct SendBatch {
     slots: Box<[Outgoing]>,
+    /// The room of a datagram, which a slot gets when it is first used.
+    size: usize,
     queued: usize,
     transmits: Transmits,
     /// True if the kernel supports GSO; `None` if not checked yet.
@@ -286,12 +288,12 @@ struct Outgoing {
 }
 
 impl SendBatch {
-    /// Allocates room for `count` datagrams, at most [`BATCH`], each with a buffer of `size` bytes.
+    /// Creates a batch for `count` datagrams, at most [`BATCH`], each with a buffer of `size` bytes.
     pub fn new(count: usize, size: usize) -> Self {
         let count = count.min(BATCH);
-        let slot = || Outgoing { bytes: Vec::with_capacity(size), to: None, from: None };
         Self {
-            slots: (0..count).map(|_| slot()).collect(),
+            slots: (0..count).map(|_| Outgoing { bytes: Vec::new(), to: None, from: None }).collect(),
+            size,
             queued: 0,
             transmits: Transmits::new(),
             use_gso: None,
@@ -336,6 +338,7 @@ impl SendBatch {
         let index = self.queued;
         let slot = &mut self.slots[index];
         slot.bytes.clear();
+        slot.bytes.reserve(self.size);
         slot.to = to;
         slot.from = from;
         fill(&mut slot.bytes);
