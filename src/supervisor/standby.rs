@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use engine::LearntBackend;
 use metrics::Role;
+use net::sys::memory::release_unused;
 use net::tasks::blocking;
 
 use super::channel::{Channel, WatchedChannel};
@@ -72,6 +73,7 @@ impl MemberProcess {
     /// Follows the server's config and zones, until this process has the lock to serve. Returns the time of
     /// the lock.
     async fn stand_by(&mut self, prepared: &mut PreparedProcess, signals: &mut Signals) -> io::Result<Instant> {
+        release_unused();
         let serve = self.common.serve.clone().wait(LockPart::Whole);
         tokio::pin!(serve);
         let mut loading = None;

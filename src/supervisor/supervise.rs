@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use config::Config;
 use metrics::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
 use net::from_clients::listening::ListeningSocket;
+use net::sys::memory::release_unused;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -132,6 +133,7 @@ impl Supervisor {
     }
 
     pub(super) fn run(mut self) -> io::Result<ExitCode> {
+        release_unused();
         loop {
             while let Some(step) = self.tree.next_step() {
                 if let Some(status) = self.obey(step) {

@@ -1,6 +1,7 @@
 //! Reloads of where queries are taken: addresses, authorities, the forwarder and the admin server come, go
 //! and move, and no query is lost.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -474,4 +475,19 @@ fn the_log_names_each_change_its_author_and_its_result() {
     server.process.wait_for_log("reloaded: edition 2: 1 pool changed");
     reload(&server, &config("timeout = '2s'"));
     server.process.wait_for_log("reloaded: edition 3: nothing changed");
+}
+
+#[test]
+fn memory_that_only_a_start_needs_is_released() {
+    let backend = Backend::new(answer(ADDRESS));
+    let server = Server::start(&Forwarder::to(&[&backend], "").to_toml());
+    let status = || fs::read_to_string(format!("/proc/{}/status", server.process.id())).expect("it is running");
+    let of_line = |text: &str, key: &str| -> Option<u64> {
+        text.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()
+    };
+    until("a third of the memory is released", || {
+        let text = status();
+        (3 * of_line(&text, "VmRSS:")? < 2 * of_line(&text, "VmHWM:")?).then_some(())
+    });
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
 }

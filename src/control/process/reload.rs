@@ -28,6 +28,7 @@ use std::{io, thread};
 
 use config::{Config, counted};
 use metrics::{LastReload, ReloadSnapshot};
+use net::sys::memory::release_unused;
 use net::tasks::{LostTask, TaskKind};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -209,12 +210,14 @@ fn obey(
     done: &UnboundedSender<Result<LoadedConfig, LostTask>>,
 ) {
     let mut unused: Vec<Arc<dyn Any + Send + Sync>> = Vec::new();
+    let mut is_over = false;
     let is_used = |old: &Arc<_>| Arc::strong_count(old) > 1;
     loop {
-        let order = match unused.is_empty() {
+        let order = match is_over {
             true => orders.recv().map_err(RecvTimeoutError::from),
             false => orders.recv_timeout(LEAVE),
         };
+        is_over = false;
         match order {
             Ok(ReloadOrder::Load(base)) => {
                 TaskKind::Reload.begin();
@@ -228,7 +231,13 @@ fn obey(
                 unused.retain(is_used);
                 unused.push(old);
             }
-            Err(RecvTimeoutError::Timeout) => unused.retain(is_used),
+            Err(RecvTimeoutError::Timeout) => {
+                unused.retain(is_used);
+                is_over = unused.is_empty();
+                if is_over {
+                    release_unused();
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -285,4 +294,5 @@ pub(in crate::control) fn ending() -> ChangeRefusal {
 /// up.
 const LONG: Duration = Duration::from_secs(10);
 
-const LEAVE: Duration = Duration::from_millis(100);
+/// How often the thread looks for state that nothing uses any more.
+const LEAVE: Duration = Duration::from_secs(1);

@@ -7,4 +7,5 @@ pub mod clock;
 pub mod descriptors;
 mod gro;
 mod gso;
+pub mod memory;
 pub mod options;
