@@ -491,3 +491,17 @@ fn memory_that_only_a_start_needs_is_released() {
     });
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
 }
+
+#[test]
+fn reloads_have_the_lowest_priority() {
+    let backend = Backend::new(answer(ADDRESS));
+    let server = Server::start(&Forwarder::to(&[&backend], "").to_toml());
+    until("the reload thread has a nice value of 19", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", server.process.id())).expect("it is running");
+        let mut tasks = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+        // The state, which follows the name, is the third field, and the nice value the nineteenth.
+        tasks
+            .any(|task| task.split_once("(reload) ").and_then(|(_, rest)| rest.split(' ').nth(16)) == Some("19"))
+            .then_some(())
+    });
+}

@@ -30,6 +30,7 @@ use config::{Config, counted};
 use metrics::{LastReload, ReloadSnapshot};
 use net::sys::memory::release_unused;
 use net::tasks::{LostTask, TaskKind};
+use rustix::process::setpriority_process;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::admin::ChangeRefusal;
@@ -209,6 +210,8 @@ fn obey(
     orders: &Receiver<ReloadOrder>,
     done: &UnboundedSender<Result<LoadedConfig, LostTask>>,
 ) {
+    // Queries come first. A new thread has the nice value of the thread that starts it.
+    let _ = setpriority_process(None, NICE);
     let mut unused: Vec<Arc<dyn Any + Send + Sync>> = Vec::new();
     let mut is_over = false;
     let is_used = |old: &Arc<_>| Arc::strong_count(old) > 1;
@@ -296,3 +299,6 @@ const LONG: Duration = Duration::from_secs(10);
 
 /// How often the thread looks for state that nothing uses any more.
 const LEAVE: Duration = Duration::from_secs(1);
+
+/// The lowest priority: a reload of a million names then hardly delays queries.
+const NICE: i32 = 19;
