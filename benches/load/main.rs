@@ -29,6 +29,7 @@ mod admin;
 mod common;
 mod crowd;
 mod encrypted;
+mod first_second;
 mod instructions;
 mod launch;
 mod limits;

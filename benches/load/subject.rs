@@ -369,7 +369,7 @@ pub(crate) fn launch_hedgerow(config: &str, folder: &Path) -> io::Result<Launch>
 }
 
 /// The config of one TS. A miss shows as a wrong answer, not as a loss.
-fn authority(listen: SocketAddr, zone: &str) -> String {
+pub(crate) fn authority(listen: SocketAddr, zone: &str) -> String {
     format!("workers = 1\n[authorities.bench]\nlisten = [\"{listen}\"]\nzones = [{zone}]\nmiss = \"nxdomain\"\n")
 }
 
