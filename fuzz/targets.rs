@@ -96,7 +96,7 @@ pub fn query(octets: &[u8]) {
         assert!(out.len() <= usize::from(UDP_SIZE));
     }
     let form = ClientForm::of(&query);
-    assert!((512..=usize::from(u16::MAX)).contains(&form.udp_limit(UDP_SIZE)));
+    assert!((512..=usize::from(u16::MAX)).contains(&form.limit(Transport::Udp, UDP_SIZE)));
     let question = query.question.as_wire();
     for error in [None, Some((ExtendedError::SYNTHESIZED, "some text"))] {
         write_synthesized(question, &form, Rcode::NXDOMAIN, error, true, UDP_SIZE, &mut out);

@@ -7,6 +7,8 @@ use super::edns::Edns;
 use super::header::{Flag, HEADER_LEN, Header};
 use super::hop::Asks;
 use super::query::Query;
+use super::relay::MAX_MESSAGE;
+use super::transport::Transport;
 
 /// The form of one client's query. It is small and `Copy`, because many of them wait in one race.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,9 +84,9 @@ impl ClientForm {
         Self { cookie, ..self }
     }
 
-    /// Returns the longest response to the client by UDP.
-    pub fn udp_limit(&self, own_udp_size: u16) -> usize {
-        udp_limit(self.edns.map(|edns| edns.udp_size), own_udp_size)
+    /// Returns the longest response to the client by a transport.
+    pub fn limit(&self, transport: Transport, own_udp_size: u16) -> usize {
+        limit(transport, self.edns.map(|edns| edns.udp_size), own_udp_size)
     }
 
     pub(super) fn adapt(&self, header: Header) -> Header {
@@ -124,7 +126,10 @@ impl ClientForm {
     }
 }
 
-pub(super) fn udp_limit(udp_size: Option<u16>, own_udp_size: u16) -> usize {
+pub(super) fn limit(transport: Transport, udp_size: Option<u16>, own_udp_size: u16) -> usize {
+    if transport.is_stream() {
+        return MAX_MESSAGE;
+    }
     // RFC 1035 section 2.3.4 without EDNS. RFC 6891 section 6.2.3: values below 512 are taken as 512.
     udp_size.map_or(MIN_UDP_LEN, |udp_size| MIN_UDP_LEN.max(usize::from(udp_size.min(own_udp_size))))
 }
@@ -165,7 +170,7 @@ mod tests {
                 asks_authentic: false,
                 qname_case: QnameCase::of(b"\0"),
             };
-            assert_eq!(form.udp_limit(own), expected, "{client:?} {own}");
+            assert_eq!(form.limit(Transport::Udp, own), expected, "{client:?} {own}");
         };
         check(None, 1232, 512);
         check(Some(0), 1232, 512);

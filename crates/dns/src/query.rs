@@ -4,11 +4,12 @@ use super::body::MessageBounds;
 use super::codes::{Opcode, OptionCode, Rcode, RecordClass, RecordType};
 use super::cookie::CookiePair;
 use super::edns::{Edns, OPT_FIXED_LEN, OptRecord, OptionPassing, empty_option, set_rest_length};
-use super::form::udp_limit;
+use super::form::limit;
 use super::header::{Flag, Header, rewrite_header};
 use super::hop::add_opt;
 use super::name::{Name, fold};
 use super::question::Question;
+use super::transport::Transport;
 
 /// A completely checked query of a client.
 #[derive(Clone, Copy, Debug)]
@@ -29,9 +30,9 @@ impl Query<'_> {
         self.edns.is_some_and(|edns| edns.dnssec_ok)
     }
 
-    /// Returns the longest response to the client by UDP.
-    pub fn udp_limit(&self, own_udp_size: u16) -> usize {
-        udp_limit(self.edns.map(|edns| edns.udp_size), own_udp_size)
+    /// Returns the longest response to the client by a transport.
+    pub fn limit(&self, transport: Transport, own_udp_size: u16) -> usize {
+        limit(transport, self.edns.map(|edns| edns.udp_size), own_udp_size)
     }
 
     /// Appends the folded question to `out` and returns its flags: the parts of a [`QuestionKey`].

@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use std::time::Instant;
 
 use config::{PoolRules, Silence};
-use dns::{ClientForm, ExtendedError, Rcode, Reply, Transport};
+use dns::{ClientForm, ExtendedError, Rcode, Reply};
 use metrics::{DropReason, ResponseSource};
 
 use super::EngineWorker;
@@ -42,7 +42,7 @@ impl<'a, I: Io> ClientResponder<'a, I> {
     #[inline]
     pub(super) fn receiver<'f>(&self, waiter: &Waiter<I::Client>, form: &'f ClientForm) -> ResponseFor<'f> {
         let own_udp_size = self.worker.state.edns_udp_size;
-        let limit = response_limit(waiter.client.transport(), form, own_udp_size);
+        let limit = form.limit(waiter.client.transport(), own_udp_size);
         let limit = limit - waiter.subnet.map_or(0, |subnet| subnet.wire_len());
         ResponseFor { form, own_udp_size, limit }
     }
@@ -82,7 +82,7 @@ impl<'a, I: Io> ClientResponder<'a, I> {
         let ResponseFor { form, own_udp_size, limit } = self.receiver(waiter, &form);
         self.buffer.clear();
         // The backend saw the client's own UDP size.
-        if is_signed && reply.as_wire().len() <= response_limit(waiter.client.transport(), &waiter.form, u16::MAX) {
+        if is_signed && reply.as_wire().len() <= waiter.form.limit(waiter.client.transport(), u16::MAX) {
             dns::write_unchanged(reply, waiter.form.id, self.buffer);
         } else {
             dns::write_response(reply, form, own_udp_size, limit, self.buffer);
@@ -92,11 +92,6 @@ impl<'a, I: Io> ClientResponder<'a, I> {
         }
         self.respond(waiter, origin, ResponseSummary { source: ResponseSource::Backend, rcode: reply.rcode() });
     }
-}
-
-/// Returns the maximum length of a response, in bytes.
-fn response_limit(transport: Transport, form: &ClientForm, own_udp_size: u16) -> usize {
-    if transport.is_stream() { usize::from(u16::MAX) } else { form.udp_limit(own_udp_size) }
 }
 
 /// A response that hedgerow makes up because a client cannot get a backend's reply.

@@ -99,8 +99,8 @@ impl Special<'_> {
         let before = chain.clone();
         chain.sign(now, out);
         let limit = match &self.arrival.read {
-            Ok(query) if self.arrival.transport == Transport::Udp => query.udp_limit(UDP_SIZE),
-            Ok(_) | Err(_) => usize::from(u16::MAX),
+            Ok(query) => query.limit(self.arrival.transport, UDP_SIZE),
+            Err(_) => usize::from(u16::MAX),
         };
         if out.len() > limit {
             truncate(self.arrival.message, self.arrival.cookie.as_ref(), out);
@@ -137,7 +137,7 @@ impl Special<'_> {
             (Transport::Udp, TransferKind::Axfr) | (Transport::Https | Transport::Http, _) => Err(Rcode::REFUSED),
             (Transport::Udp, TransferKind::Ixfr { .. }) => {
                 let room = if chain.is_some() { tsig::ROOM } else { 0 };
-                let limit = query.udp_limit(UDP_SIZE).saturating_sub(room);
+                let limit = query.limit(Transport::Udp, UDP_SIZE).saturating_sub(room);
                 match TransferOffer::choose(asked, &transfers.journal, Serial(zone.serial()), transfers.size) {
                     TransferOffer::Steps(steps) => {
                         write_datagram(header, &question, soa, differences(soa, steps), limit, out);

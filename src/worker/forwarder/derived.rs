@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use dns::{ClientForm, Cookie, Dns64Prefix, Ipv6Answer, Name, Query, RecordType, Reply};
+use dns::{ClientForm, Cookie, Dns64Prefix, ExtendedError, Ipv6Answer, Name, Query, Rcode, RecordType, Reply};
 use engine::cache::PoolId;
 use engine::{ClientHandle as _, ResponseSummary};
 use limit::Pacing;
@@ -100,38 +100,48 @@ impl DerivedQuery {
         let (client, message) = (self.client.clone().for_another_worker(), self.message.clone());
         Self { client, message, ..*self }
     }
+}
 
-    /// Writes the whole response into `out`, without the form of the client. Returns its source.
+impl Derivation {
+    /// Writes the whole response into `out`, without the form of the client: SERVFAIL if none can be made of
+    /// the reply.
     fn compose(
-        &self,
+        self,
         query: &Query<'_>,
-        reply: &Reply<'_>,
-        of_reply: ResponseSource,
+        reply: Option<&Reply<'_>>,
+        of_reply: ResponseSummary,
         out: &mut Vec<u8>,
-    ) -> ResponseSource {
+    ) -> ResponseSummary {
         let question = query.question.as_wire();
-        match self.derivation {
-            Derivation::Cname { ttl, source } => {
-                dns::write_behind_cname(question, ttl, reply, out);
-                return source;
+        if let Some(reply) = reply {
+            match self {
+                Self::Cname { ttl, .. } => dns::write_behind_cname(question, ttl, reply, out),
+                Self::Dns64 { prefix, max_ttl: Some(max_ttl), .. } => {
+                    dns::write_dns64(question, reply, &prefix, max_ttl, out);
+                }
+                Self::Dns64 { max_ttl: None, .. } if Ipv6Answer::of(reply) == Ipv6Answer::Mixed => {
+                    dns::write_without_mapped(reply, out);
+                }
+                Self::Dns64 { max_ttl: None, .. } => reply.append_to(out),
+                Self::Reverse { .. } => dns::write_behind_cname(question, REVERSE_TTL, reply, out),
             }
-            Derivation::Dns64 { prefix, max_ttl: Some(max_ttl), .. } => {
-                dns::write_dns64(question, reply, &prefix, max_ttl, out);
-            }
-            Derivation::Dns64 { max_ttl: None, .. } if Ipv6Answer::of(reply) == Ipv6Answer::Mixed => {
-                dns::write_without_mapped(reply, out);
-            }
-            Derivation::Dns64 { max_ttl: None, .. } => reply.append_to(out),
-            Derivation::Reverse { .. } => dns::write_behind_cname(question, REVERSE_TTL, reply, out),
         }
-        of_reply
+        match self {
+            _ if dns::read_reply(out).is_err() => {
+                let (rcode, error) = (Rcode::SERVFAIL, (ExtendedError::OTHER, "no response can be made of the answer"));
+                dns::write_synthesized(question, &ClientForm::of(query), rcode, Some(error), true, u16::MAX, out);
+                ResponseSummary { source: ResponseSource::Error, rcode }
+            }
+            Self::Cname { source, .. } => ResponseSummary { source, ..of_reply },
+            Self::Dns64 { .. } | Self::Reverse { .. } => of_reply,
+        }
     }
 
     /// Returns the derivation from a second query, for A records, if this reply has no IPv6 address.
-    fn second(&self, reply: &Reply<'_>) -> Option<Derivation> {
-        let Derivation::Dns64 { pool, prefix, max_ttl: None } = self.derivation else { return None };
+    fn second(self, reply: &Reply<'_>) -> Option<Self> {
+        let Self::Dns64 { pool, prefix, max_ttl: None } = self else { return None };
         match Ipv6Answer::of(reply) {
-            Ipv6Answer::None { ttl } => Some(Derivation::Dns64 { pool, prefix, max_ttl: Some(ttl) }),
+            Ipv6Answer::None { ttl } => Some(Self::Dns64 { pool, prefix, max_ttl: Some(ttl) }),
             Ipv6Answer::Whole | Ipv6Answer::Mixed => None,
         }
     }
@@ -165,27 +175,47 @@ pub(super) fn deliver_derived(
     message: &[u8],
 ) {
     let DerivedQuery { client, cookie, since, .. } = derived;
-    let (Ok(query), Ok(reply)) = (dns::read_query(&derived.message), dns::read_reply(message)) else {
-        return client.respond_nothing();
-    };
-    if let Some(derivation) = derived.second(&reply)
+    let Ok(query) = dns::read_query(&derived.message) else { return client.respond_nothing() };
+    let reply = dns::read_reply(message).ok();
+    if let Some(derivation) = reply.as_ref().and_then(|reply| derived.derivation.second(reply))
         && let Ok(qname) = Name::from_wire(query.question.qname())
     {
         let asked = (&*derived.message, &query);
         return derive(io, asked, (client, *cookie), derivation, (&qname, RecordType::A), *since);
     }
+    let (form, own_udp_size) = (ClientForm::of(&query).with_cookie(*cookie), io.state.edns_udp_size);
     let mut whole = Vec::new();
-    let source = derived.compose(&query, &reply, summary.source, &mut whole);
+    let summary = derived.derivation.compose(&query, reply.as_ref(), summary, &mut whole);
     let Ok(reply) = dns::read_reply(&whole) else { return client.respond_nothing() };
-    let form = ClientForm::of(&query).with_cookie(*cookie);
-    let own_udp_size = io.state.edns_udp_size;
-    let limit = if client.transport().is_stream() { u16::MAX.into() } else { form.udp_limit(own_udp_size) };
+    let limit = form.limit(client.transport(), own_udp_size);
     let has_waited = Pacing::is_held(*since, delivery.now);
     let receiver = Receiver { client: client.ip(), cookie: cookie.map(|cookie| cookie.state), has_waited };
     let asked = OptionsSource::Form(&form);
     let delivery = Delivery { client, asked, receiver, since: *since, ..*delivery };
     io.deliver(&delivery, |out| {
         dns::write_response(&reply, &form, own_udp_size, limit, out);
-        Some(ResponseSummary { source, ..summary })
+        Some(summary)
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_of_which_no_response_can_be_made_becomes_servfail() {
+        let message = b"\0\x07\x01\0\0\x01\0\0\0\0\0\x01\x03www\x04test\0\0\x1C\0\x01\0\0\x29\x04\xD0\0\0\0\0\0\0";
+        let query = dns::read_query(message).expect("a query");
+        // FORMERR without a question names no target.
+        let bare = dns::read_reply(b"\0\x07\x81\x81\0\0\0\0\0\0\0\0").expect("a bare failure");
+        let of_reply = ResponseSummary { source: ResponseSource::Backend, rcode: Rcode::FORMERR };
+        for reply in [Some(&bare), None] {
+            let mut out = Vec::new();
+            let derivation = Derivation::Cname { ttl: 60, source: ResponseSource::Rule };
+            let summary = derivation.compose(&query, reply, of_reply, &mut out);
+            let composed = dns::read_reply(&out).expect("a reply");
+            assert_eq!(summary, ResponseSummary { source: ResponseSource::Error, rcode: Rcode::SERVFAIL });
+            assert_eq!((composed.rcode(), dns::extended_error(&out)), (Rcode::SERVFAIL, Some(0)));
+        }
+    }
 }

@@ -39,9 +39,8 @@ pub(super) fn take(
     }
     if let Some(apex) = find_ipv4only(qname, qtype, &outside.state.own, &outside.state.routes) {
         let form = ClientForm::of(query).with_cookie(cookie);
-        let is_stream = client.transport().is_stream();
         outside.respond_alone(asked, now, |own_udp_size, out| {
-            let limit = if is_stream { usize::from(u16::MAX) } else { form.udp_limit(own_udp_size) };
+            let limit = form.limit(client.transport(), own_udp_size);
             let question = query.question.as_wire();
             let rcode = respond_ipv4only((qname, qtype), apex, &prefix, |response, answers| {
                 dns::write_local(question, &form, response, answers, (own_udp_size, limit), out);

@@ -117,8 +117,7 @@ pub(super) fn answer_by_rule(
         }
         action => io.respond_alone(asked, now, |own_udp_size, out| {
             let form = ClientForm::of(query).with_cookie(asked.cookie());
-            let is_stream = asked.client.transport().is_stream();
-            let limit = if is_stream { u16::MAX.into() } else { form.udp_limit(own_udp_size) };
+            let limit = form.limit(asked.client.transport(), own_udp_size);
             let is_of_internet = query.question.qclass() == RecordClass::IN;
             let records = rule.records.iter().filter(|record| is_of_internet && record.rtype == qtype);
             let answers = records.map(|RuleRecord { rtype, rdata }| LocalRecord { rtype: *rtype, ttl, rdata });

@@ -78,7 +78,7 @@ impl ForwarderState {
             &*place
         })?;
         let form = ClientForm::of(query).with_cookie(cookie.copied());
-        let limit = if transport.is_stream() { usize::from(u16::MAX) } else { form.udp_limit(self.edns_udp_size) };
+        let limit = form.limit(transport, self.edns_udp_size);
         let mut write = |exists: bool, soa: LocalSoa<'_>, records: &mut dyn Iterator<Item = LocalRecord<'_>>| {
             let mut records = records.peekable();
             let soa = records.peek().is_none().then_some(soa);

@@ -70,7 +70,7 @@ pub fn respond_to(
     let mut qname = NameBuf::root();
     qname.fold_from(query.question.qname());
     let zone = zone_asked(zone_db, query, qname.as_wire());
-    let limit = if transport.is_stream() { usize::from(u16::MAX) } else { query.udp_limit(own_udp_size) };
+    let limit = query.limit(transport, own_udp_size);
     let mut tail = Tail::of(zone_db, query, cookie, own_udp_size);
     // RFC 9660 section 3.2: any answer has the version of the queried name's zone, if served.
     tail.version = zone.filter(|zone| version_asked == VersionAsked::Yes && zone.is_served()).map(ZoneVersion::of);
