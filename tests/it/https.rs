@@ -15,7 +15,7 @@ use testkit::*;
 const ADDRESS: &str = "192.0.2.1";
 
 /// A forwarder that listens by HTTPS and by HTTP, in this order behind plain DNS.
-fn forwarder(backend: &Backend, keys: &str) -> Forwarder {
+pub(crate) fn forwarder(backend: &Backend, keys: &str) -> Forwarder {
     let certificate = "[certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
     Forwarder::to(&[backend], &format!("timeout = '20s'\nattempt_timeout = '20s'\n{certificate}"))
         .keys(&format!("{keys}\n"))
@@ -25,7 +25,7 @@ fn forwarder(backend: &Backend, keys: &str) -> Forwarder {
 
 /// Starts a server with a certificate for `dns.example` of this authority, whose own certificate is in
 /// `ca.pem`.
-fn start(forwarder: &Forwarder, authorities: &CertificateAuthority) -> Server {
+pub(crate) fn start(forwarder: &Forwarder, authorities: &CertificateAuthority) -> Server {
     let (chain, key) = authorities.issue("dns.example");
     let files = [("chain.pem", &*chain), ("key.pem", &key), ("ca.pem", &authorities.pem())];
     Server::start_with_files(&forwarder.to_toml(), &files)
@@ -33,11 +33,11 @@ fn start(forwarder: &Forwarder, authorities: &CertificateAuthority) -> Server {
 
 /// The response that `curl` got.
 #[derive(Debug)]
-struct Curled {
+pub(crate) struct Curled {
     version: String,
     status: u16,
     head: String,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Curled {
@@ -52,7 +52,7 @@ impl Curled {
 }
 
 /// Asks a listener of this number with `curl`.
-fn curl(server: &Server, listener: usize, target: &str, words: &[&str]) -> Curled {
+pub(crate) fn curl(server: &Server, listener: usize, target: &str, words: &[&str]) -> Curled {
     let at = server.listeners("forwarder")[listener];
     let scheme = if listener == 1 { "https" } else { "http" };
     let output = Command::new("curl")
@@ -74,7 +74,7 @@ fn curl(server: &Server, listener: usize, target: &str, words: &[&str]) -> Curle
 }
 
 /// The path of a GET with this message.
-fn get(path: &str, message: &[u8]) -> String {
+pub(crate) fn get(path: &str, message: &[u8]) -> String {
     format!("{path}?dns={}", BASE64URL_NOPAD.encode(message))
 }
 

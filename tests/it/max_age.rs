@@ -26,6 +26,15 @@ fn ask_until_replaced(server: &Server, transport: &str, count: u64) -> usize {
     asked
 }
 
+/// A config with one backend whose connections are replaced at this age.
+fn config(entry: &str, max_age: &str) -> String {
+    format!(
+        "workers = 1\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
+         [pools.all]\nbackends = [{entry}]\ntimeout = '20s'\nattempt_timeout = '10s'\n\
+         [pools.all.connections]\nmax = 1\nmax_age = '{max_age}'\n"
+    )
+}
+
 #[test]
 fn connections_are_replaced_under_load_without_a_lost_query() {
     let ca = CertificateAuthority::new();
@@ -34,12 +43,7 @@ fn connections_are_replaced_under_load_without_a_lost_query() {
     let entries =
         [("tcp", tcp.entry()), ("tls", tls.entry()), ("https", Listed::entry(&https)), ("quic", Listed::entry(&quic))];
     for (transport, entry) in entries {
-        let config = format!(
-            "workers = 1\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
-             [pools.all]\nbackends = [{entry}]\ntimeout = '20s'\nattempt_timeout = '1s'\n\
-             [pools.all.connections]\nmax = 1\nmax_age = '1s'\n"
-        );
-        let server = Server::start_with_files(&config, &[("ca.pem", &ca.pem())]);
+        let server = Server::start_with_files(&config(&entry, "1s"), &[("ca.pem", &ca.pem())]);
         let asked = ask_until_replaced(&server, transport, 4);
         let metrics = server.admin().metrics();
         assert_eq!(metrics.sum("hedgerow_backend_lost_attempts_total", &[]), 0, "{transport}");
@@ -51,4 +55,17 @@ fn connections_are_replaced_under_load_without_a_lost_query() {
             .admin()
             .wait_for("old connections are closed", |metrics| metrics.sum("hedgerow_backend_connections", &[]) <= 1);
     }
+}
+
+#[test]
+fn a_reload_sets_the_age_of_connections_and_loses_nothing() {
+    let backend = StreamBackend::new(None, answer(ADDRESS));
+    let server = Server::start(&config(&backend.entry(), "1h"));
+    let made = || server.admin().metrics().sum("hedgerow_backend_connections_total", &[]);
+    ask_until_replaced(&server, "before", 1);
+    let before = made();
+    server.rewrite("config.toml", &config(&backend.entry(), "1s"));
+    server.admin().post("/api/v1/reload", "");
+    ask_until_replaced(&server, "after", before + 3);
+    assert_eq!(server.admin().metrics().sum("hedgerow_backend_lost_attempts_total", &[]), 0);
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use proxy_header::{ProxiedAddress, ProxyHeader};
 use testkit::*;
 
+use crate::{https, quic};
+
 const ADDRESS: &str = "192.0.2.1";
 const OTHER_ADDRESS: &str = "192.0.2.2";
 
@@ -244,6 +246,74 @@ fn encrypted_listeners_have_their_own_rules() {
         assert_eq!(server.client().ask(&query(name, A)).rcode(), plain, "{name}");
         assert_eq!(server.tcp_client().ask(&query(name, A)).rcode(), plain, "{name}");
     }
+}
+
+#[test]
+fn quic_and_https_listeners_have_their_own_rules() {
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
+    let rules = |scheme: &str| {
+        format!(
+            "rules = [{{ name = 'listener', listeners = ['{scheme}://127.0.0.1:0'], names = ['a.example'], then = 'refused' }},
+             {{ name = 'transport', transports = ['{scheme}'], names = ['b.example'], then = {{ cname = 'c.example' }} }}]"
+        )
+    };
+    let expected = [(REFUSED, vec![]), (NOERROR, vec![ADDRESS.to_owned(), "c.example.".to_owned()])];
+    let found = |response: Response| (response.rcode(), response.answers());
+    let names = ["a.example", "b.example"];
+    let check_plain = |server: &Server| {
+        names.iter().for_each(|name| assert_eq!(server.client().ask(&query(name, A)).answers(), [ADDRESS], "{name}"));
+    };
+    let server = quic::start(&quic::forwarder(&backend, &rules("quic")), &authorities);
+    let mut client = quic::client_of(&server, &authorities);
+    assert_eq!(names.map(|name| found(client.ask(&quic::asked(name)))), expected);
+    check_plain(&server);
+    let server = https::start(&https::forwarder(&backend, &rules("https")), &authorities);
+    let get = |listener: usize, path: &str, name: &str| {
+        let path = https::get(path, &query(name, A).id(0).to_vec());
+        found(Response { bytes: https::curl(&server, listener, &path, &[]).body })
+    };
+    assert_eq!(names.map(|name| get(1, "/dns-query", name)), expected);
+    assert_eq!(names.map(|name| get(2, "/q", name).1), [[ADDRESS], [ADDRESS]], "not by HTTP in the clear");
+    check_plain(&server);
+}
+
+#[test]
+fn responses_of_rules_have_the_cookie() {
+    let backend = Backend::new(answer(ADDRESS));
+    let rules = "{ name = 'gone', names = ['gone.example'], then = 'nxdomain' },
+         { name = 'made', names = ['made.example'], then = { addresses = ['192.0.2.7'] } },
+         { name = 'alias', names = ['alias.example'], then = { cname = 'target.example' } }";
+    let server = ruled(&backend, rules).start();
+    for (name, rcode) in [("gone.example", NXDOMAIN), ("made.example", NOERROR), ("alias.example", NOERROR)] {
+        let asking = asked(name, A).option(COOKIE, b"8 octets");
+        for response in [server.client().ask(&asking), server.tcp_client().ask(&asking)] {
+            let cookie = response.cookie().unwrap_or_else(|| panic!("no cookie: {response:?}"));
+            assert_eq!((response.rcode(), &cookie[..8], cookie.len()), (rcode, &b"8 octets"[..], 24), "{name}");
+        }
+    }
+}
+
+#[test]
+fn queries_for_a_target_meet_in_one_race_whichever_worker_has_them() {
+    let backend = Backend::new(answer(ADDRESS).held());
+    let server = Forwarder::to(&[&backend], "timeout = '20s'\nattempt_timeout = '20s'")
+        .keys("rules = [{ name = 'a', names = ['alias.example'], then = { cname = 'target.example' } }]")
+        .workers(2)
+        .cache("")
+        .admin()
+        .start();
+    let clients: Vec<_> = (0..16).map(|_| server.client()).collect();
+    let name_of = |at: usize| ["alias.example", "target.example"][at % 2];
+    clients.iter().enumerate().for_each(|(at, client)| client.send(&query(name_of(at), A)));
+    server.admin().wait_for("all are read", |metrics| metrics.sum("hedgerow_queries_total", &[]) == 16);
+    backend.wait_for(1);
+    backend.release();
+    for (at, client) in clients.iter().enumerate() {
+        let expected = [&[ADDRESS, "target.example."][..], &[ADDRESS]][at % 2];
+        assert_eq!(client.receive().answers(), expected, "{}", name_of(at));
+    }
+    // One that was still on its way to the other worker got its answer from the cache.
+    assert_eq!(backend.queries().len(), 1);
 }
 
 #[test]

@@ -169,3 +169,26 @@ fn status_and_explain_say_why_a_spare_is_used() {
     let explained = text(&["explain", "other.example"]);
     assert!(explained.contains("spare of tier 2, fewer than 1 of lower tiers are up"), "{explained}");
 }
+
+#[test]
+fn a_reload_changes_tier_and_min_up_and_loses_nothing() {
+    let main = Backend::new(answer(MAIN).except("held", answer(MAIN).held()));
+    let spare = Backend::new(answer(SPARE));
+    let config = |tier: u8, min_up: u8| {
+        let keys = "dispatch = 'sequential'\nbalance = 'round-robin'\ntimeout = '20s'\nattempt_timeout = '20s'";
+        Forwarder::to(&[&main, &Tier(&spare, tier)], &format!("{keys}\nmin_up = {min_up}")).admin()
+    };
+    let server = config(1, 1).start();
+    let held = server.client();
+    held.send(&query("held.example", A));
+    main.wait_for(1);
+    for (round, (tier, min_up, expected)) in
+        [(1, 1, [10, 0]), (0, 1, [5, 5]), (1, 2, [5, 5]), (1, 1, [10, 0])].into_iter().enumerate()
+    {
+        server.rewrite("config.toml", &config(tier, min_up).to_toml());
+        server.admin().post("/api/v1/reload", "");
+        assert_eq!(ask(&server, &format!("r{round}"), 10, &[&main, &spare]), expected, "{tier} {min_up}");
+    }
+    main.release();
+    assert_eq!(held.receive().answers(), [MAIN]);
+}

@@ -22,6 +22,7 @@ both_ways! {
     backends_of_both_families_are_asked
     ports_and_numbers_cannot_be_guessed
     backends_by_a_device_without_xdp_are_asked
+    rules_hold_for_their_listener
 }
 
 const ONE: &str = "192.0.2.1";
@@ -245,4 +246,21 @@ fn backends_by_a_device_without_xdp_are_asked(way: Way) {
     }
     world.check_served(&server, DEVICE, [50, 50]);
     assert_eq!(world::metrics(&server).sum("hedgerow_xdp_frames_total", &[("interface", BACKEND_DEVICE)]), 0);
+}
+
+fn rules_hold_for_their_listener(way: Way) {
+    let world = World::with_backends(way);
+    let backend = backend(BACKEND, answer(ONE));
+    let rules = format!(
+        "rules = [{{ name = 'listener', listeners = ['{SERVER}:53'], names = ['a.example'], then = 'nxdomain' }},
+         {{ name = 'alias', transports = ['udp'], names = ['b.example'], then = {{ cname = 'c.example' }} }}]"
+    );
+    let server = world.start(&forwarder(&[SERVER, SERVER_6], &[&backend], "").keys(&rules).to_toml(), &[]);
+    world.ask_until_sent(&server, BACKEND_DEVICE, || drop(Client::of(at(SERVER, 53)).ask(&query(&unique(), A))));
+    for (address, rcode) in [(SERVER, NXDOMAIN), (SERVER_6, NOERROR)] {
+        let client = Client::of(at(address, 53));
+        assert_eq!(client.ask(&query("a.example", A)).rcode(), rcode, "{address}");
+        assert_eq!(client.ask(&query("b.example", A)).answers(), [ONE, "c.example."], "{address}");
+    }
+    world.check_served(&server, DEVICE, [4, 4]);
 }

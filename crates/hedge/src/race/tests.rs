@@ -5,6 +5,7 @@ mod early;
 mod hedges;
 mod lost;
 mod play;
+mod room;
 mod unsent;
 mod versions;
 

@@ -45,6 +45,7 @@ pub(super) struct Play {
     pub(super) accept: Rank,
     pub(super) candidates: Candidates,
     pub(super) latency: Vec<Latency>,
+    pub(super) loads: Vec<BackendLoad>,
     pub(super) by_stream: Vec<bool>,
     pub(super) budget: Budget,
     /// Inputs in the order of time.
@@ -64,6 +65,7 @@ pub(super) fn play(dispatch: Dispatch, backends: u16) -> Play {
         accept: Good,
         candidates: Candidates::of((0..backends).map(BackendIndex), false),
         latency: vec![Latency::new(start); usize::from(backends)],
+        loads: Vec::new(),
         by_stream: Vec::new(),
         budget: Budget::new(1.0),
         inputs: VecDeque::new(),
@@ -123,7 +125,7 @@ impl Play {
         let context = RaceContext {
             rules: &self.rules,
             latency: &self.latency,
-            loads: &[],
+            loads: &self.loads,
             by_stream: &self.by_stream,
             budget: &self.budget,
         };
