@@ -81,7 +81,7 @@ fn half_open_connection_costs_no_query_with_one_backend() {
     assert_eq!(ask(&server, 10, ADDRESS), 10);
     assert!(backend.connections() >= 2);
     server.admin().wait_for("it is given up", |metrics| {
-        metrics.sum("hedgerow_backend_connections_lost_total", &[("cause", "timeout")]) == 1
+        metrics.sum("hedgerow_backend_connections_lost_total", &[("cause", "timeout")]) >= 1
     });
 }
 

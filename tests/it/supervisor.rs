@@ -89,14 +89,16 @@ fn a_backlog_beyond_the_limit_of_a_client_is_answered_by_a_standby() {
     let tree = Tree::start_config(&format!("{pool}\n[supervisor]\n"), &[], 2, |_| {});
     let server = tree.pid("server");
     stop(server);
-    let clients: Vec<_> = (0..20).map(|_| tree.server.client()).collect();
+    // Fewer than a socket of the backend holds, because the standby sends all of them at once.
+    let clients: Vec<_> = (0..5).map(|_| tree.server.client()).collect();
     for (number, client) in clients.iter().enumerate() {
-        (0..20).for_each(|id| client.send(&query(&format!("n{number}-{id}.example"), A).id(id)));
+        (0..20).for_each(|id| client.send(&query(&format!("n{number}-{id}.example"), A).id(id).edns(1232)));
     }
     tree.kill(&[server]);
     for client in &clients {
         for _ in 0..20 {
-            assert_eq!(client.receive().answers(), [ADDRESS]);
+            let response = client.receive();
+            assert_eq!(response.answers(), [ADDRESS], "{response:?}");
         }
     }
 }

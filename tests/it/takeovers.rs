@@ -182,7 +182,8 @@ fn an_upgrade_that_dies_soon_is_rolled_back() {
     let (tree, _folder, program) = start_copy();
     let before: Vec<_> = tree.wait_until_whole().into_iter().map(|(pid, _)| pid).collect();
     replace(&program, &std::fs::read(&program).expect("our own file"));
-    assert_eq!(ctl(&tree, &["upgrade"]).0, Some(0));
+    let (status, said) = ctl(&tree, &["upgrade"]);
+    assert_eq!(status, Some(0), "{said}");
     assert_eq!(ctl(&tree, &["upgrade"]).0, Some(1), "the last one is still on trial");
     let new = tree.server_other_than(&before);
     tree.kill(&[new]);

@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{find_program, leave_out};
+use crate::{find_program, free_address, leave_out};
 
 /// A browser with one tab. Dropping it ends it.
 pub struct Browser {
@@ -44,16 +44,15 @@ impl Browser {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = TempDir::new().expect("a temporary folder");
         let mut command = Command::new("chromedriver");
-        command.arg("--port=0").env("TMPDIR", folder.path()).env("HOME", folder.path()).process_group(0);
+        // With port 0 it takes one of the system's range for IPv4, and ends if that is not free for IPv6.
+        let address = free_address();
+        let port = format!("--port={}", address.port());
+        command.arg(port).env("TMPDIR", folder.path()).env("HOME", folder.path()).process_group(0);
         let mut driver =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it is installed");
         let mut said = BufReader::new(driver.stdout.take().expect("it is piped"));
-        // It says which port it has.
-        let port = (&mut said).lines().map_while(Result::ok).find_map(|line| {
-            let (_, port) = line.split_once("started successfully on port ")?;
-            port.trim_end_matches('.').parse::<u16>().ok()
-        });
-        let address = SocketAddr::from(([127, 0, 0, 1], port.expect("chromedriver says where it listens")));
+        let mut lines = (&mut said).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("started successfully")), "chromedriver has ended");
         let mut this = Self { driver, _said: said, address, session: String::new(), _folder: folder, _turn: turn };
         let options = json!({
             // As root it has no sandbox; in a container /dev/shm may be small. It sends no requests by
