@@ -236,6 +236,11 @@ impl<C: ClientHandle> Engine<C> {
         [self.timers.peek(), self.slots.next_end()].into_iter().flatten().min()
     }
 
+    /// Returns true if [`on_time`](Tick::on_time) has a race to run.
+    pub fn is_race_due(&self, now: Instant) -> bool {
+        self.timers.peek().is_some_and(|due| due <= now)
+    }
+
     /// Handles the end of a slot's quarantine without a reply. If a later reply is to be reported, returns
     /// the record for a longer quarantine.
     fn on_quarantine_over(&mut self, late: &QuarantinedAttempt, now: Instant) -> Option<QuarantinedAttempt> {

@@ -28,8 +28,9 @@ impl Forwarder {
                 Event::Connection(connection) => self.drain_connection(connection, now),
             }
         }
-        // Last, because otherwise a hedge would be sent for an attempt whose reply has already arrived.
-        if is_time {
+        // Last, because otherwise a hedge would be sent for an attempt whose reply has already arrived. The
+        // alarm may be late while replies are frequent.
+        if is_time || self.engine.is_race_due(now) {
             self.tick(now).on_time();
         }
         self.end_tick(now);

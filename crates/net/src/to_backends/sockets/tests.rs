@@ -632,7 +632,7 @@ fn alarm_that_is_near_and_not_needed_any_more_is_put_off() {
     let millis = Duration::from_millis;
     for (first, looked_at, then, expected) in [
         // The alarm would fire before the next call, as estimated from the last pause.
-        (millis(40), millis(35), millis(100), millis(65)),
+        (millis(40), millis(50), millis(100), millis(50)),
         // The alarm is distant: the next call is soon enough.
         (millis(60), millis(10), millis(10_000), millis(60)),
         // An earlier time replaces the alarm.
