@@ -27,6 +27,10 @@ mod control;
 /// buffers leave the cache.
 pub const BATCH: usize = 64;
 
+/// The minimum number of buffers that a call offers, and how many times the previous datagrams it offers.
+const MIN_OFFERED: usize = 8;
+const GROWTH: usize = 4;
+
 /// The size of a buffer for GRO: the kernel coalesces less than 64 KiB. One more cache line avoids that all
 /// buffers begin in the same cache sets.
 const GRO_BUFFER: usize = (64 << 10) + 64;
@@ -110,6 +114,8 @@ pub struct RecvBatch {
     control: Box<[ControlBuffer]>,
     vectors: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
+    /// The number of buffers that the last call could fill.
+    offered: usize,
     received: usize,
     segments: Segments,
 }
@@ -136,6 +142,7 @@ impl RecvBatch {
             control: vec![ControlBuffer::EMPTY; count].into_boxed_slice(),
             vectors: vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: room }; count].into_boxed_slice(),
             headers: vec![empty_header(); count].into_boxed_slice(),
+            offered: 0,
             received: 0,
             segments: Segments::new(count),
         }
@@ -144,24 +151,29 @@ impl RecvBatch {
     /// Receives available datagrams without blocking. Returns the number of datagrams in the first chunk (see
     /// [`each_chunk`](Self::each_chunk)).
     ///
+    /// The call offers buffers for a few times as many datagrams as the previous one received, because the
+    /// preparation of all buffers costs more than the system call for one datagram.
+    ///
     /// # Errors
     /// `WouldBlock` if there are none; on a connected socket also a pending ICMP error.
     pub fn recv(&mut self, socket: impl AsFd) -> io::Result<usize> {
         // Even if the call fails, the datagrams of an earlier call are gone.
         self.segments.clear();
+        let most = self.headers.len();
+        self.offered = if self.is_full() { most } else { (self.received * GROWTH).max(MIN_OFFERED).min(most) };
         self.received = 0;
         self.point();
-        self.received = receive(socket.as_fd().as_raw_fd(), &mut self.headers)?;
+        self.received = receive(socket.as_fd().as_raw_fd(), &mut self.headers[..self.offered])?;
         self.advance();
         Ok(self.len())
     }
 
-    /// Points every header at its buffer, address and control messages. This is repeated for every call,
+    /// Points every offered header at its buffer, address and control messages. Each call repeats this,
     /// because pointers derived before the last read or move of these must not be written through.
     fn point(&mut self) {
         let buffers = self.buffers.chunks_exact_mut(self.room);
         let rooms = self.vectors.iter_mut().zip(buffers).zip(&mut self.peers).zip(&mut self.control);
-        for (header, (((vector, buffer), peer), control)) in self.headers.iter_mut().zip(rooms) {
+        for (header, (((vector, buffer), peer), control)) in self.headers[..self.offered].iter_mut().zip(rooms) {
             vector.iov_base = buffer.as_mut_ptr().cast();
             let header = &mut header.msg_hdr;
             header.msg_name = (&raw mut *peer).cast();
@@ -259,9 +271,9 @@ impl RecvBatch {
         self.segments.chunk().last().is_some_and(|last| last.octets.start > 0 || last.buffer + 1 < self.len())
     }
 
-    /// Returns true if the last call filled all buffers, so that the socket may have more.
+    /// Returns true if the last call filled all buffers that it offered, so that the socket may have more.
     pub fn is_full(&self) -> bool {
-        self.received == self.headers.len()
+        self.received == self.offered
     }
 }
 

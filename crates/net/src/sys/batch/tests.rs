@@ -458,3 +458,16 @@ fn what_has_left_another_way_is_not_sent() {
         assert!(batch.is_empty());
     }
 }
+
+#[test]
+fn call_after_a_small_batch_offers_few_buffers() {
+    let (from, to) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+    let mut batch = RecvBatch::new(BATCH, 16);
+    for (sent, received, is_full) in [(1, 1, false), (20, MIN_OFFERED, true), (0, 20 - MIN_OFFERED, false)] {
+        for _ in 0..sent {
+            from.send_to(&[1], to.local_addr().unwrap()).unwrap();
+        }
+        to.peek(&mut [0]).unwrap();
+        assert_eq!((batch.recv(&to).unwrap(), batch.is_full()), (received, is_full));
+    }
+}

@@ -128,7 +128,7 @@ const ALARM: u64 = u64::MAX;
 mod tests {
     use super::*;
 
-    /// Simulates queries with this pause that are answered after 50 µs, and hedged `delay` after they were sent.
+    /// Simulates queries with this pause that are answered after 50 µs, and hedged `delay` after sending.
     /// Returns how often the timer is set and how often it fires, for each 100 queries.
     fn simulate(pause: u64, delay: u64) -> (usize, usize) {
         let micros = Duration::from_micros;
