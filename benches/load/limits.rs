@@ -106,7 +106,7 @@ type Row = (&'static str, &'static str, usize, fn(&Round) -> f64);
 const ROWS: [Row; 20] = [
     ("resident 2 s after start, no cache, no zones, MB", "≤ 9", 1, |round| round.start.resident as f64 / 1e6),
     ("queries in flight", "100000", 0, |round| round.many.in_flight),
-    ("resident octets for a query in flight", "< 410", 0, |Round { few, many, .. }| {
+    ("resident octets for a query in flight", "≤ 360", 0, |Round { few, many, .. }| {
         (many.resident as f64 - few.resident as f64) / (many.in_flight - few.in_flight)
     }),
     ("CPU s per million, 100000 in flight", "", 2, |round| round.many.cpu_per_million),
@@ -173,7 +173,7 @@ impl Limits {
             out,
             "\nIn flight: {rate} queries/s in bursts of {BURST} to a forwarder with one worker on a core of its own, `sequential`, before two \
              backends that hold each reply back for as long as it takes to have so many queries out; memory is compared \
-             with that of 1000 in flight. Names take 22 octets; a query with one of over 40 takes some 200 octets more.\nTwo workers to one: twice the CPU time per query with one worker, divided by that \
+             with that of 1000 in flight. Names take 22 octets; a query with one of over 35 takes some 200 octets more.\nTwo workers to one: twice the CPU time per query with one worker, divided by that \
              with two, in a closed loop with all programs free to use every core: what a second core would bring, were it \
              not shared with the client."
         );

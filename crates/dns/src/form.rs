@@ -32,9 +32,8 @@ pub struct PlainForm {
     /// The ID of the query.
     pub id: u16,
     edns: Option<ClientEdns>,
-    recursion_desired: bool,
-    checking_disabled: bool,
-    asks_authentic: bool,
+    /// RD, CD and the request for AD, each as one bit.
+    flags: u8,
     /// The state of the client's cookie, if it sent one.
     pub cookie: Option<CookieState>,
 }
@@ -42,7 +41,8 @@ pub struct PlainForm {
 impl PlainForm {
     /// Returns the form with the case of this name, without a cookie.
     pub fn with_case_of(self, qname: &[u8]) -> ClientForm {
-        let Self { id, edns, recursion_desired, checking_disabled, asks_authentic, cookie: _ } = self;
+        let Self { id, edns, flags, cookie: _ } = self;
+        let [recursion_desired, checking_disabled, asks_authentic] = [1, 2, 4].map(|bit| flags & bit != 0);
         let qname_case = QnameCase::of(qname);
         ClientForm { id, edns, cookie: None, recursion_desired, checking_disabled, asks_authentic, qname_case }
     }
@@ -110,8 +110,8 @@ impl ClientForm {
     /// Returns the form without case and cookie, for a caller that keeps the name unfolded.
     pub fn plain(self) -> PlainForm {
         let Self { id, edns, cookie, recursion_desired, checking_disabled, asks_authentic, qname_case: _ } = self;
-        let cookie = cookie.map(|cookie| cookie.state);
-        PlainForm { id, edns, recursion_desired, checking_disabled, asks_authentic, cookie }
+        let flags = u8::from(recursion_desired) | u8::from(checking_disabled) << 1 | u8::from(asks_authentic) << 2;
+        PlainForm { id, edns, flags, cookie: cookie.map(|cookie| cookie.state) }
     }
 
     /// Restores the case that the client chose on the name of its query.
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_form_is_small() {
         assert!(size_of::<ClientForm>() <= 72);
-        assert!(size_of::<PlainForm>() <= 10);
+        assert!(size_of::<PlainForm>() <= 8);
     }
 
     #[test]

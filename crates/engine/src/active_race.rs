@@ -140,7 +140,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let to = Destination { sockets, avoid, asked_for };
         let slot = slots.draw(io.choose(&to, now)?, outstanding, |slot| io.permits(slot));
         let sent = io.send(slot, &to, outstanding, &report, now, |out| {
-            let opt_at = entry.write_query(with_opt, out);
+            let opt_at = entry.write_query(with_opt, own_udp_size, out);
             if entry.needs_authentic() {
                 dns::ask_authentic(out);
             }

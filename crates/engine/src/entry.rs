@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use config::Rank;
 use dns::{
-    ClientCookie, ClientForm, ClientSubnet, Flag, HEADER_LEN, PlainForm, QuestionFlags, Reply, ReplyDigest, ShownCookie,
+    ClientCookie, ClientForm, ClientSubnet, Flag, HEADER_LEN, OptRecord, PlainForm, QuestionFlags, Reply, ReplyDigest,
+    ShownCookie,
 };
 use hedge::race::{Attempt, AttemptId, BackendIndex, MAX_ATTEMPTS, Offset};
 use limit::{ClientPlace, Clients, ZonePlaces};
@@ -52,16 +53,18 @@ pub(super) struct RaceEntry<C> {
     pub(super) race: Race,
     pub(super) hash: u64,
     spill: Option<Box<Spill<C>>>,
-    first: Option<First<C>>,
+    first: Option<C>,
+    /// Beside the client, where it has no padding.
+    first_query: Option<FirstQuery>,
     slots: [Option<QuerySlot>; NEAR_SLOTS],
     armed: Option<Offset>,
+    /// The time of the stale answer, or [`Offset::MAX`] if the clients got it.
     stale_at: Option<Offset>,
     pub(super) origin: RaceStart,
     pub(super) query: NearQuery,
     /// The counts of waiting queries below suffixes of the name.
     pub(super) zones: ZonePlaces,
     pub(super) is_fetching: bool,
-    is_stale_given: bool,
 }
 
 /// The circumstances in which a race began.
@@ -75,34 +78,49 @@ pub(super) struct RaceStart {
     pub(super) is_refresh: bool,
 }
 
-/// The query for backends. A long body is in the spill.
+/// The query for backends. A long question and an OPT record with options are in the spill.
 pub(super) struct NearQuery {
     pub(super) flags: QuestionFlags,
-    body_len: u16,
-    /// The offset of the OPT record in the body, which is the length of the question.
-    opt_at: u16,
-    header_flags: [u8; 2],
-    body: [u8; NEAR_BODY],
+    opt: QueryOpt,
+    question_len: u16,
+    /// RD of the first byte of the flags, and AD and CD of the second.
+    header_flags: u8,
+    question: [u8; NEAR_QUESTION],
+}
+
+/// The OPT record of a query.
+#[derive(PartialEq, Eq)]
+enum QueryOpt {
+    None,
+    /// A record without options, which is written anew each time.
+    Plain,
+    /// A record with options, in the spill behind a long question.
+    Far,
 }
 
 impl NearQuery {
     fn new(query: &[u8], opt_at: usize, flags: QuestionFlags) -> Self {
-        let (header, body) = query.split_at(HEADER_LEN.min(query.len()));
-        let header_flags = header.get(2..4).and_then(|flags| flags.first_chunk()).copied().unwrap_or_default();
-        let opt_at = opt_at.saturating_sub(HEADER_LEN) as u16;
-        let mut near = Self { flags, body_len: body.len() as u16, opt_at, header_flags, body: [0; NEAR_BODY] };
-        if let Some(place) = near.body_mut() {
-            place.copy_from_slice(body);
+        let header_flags = query.get(2..4).map_or(0, |flags| flags.iter().fold(0, |all, flags| all | flags));
+        let opt = match query.len().saturating_sub(opt_at) {
+            0 => QueryOpt::None,
+            OPT_FIXED_LEN => QueryOpt::Plain,
+            _ => QueryOpt::Far,
+        };
+        let question = query.get(HEADER_LEN..opt_at).unwrap_or_default();
+        let (question_len, near) = (question.len() as u16, [0; NEAR_QUESTION]);
+        let mut near = Self { flags, opt, question_len, header_flags, question: near };
+        if let Some(place) = near.question_mut() {
+            place.copy_from_slice(question);
         }
         near
     }
 
-    fn body(&self) -> Option<&[u8]> {
-        self.body.get(..usize::from(self.body_len))
+    fn question(&self) -> Option<&[u8]> {
+        self.question.get(..usize::from(self.question_len))
     }
 
-    fn body_mut(&mut self) -> Option<&mut [u8]> {
-        self.body.get_mut(..usize::from(self.body_len))
+    fn question_mut(&mut self) -> Option<&mut [u8]> {
+        self.question.get_mut(..usize::from(self.question_len))
     }
 }
 
@@ -110,7 +128,7 @@ impl NearQuery {
 pub(super) struct Spill<C> {
     kept: Vec<u8>,
     waiters: Vec<Waiter<C>>,
-    body: Vec<u8>,
+    query: Vec<u8>,
     signed: Vec<u8>,
     slots: [Option<QuerySlot>; FAR_SLOTS],
     again_at: Option<Offset>,
@@ -137,7 +155,7 @@ impl<C> Default for Spill<C> {
         Self {
             kept: Vec::new(),
             waiters: Vec::new(),
-            body: Vec::new(),
+            query: Vec::new(),
             signed: Vec::new(),
             slots: [None; FAR_SLOTS],
             again_at: None,
@@ -155,7 +173,7 @@ impl<C> Spill<C> {
     fn clear(&mut self) {
         self.waiters.clear();
         self.waiters.shrink_to(WAITERS_KEPT);
-        for buffer in [&mut self.body, &mut self.kept, &mut self.signed] {
+        for buffer in [&mut self.query, &mut self.kept, &mut self.signed] {
             buffer.clear();
             buffer.shrink_to(OCTETS_KEPT);
         }
@@ -198,12 +216,13 @@ impl<C> Spills<C> {
     }
 }
 
-/// The first client. Times count from the start of the race, and the name has the spelling of the query.
-struct First<C> {
-    client: C,
+/// The query of the first client. Times count from the start of the race, and the name has the spelling of
+/// the query for backends.
+#[derive(Clone, Copy)]
+struct FirstQuery {
     form: PlainForm,
     cookie: ClientCookie,
-    queries: u16,
+    queries: u8,
     since: Offset,
     place: ClientPlace,
 }
@@ -231,6 +250,7 @@ impl<C: ClientHandle> RaceEntry<C> {
             hash,
             spill: None,
             first: None,
+            first_query: None,
             slots: [None; NEAR_SLOTS],
             armed: None,
             stale_at: None,
@@ -238,10 +258,12 @@ impl<C: ClientHandle> RaceEntry<C> {
             query: NearQuery::new(query, opt_at, flags),
             zones,
             is_fetching: false,
-            is_stale_given: false,
         };
-        if entry.query.body().is_none() {
-            entry.spill(spills).body.extend_from_slice(query.get(HEADER_LEN..).unwrap_or_default());
+        if entry.query.question().is_none() {
+            entry.spill(spills).query.extend_from_slice(query.get(HEADER_LEN..opt_at).unwrap_or_default());
+        }
+        if entry.query.opt == QueryOpt::Far {
+            entry.spill(spills).query.extend_from_slice(query.get(opt_at..).unwrap_or_default());
         }
         if subnet.is_some() {
             entry.spill(spills).subnets.sent = subnet;
@@ -271,7 +293,8 @@ impl<C: ClientHandle> RaceEntry<C> {
     }
 
     pub(super) fn question(&self) -> &[u8] {
-        self.body().get(..usize::from(self.query.opt_at)).unwrap_or_default()
+        let far = || self.spill.as_ref()?.query.get(..usize::from(self.query.question_len));
+        self.query.question().or_else(far).unwrap_or_default()
     }
 
     /// Returns the client subnet that the query carries.
@@ -280,7 +303,7 @@ impl<C: ClientHandle> RaceEntry<C> {
     }
 
     pub(super) fn has_opt(&self) -> bool {
-        self.query.opt_at < self.query.body_len
+        self.query.opt != QueryOpt::None
     }
 
     pub(super) fn sign(&mut self, message: &[u8], spills: &mut Spills<C>) {
@@ -296,7 +319,7 @@ impl<C: ClientHandle> RaceEntry<C> {
 
     /// Returns true if the query asks for AD, by AD or DO (RFC 6840 section 5.7).
     pub(super) fn asks_authentic(&self) -> bool {
-        self.query.header_flags[1] & Flag::AuthenticData as u8 != 0 || self.query.flags.dnssec_ok()
+        self.query.header_flags & Flag::AuthenticData as u8 != 0 || self.query.flags.dnssec_ok()
     }
 
     /// Returns true if a reply to an attempt made now needs AD, set only on request (RFC 6840 section 5.8).
@@ -306,17 +329,27 @@ impl<C: ClientHandle> RaceEntry<C> {
 
     /// Writes the query for backends into an empty buffer, with ID 0, with its OPT record or without. Returns
     /// the offset of the OPT record. A query with TSIG is written as received and treated as one without OPT.
-    pub(super) fn write_query(&self, with_opt: bool, out: &mut Vec<u8>) -> usize {
+    pub(super) fn write_query(&self, with_opt: bool, own_udp_size: u16, out: &mut Vec<u8>) -> usize {
         if self.is_signed() {
             out.extend_from_slice(self.spill.as_ref().map_or(&[], |spill| &spill.signed));
             return out.len();
         }
-        let [high, low] = self.query.header_flags;
+        let [high, low] = [RD_OCTET, !RD_OCTET].map(|mask| self.query.header_flags & mask);
         let records = u8::from(with_opt && self.has_opt());
         // RFC 1035 section 4.1.1: ID, flags, and the counts: one question and the OPT record.
         out.extend_from_slice(&[0, 0, high, low, 0, 1, 0, 0, 0, 0, 0, records]);
-        out.extend_from_slice(if with_opt { self.body() } else { self.question() });
-        HEADER_LEN + usize::from(self.query.opt_at)
+        out.extend_from_slice(self.question());
+        let opt_at = out.len();
+        match (&self.query.opt, &self.spill) {
+            (QueryOpt::Plain, _) if with_opt => OptRecord::new(own_udp_size, self.query.flags.dnssec_ok()).append(out),
+            (QueryOpt::Far, Some(spill)) if with_opt => {
+                let is_near = self.query.question().is_some();
+                let at = if is_near { 0 } else { usize::from(self.query.question_len) };
+                out.extend_from_slice(spill.query.get(at..).unwrap_or_default());
+            }
+            (QueryOpt::None | QueryOpt::Plain | QueryOpt::Far, _) => {}
+        }
+        opt_at
     }
 
     pub(super) fn kept(&self) -> &[u8] {
@@ -406,7 +439,7 @@ impl<C: ClientHandle> RaceEntry<C> {
     /// Returns the number of clients that got a stale answer; 1 if the number could not be noted.
     pub(super) fn stale_given(&self) -> u32 {
         let noted = self.spill.as_ref().map_or(0, |spill| spill.stale_given);
-        noted.max(u32::from(self.is_stale_given))
+        noted.max(u32::from(self.stale() == StaleAnswer::Given))
     }
 
     pub(super) fn sent_at(&self, attempt: &Attempt, proof: ReplyProof) -> Instant {
@@ -451,22 +484,22 @@ impl<C: ClientHandle> RaceEntry<C> {
     }
 
     pub(super) fn stale(&self) -> StaleAnswer {
-        match (self.stale_due(), self.is_stale_given) {
+        match (self.stale_due(), self.stale_at) {
             (Some(at), _) => StaleAnswer::At(at),
-            (None, true) => StaleAnswer::Given,
-            (None, false) => StaleAnswer::Unknown,
+            (None, Some(_)) => StaleAnswer::Given,
+            (None, None) => StaleAnswer::Unknown,
         }
     }
 
     pub(super) fn stale_due(&self) -> Option<Instant> {
-        self.stale_at.map(|at| at.since(self.race.started()))
+        self.stale_at.filter(|at| *at != Offset::MAX).map(|at| at.since(self.race.started()))
     }
 
     pub(super) fn set_stale(&mut self, stale: StaleAnswer) {
-        (self.stale_at, self.is_stale_given) = match stale {
-            StaleAnswer::Unknown => (None, false),
-            StaleAnswer::At(at) => (Some(Offset::between(self.race.started(), at)), false),
-            StaleAnswer::Given => (None, true),
+        self.stale_at = match stale {
+            StaleAnswer::Unknown => None,
+            StaleAnswer::At(at) => Some(Offset::between(self.race.started(), at)),
+            StaleAnswer::Given => Some(Offset::MAX),
         };
     }
 
@@ -475,20 +508,21 @@ impl<C: ClientHandle> RaceEntry<C> {
     }
 
     pub(super) fn waiters(&self) -> impl Iterator<Item = Waiter<C>> + '_ {
-        let first = self.first.as_ref().map(|first| self.whole(first));
-        first.into_iter().chain(self.further_waiters().iter().cloned())
+        self.first_waiter().into_iter().chain(self.further_waiters().iter().cloned())
     }
 
     pub(super) fn asked_for(&self) -> AskedFor<'_, C> {
-        self.first.as_ref().map_or(AskedFor::Ourselves, |first| AskedFor::Client(&first.client))
+        self.first.as_ref().map_or(AskedFor::Ourselves, AskedFor::Client)
     }
 
     pub(super) fn add_waiter(&mut self, waiter: Waiter<C>, spills: &mut Spills<C>) {
         if !self.has_waiters() {
             let Waiter { client, form, cookie: _, subnet, queries, since, place } = waiter;
             let since = Offset::between(self.race.started(), since);
-            let queries = u16::try_from(queries).unwrap_or(u16::MAX);
-            self.first = Some(First { client, form: form.plain(), cookie: own_cookie(&form), queries, since, place });
+            let queries = u8::try_from(queries).unwrap_or(u8::MAX);
+            self.first = Some(client);
+            self.first_query =
+                Some(FirstQuery { form: form.plain(), cookie: own_cookie(&form), queries, since, place });
             form.restore_case(self.qname_mut());
             if let Some(spill) = &mut self.spill {
                 spill.subnets.first = subnet;
@@ -507,9 +541,7 @@ impl<C: ClientHandle> RaceEntry<C> {
             }
             is_kept
         };
-        if let Some(first) = &self.first
-            && !is_kept(&self.whole(first))
-        {
+        if self.first_waiter().is_some_and(|first| !is_kept(&first)) {
             self.first = None;
         }
         if let Some(spill) = &mut self.spill {
@@ -518,7 +550,7 @@ impl<C: ClientHandle> RaceEntry<C> {
     }
 
     pub(super) fn release_waiters(&mut self, clients: &Clients) {
-        if let Some(First { place, .. }) = self.first.take() {
+        if let Some((_, FirstQuery { place, .. })) = self.first.take().zip(self.first_query) {
             clients.end_wait(place, self.zones);
         }
         if let Some(spill) = &mut self.spill {
@@ -536,9 +568,9 @@ impl<C: ClientHandle> RaceEntry<C> {
 
     pub(super) fn count_again(&mut self, client: &C, form: &ClientForm) -> bool {
         // The client may know only the last spelling of the name.
-        if let Some(first) = &mut self.first
+        if let (Some(known), Some(first)) = (&self.first, &mut self.first_query)
             && first.form.id == form.id
-            && first.client.is_same_socket(client)
+            && known.is_same_socket(client)
         {
             first.queries = first.queries.saturating_add(1);
             first.form = form.plain();
@@ -554,33 +586,30 @@ impl<C: ClientHandle> RaceEntry<C> {
         true
     }
 
-    fn whole(&self, first: &First<C>) -> Waiter<C> {
+    fn first_waiter(&self) -> Option<Waiter<C>> {
+        let (client, first) = self.first.as_ref().zip(self.first_query)?;
         let question = self.question();
         let qname = question.get(..question.len().saturating_sub(QTYPE_QCLASS)).unwrap_or_default();
-        Waiter {
-            client: first.client.clone(),
+        Some(Waiter {
+            client: client.clone(),
             form: first.form.with_case_of(qname),
             cookie: first.form.cookie.map(|state| ShownCookie { client: first.cookie, state }),
             subnet: self.spill.as_ref().and_then(|spill| spill.subnets.first),
             queries: first.queries.into(),
             since: first.since.since(self.race.started()),
             place: first.place,
-        }
+        })
     }
 
     fn further_waiters(&self) -> &[Waiter<C>] {
         self.spill.as_ref().map_or(&[], |spill| &spill.waiters)
     }
 
-    fn body(&self) -> &[u8] {
-        self.query.body().or_else(|| self.spill.as_ref().map(|spill| &spill.body[..])).unwrap_or_default()
-    }
-
     fn qname_mut(&mut self) -> &mut [u8] {
-        let length = usize::from(self.query.opt_at).saturating_sub(QTYPE_QCLASS);
-        let near = self.query.body_mut();
-        let body = near.or_else(|| self.spill.as_mut().map(|spill| &mut spill.body[..])).unwrap_or_default();
-        body.get_mut(..length).unwrap_or_default()
+        let length = usize::from(self.query.question_len).saturating_sub(QTYPE_QCLASS);
+        let near = self.query.question_mut();
+        let question = near.or_else(|| self.spill.as_mut().map(|spill| &mut spill.query[..])).unwrap_or_default();
+        question.get_mut(..length).unwrap_or_default()
     }
 }
 
@@ -588,8 +617,14 @@ fn own_cookie(form: &ClientForm) -> ClientCookie {
     form.cookie.map(|cookie| cookie.client).unwrap_or_default()
 }
 
-/// The bytes of question and OPT record that fit in an entry: a name of 38 bytes with EDNS.
-const NEAR_BODY: usize = 53;
+/// The bytes of a question that fit in an entry: a name of 35 bytes.
+const NEAR_QUESTION: usize = 39;
+
+/// RD in the first byte of the flags (RFC 1035 section 4.1.1).
+const RD_OCTET: u8 = 1;
+
+/// The length of an OPT record without options (RFC 6891 section 6.1.2).
+const OPT_FIXED_LEN: usize = 11;
 
 /// The attempts whose query slots are in the entry: the first, a hedge, and a failover.
 const NEAR_SLOTS: usize = 3;

@@ -129,7 +129,7 @@ impl<I: Io> ActiveRace<'_, I> {
             RaceEnd::Failed => {
                 // Bare failures lack the question, so the fallback answer to the client stands for them.
                 let (mut query, mut failure) = (Vec::new(), Vec::new());
-                entry.write_query(true, &mut query);
+                entry.write_query(true, worker.state.edns_udp_size, &mut query);
                 dns::write_error(&query, Rcode::SERVFAIL, None, worker.state.edns_udp_size, &mut failure);
                 if let Ok(failure) = dns::read_reply(&failure) {
                     cache.keep(&key, &failure, rules, now, scratch);
@@ -311,7 +311,7 @@ impl<I: Io> ActiveRace<'_, I> {
             FetchFrom { address: backend.address.socket, with_opt, is_ad_trusted, wants_header: backend.wants_header }
         };
         let mut message = Vec::new();
-        let opt_at = entry.write_query(true, &mut message);
+        let opt_at = entry.write_query(true, worker.state.edns_udp_size, &mut message);
         if !entry.is_signed() && pool.adds_opt(winner.backend) {
             dns::add_opt(&mut message, opt_at, worker.state.edns_udp_size);
         }

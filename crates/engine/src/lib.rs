@@ -38,6 +38,7 @@ mod cached;
 #[cfg(test)]
 #[path = "tests/client.rs"]
 mod client;
+mod compact_table;
 mod entry;
 mod events;
 mod explain;

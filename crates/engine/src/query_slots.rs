@@ -10,7 +10,7 @@
 //! IDs are uniformly random against forged replies (RFC 5452 section 4.3). The table remembers the IDs that
 //! it released last, because networks duplicate and delay datagrams: such a reply is no forgery.
 //!
-//! Queries in flight have a table with small entries, because there may be a hundred thousand.
+//! Queries in flight have a compact table, because there may be a hundred thousand.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -20,6 +20,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+
+use super::compact_table::CompactTable;
 
 /// The number of a socket to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +67,11 @@ impl QuerySlot {
         self.0.get()
     }
 
+    /// Returns a hash that no other slot has. The uniformly random ID decides most of it.
+    fn hash(self) -> NonZeroU32 {
+        NonZeroU32::new(self.0.get().wrapping_mul(0x9E37_79B1)).unwrap_or(self.0)
+    }
+
     /// Returns the message ID.
     pub fn id(self) -> u16 {
         self.0.get() as u16
@@ -82,7 +89,7 @@ pub enum SlotState<T, L> {
 
 /// The table of used query slots.
 pub struct QuerySlots<T, L> {
-    in_flight: HashMap<QuerySlot, T, RandomState>,
+    in_flight: CompactTable<T>,
     quarantined: HashMap<QuerySlot, QuarantineEntry<L>, RandomState>,
     ends: VecDeque<QuarantineEnd>,
     prolonged: VecDeque<QuarantineEnd>,
@@ -106,10 +113,9 @@ struct QuarantineEnd {
 impl<T: Copy, L: Copy> QuerySlots<T, L> {
     /// Creates an empty table with some capacity. The seed must be unpredictable.
     pub fn new(seed: [u8; 32]) -> Self {
-        let hasher = RandomState::default();
         Self {
-            in_flight: HashMap::with_capacity_and_hasher(WARM, hasher.clone()),
-            quarantined: HashMap::with_capacity_and_hasher(WARM, hasher),
+            in_flight: CompactTable::new(),
+            quarantined: HashMap::with_capacity_and_hasher(WARM, RandomState::default()),
             ends: VecDeque::with_capacity(WARM),
             prolonged: VecDeque::with_capacity(WARM),
             serial: 0,
@@ -123,11 +129,8 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
         loop {
             let id = self.rng.random();
             let slot = QuerySlot::new(socket, id).expect("no more sockets are open than there are slots for");
-            if !permits(slot) || self.quarantined.contains_key(&slot) {
-                continue;
-            }
-            if let hashbrown::hash_map::Entry::Vacant(place) = self.in_flight.entry(slot) {
-                place.insert(user_data);
+            if permits(slot) && self.find(slot).is_none() {
+                self.in_flight.insert(slot.hash(), user_data);
                 return slot;
             }
         }
@@ -135,15 +138,12 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
 
     /// Returns a copy of the state of a slot.
     pub fn find(&self, slot: QuerySlot) -> Option<SlotState<T, L>> {
-        let in_flight = self.in_flight.get(&slot).map(|user_data| SlotState::InFlight(*user_data));
+        let in_flight = self.in_flight.find(slot.hash(), |_| true).map(SlotState::InFlight);
         in_flight.or_else(|| self.quarantined.get(&slot).map(|quarantined| SlotState::Quarantined(quarantined.note)))
     }
 
     fn shrink(&mut self) {
         let is_sparse = |len: usize, capacity: usize| capacity > 8 * WARM && len < capacity / 8;
-        if is_sparse(self.in_flight.len(), self.in_flight.capacity()) {
-            self.in_flight.shrink_to(2 * self.in_flight.len().max(WARM));
-        }
         if is_sparse(self.quarantined.len(), self.quarantined.capacity()) {
             self.quarantined.shrink_to(2 * self.quarantined.len().max(WARM));
         }
@@ -174,17 +174,14 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
 
     /// Frees a slot whose query was lost, and returns its state.
     pub fn take_back(&mut self, slot: QuerySlot) -> Option<SlotState<T, L>> {
-        let in_flight = self.in_flight.remove(&slot).map(SlotState::InFlight);
-        if self.in_flight.capacity() > 8 * WARM {
-            self.shrink();
-        }
+        let in_flight = self.in_flight.remove(slot.hash(), |_| true).map(SlotState::InFlight);
         in_flight.or_else(|| self.quarantined.remove(&slot).map(|quarantined| SlotState::Quarantined(quarantined.note)))
     }
 
     /// Quarantines a query in flight whose reply is not needed any more: its ID stays taken for some time, so
     /// that a late reply cannot match another query. `now` must not be earlier than in previous calls.
     pub fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(T) -> L) {
-        let Some(user_data) = self.in_flight.remove(&slot) else { return };
+        let Some(user_data) = self.in_flight.remove(slot.hash(), |_| true) else { return };
         if self.ends.len() == self.ends.capacity() {
             self.forget_ended();
         }
@@ -226,7 +223,7 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
 
     /// Returns true if no slot is used.
     pub fn is_empty(&self) -> bool {
-        self.in_flight.is_empty() && self.quarantined.is_empty()
+        self.in_flight.len() == 0 && self.quarantined.is_empty()
     }
 
     /// Returns the end of the next quarantine.
@@ -289,7 +286,7 @@ mod tests {
         slots.quarantine(slot, now, |user_data| user_data);
         // A late reply came; then the same ID was drawn again and quarantined later.
         assert_eq!(slots.take_back(slot), Some(SlotState::Quarantined(1)));
-        slots.in_flight.insert(slot, 2);
+        slots.in_flight.insert(slot.hash(), 2);
         slots.quarantine(slot, later, |user_data| user_data);
         assert_eq!(slots.pop_ended(now + QUARANTINE), None);
         assert_eq!(slots.find(slot), Some(SlotState::Quarantined(2)));
@@ -329,7 +326,7 @@ mod tests {
         let mut slots = slots();
         let free = 0x5555;
         for slot in (0..=u16::MAX).filter(|id| *id != free).filter_map(|id| QuerySlot::new(SocketId(7), id)) {
-            slots.in_flight.insert(slot, 0);
+            slots.in_flight.insert(slot.hash(), 0);
             if slot.id() % 2 == 0 {
                 slots.quarantine(slot, Instant::now(), |user_data| user_data);
             }
@@ -347,14 +344,14 @@ mod tests {
     fn released_ids_are_known_on_the_socket_that_had_them_last() {
         let slot = |socket, id| QuerySlot::new(SocketId(socket), id).expect("a socket that may be open");
         let mut slots = slots();
-        let mut release = |slot| {
-            slots.in_flight.insert(slot, 0);
+        let mut release = |slot: QuerySlot| {
+            slots.in_flight.insert(slot.hash(), 0);
             assert!(slots.release(slot) && !slots.release(slot));
         };
         release(slot(7, 0));
         release(slot(7, u16::MAX));
         release(slot(8, u16::MAX));
-        slots.in_flight.insert(slot(7, 2), 0);
+        slots.in_flight.insert(slot(7, 2).hash(), 0);
         assert!(slots.take_back(slot(7, 2)).is_some());
         let ended = draw(&mut slots, 9, 0);
         slots.quarantine(ended, Instant::now(), |user_data| user_data);

@@ -303,7 +303,7 @@ impl<I: Io> ActiveRace<'_, I> {
         }
         let edns = asked.extended && !pool.backend(asked.backend).is_without_opt(*now);
         let mut message = Vec::new();
-        let opt_at = entry.write_query(edns, &mut message);
+        let opt_at = entry.write_query(edns, worker.state.edns_udp_size, &mut message);
         if entry.needs_authentic() {
             dns::ask_authentic(&mut message);
         }

@@ -24,7 +24,13 @@ impl<K> Timers<K> {
         let at = Nanos::between(*self.zero.get_or_insert(at), at);
         let fits = |lane: &&mut VecDeque<Timer<K>>| lane.back().is_none_or(|last| last.at <= at);
         match self.lanes.iter_mut().find(fits) {
-            Some(lane) => lane.push_back(Timer { at, key }),
+            Some(lane) => {
+                // Twice the capacity would often be nearly twice the memory.
+                if lane.len() == lane.capacity() {
+                    lane.reserve_exact(lane.len() / 8);
+                }
+                lane.push_back(Timer { at, key });
+            }
             None => self.rest.push(Timer { at, key }),
         }
     }

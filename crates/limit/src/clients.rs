@@ -114,18 +114,20 @@ pub enum TooMuch {
 /// The place where one thing that a client holds is counted until it is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "what is not given back is held for ever"]
-pub struct ClientPlace([u8; 4]);
+pub struct ClientPlace([u8; 3]);
 
 impl ClientPlace {
     /// The place of things that are not counted.
-    pub const UNCOUNTED: Self = Self(u32::MAX.to_ne_bytes());
+    pub const UNCOUNTED: Self = Self([u8::MAX; 3]);
 
     fn new(number: usize) -> Self {
-        Self((number as u32).to_ne_bytes())
+        let [a, b, c, ..] = number.to_le_bytes();
+        Self([a, b, c])
     }
 
     fn number(&self) -> usize {
-        u32::from_ne_bytes(self.0) as usize
+        let [a, b, c] = self.0;
+        u32::from_le_bytes([a, b, c, 0]) as usize
     }
 }
 

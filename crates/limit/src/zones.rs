@@ -10,7 +10,7 @@ use crate::sync::{AtomicU32, Ordering::Relaxed, zeroed};
 
 /// The counters of the suffixes of one name, from the shortest suffix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ZonePlaces([u32; Self::LEVELS]);
+pub struct ZonePlaces([[u8; 3]; Self::LEVELS]);
 
 impl ZonePlaces {
     /// The number of suffixes of a name that count: those of two, three and four labels.
@@ -33,7 +33,7 @@ impl ZoneWaits {
     /// Returns the places of suffixes with these hashes.
     pub fn places(&self, hashes: [Option<u64>; ZonePlaces::LEVELS]) -> ZonePlaces {
         let last = self.0.len() as u64 - 1;
-        ZonePlaces(hashes.map(|hash| hash.map_or(UNCOUNTED, |hash| (hash & last) as u32)))
+        ZonePlaces(hashes.map(|hash| hash.map_or(UNCOUNTED, |hash| place(hash & last))))
     }
 
     /// Returns the number of the first suffix with `most` or more waiting queries.
@@ -67,14 +67,19 @@ impl ZoneWaits {
         places.0.into_iter().filter_map(|place| self.counter(place))
     }
 
-    fn counter(&self, place: u32) -> Option<&AtomicU32> {
-        self.0.get(place as usize)
+    fn counter(&self, [a, b, c]: [u8; 3]) -> Option<&AtomicU32> {
+        self.0.get(u32::from_le_bytes([a, b, c, 0]) as usize)
     }
 }
 
-const UNCOUNTED: u32 = u32::MAX;
+fn place(number: u64) -> [u8; 3] {
+    let [a, b, c, ..] = number.to_le_bytes();
+    [a, b, c]
+}
 
-/// 16 MiB of counters.
+const UNCOUNTED: [u8; 3] = [u8::MAX; 3];
+
+/// 16 MiB of counters, with numbers of less than three bytes.
 const MAX_COUNTERS: usize = 1 << 22;
 
 #[cfg(test)]

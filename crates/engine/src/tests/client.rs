@@ -11,11 +11,12 @@ use crate::io::ClientHandle;
 pub(crate) struct TestClient {
     pub(crate) port: u16,
     _room: [u64; 5],
+    _is_some: bool,
 }
 
 impl TestClient {
     pub(crate) fn new(port: u16) -> Self {
-        Self { port, _room: [0; 5] }
+        Self { port, _room: [0; 5], _is_some: true }
     }
 }
 

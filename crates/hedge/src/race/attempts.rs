@@ -123,6 +123,9 @@ impl AttemptState {
 pub struct Offset(NonZeroU32);
 
 impl Offset {
+    /// The largest offset, more than 71 minutes.
+    pub const MAX: Self = Self(NonZeroU32::MAX);
+
     /// Returns the offset of `now`, rounded up so that an attempt never looks older than an earlier event.
     pub fn between(start: Instant, now: Instant) -> Self {
         let time = now.saturating_duration_since(start);
@@ -138,7 +141,7 @@ impl Offset {
     fn plus(self, secs: u64, micros: u32) -> Self {
         match secs {
             ..4_294 => Self(self.0.saturating_add(secs as u32 * 1_000_000 + micros)),
-            _ => Self(NonZeroU32::MAX),
+            _ => Self::MAX,
         }
     }
 
