@@ -33,8 +33,11 @@ impl QnameCase {
     pub(super) fn of(qname: &[u8]) -> Self {
         let mut words = [0; 4];
         for (word, octets) in words.iter_mut().zip(qname.chunks(64)) {
-            for (bit, octet) in octets.iter().enumerate() {
-                *word |= u64::from(octet.is_ascii_uppercase()) << bit;
+            // Nearly always there is none. This check takes many bytes at a time.
+            if octets.iter().fold(false, |has_any, octet| has_any | octet.is_ascii_uppercase()) {
+                for (bit, octet) in octets.iter().enumerate() {
+                    *word |= u64::from(octet.is_ascii_uppercase()) << bit;
+                }
             }
         }
         Self(words)
