@@ -21,6 +21,7 @@ use crate::control::links::ServerLinks;
 pub(in crate::control) struct AdminTasks {
     pub(in crate::control) running: Endless,
     end: watch::Sender<Option<AdminEnding>>,
+    ended: watch::Sender<Option<AdminEnding>>,
     pub(super) settings: Rc<RefCell<Settings>>,
     asks: mpsc::Sender<AdminRequest>,
     connections: usize,
@@ -53,6 +54,7 @@ impl AdminTasks {
         let mut this = Self {
             running: Endless::new(TaskKind::Admin),
             end: watch::Sender::default(),
+            ended: watch::Sender::default(),
             settings: Rc::new(RefCell::new(settings)),
             asks,
             connections,
@@ -78,10 +80,18 @@ impl AdminTasks {
     /// Ends the server, which still answers pending requests.
     pub(in crate::control) fn end(&mut self, ending: AdminEnding) {
         let earlier = std::mem::replace(&mut self.running, Endless::new(TaskKind::Admin));
-        std::mem::take(&mut self.end).send_replace(Some(ending));
+        self.ended = std::mem::take(&mut self.end);
+        self.ended.send_replace(Some(ending));
         self.links.tasks.start_and_leave(TaskKind::Admin, async move {
             let _ = timeout(PATIENCE, earlier.finish()).await;
         });
+    }
+
+    /// Stops the server. Clients of one that has ended get their responses first, such as the operator whose
+    /// command has started the next process.
+    pub(in crate::control) async fn stop(self) {
+        let _ = timeout(LAST_RESPONSES, self.ended.closed()).await;
+        self.running.stop().await;
     }
 }
 
@@ -91,3 +101,6 @@ pub(in crate::control) fn admin_settings(config: &Config, token: Option<Token>) 
 
 /// The time for pending responses of a moved admin server: the same that a client has for each response.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The time for pending responses at the end of the process: a client may have sent no request yet.
+const LAST_RESPONSES: Duration = Duration::from_secs(1);

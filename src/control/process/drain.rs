@@ -112,7 +112,7 @@ impl Server {
         if let Err(lost) = self.pools.save_last().await {
             drained = DrainResult::Lost(Loss { worker: None, lost });
         }
-        self.process.admin.running.stop().await;
+        self.process.admin.stop().await;
         (drained, self.observe.summary, counted)
     }
 
