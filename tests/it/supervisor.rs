@@ -249,14 +249,16 @@ fn standbys_keep_what_they_have_when_a_zone_file_is_broken_and_new_ones_fail() {
     tree.server.rewrite("a.txt", "broken\n");
     tree.kill(&[tree.pid("server")]);
     assert_eq!(tree.address(), ADDRESS);
-    until("one has failed", || (tree.pids("failed").len() == 1).then_some(()));
+    // A failed process is tried again from time to time, so each look is at one moment.
     tree.server.process.wait_for_log("standby failed: ");
-    let metrics = tree.server.admin().metrics();
-    assert_eq!(metrics.sum("hedgerow_processes", &[("role", "standby")]), 1);
-    assert_eq!(metrics.sum("hedgerow_processes", &[("role", "failed")]), 1);
-    let status: Value = tree.status();
-    let failed = status["processes"].as_array().expect("a list").iter().find(|process| process["role"] == "failed");
-    let problem = failed.expect("there is one")["problem"].as_str().expect("a text").to_owned();
+    let admin = tree.server.admin();
+    admin.wait_for("one waits, and one has failed", |metrics| {
+        ["standby", "failed"].iter().all(|role| metrics.sum("hedgerow_processes", &[("role", role)]) == 1)
+    });
+    let problem = admin.wait_for_status("what has failed", |status| {
+        let failed = status["processes"].as_array()?.iter().find(|process| process["role"] == "failed")?;
+        failed["problem"].as_str().map(str::to_owned)
+    });
     assert!(problem.contains("a.txt:1"), "{problem}");
     tree.server.rewrite("a.txt", &table(ADDRESS));
     tree.wait_until_whole();
