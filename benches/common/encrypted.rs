@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -66,27 +67,60 @@ impl Way {
     }
 }
 
+/// The kind of key in a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Key {
+    /// ECDSA with P-256.
+    Ecdsa,
+    /// RSA with 2048 bits.
+    Rsa,
+}
+
+impl Key {
+    /// The name in a report.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ecdsa => "ECDSA P-256",
+            Self::Rsa => "RSA 2048",
+        }
+    }
+
+    /// The files of the chain and of the key.
+    pub(crate) fn files(self) -> [&'static str; 2] {
+        match self {
+            Self::Ecdsa => ["chain.pem", "key.pem"],
+            Self::Rsa => ["rsa-chain.pem", "rsa-key.pem"],
+        }
+    }
+}
+
 /// The name in the certificate.
 pub(crate) const NAME: &str = "dns.example";
 /// The file of the authority's own certificate.
 pub(crate) const CA: &str = "ca.pem";
-/// The file of the chain.
-pub(crate) const CHAIN: &str = "chain.pem";
-/// The file of the key.
-pub(crate) const KEY: &str = "key.pem";
-
-/// Makes an authority and issues a certificate by it, with a key of ECDSA P-256: three files in a folder.
+/// Makes an authority and issues a certificate by it for each key: files in a folder. Only `openssl` makes a
+/// key of RSA, and without it there is none.
 pub(crate) fn certify(folder: &Path) -> io::Result<()> {
     let authority = CertificateAuthority::new();
-    let (chain, key) = authority.issue(NAME);
     fs::write(folder.join(CA), authority.pem())?;
-    fs::write(folder.join(CHAIN), chain)?;
-    fs::write(folder.join(KEY), key)
+    let write = |key: Key, issued: (String, String)| {
+        let [chain, secret] = key.files();
+        fs::write(folder.join(chain), issued.0)?;
+        fs::write(folder.join(secret), issued.1)
+    };
+    write(Key::Ecdsa, authority.issue(NAME))?;
+    let made = Command::new("openssl").args(["genpkey", "-quiet", "-algorithm", "RSA"]).output();
+    match made.ok().and_then(|made| String::from_utf8(made.stdout).ok()).filter(|key| !key.is_empty()) {
+        Some(key) => write(Key::Rsa, authority.issue_for(NAME, &key)),
+        None => Ok(()),
+    }
 }
 
 /// The section of a config that names [what was issued](certify).
-pub(crate) fn certificates(folder: &Path) -> String {
-    format!("[certificates.main]\nchain = {:?}\nkey = {:?}\n", folder.join(CHAIN), folder.join(KEY))
+pub(crate) fn certificates(folder: &Path, key: Key) -> String {
+    let [chain, key] = key.files().map(|file| folder.join(file));
+    format!("[certificates.main]\nchain = {chain:?}\nkey = {key:?}\n")
 }
 
 /// Starts a front before a responder. It asks once, and its timeout is longer than any client's.
@@ -110,7 +144,7 @@ on_all_down = "drop"
 {certificates}
 "#,
         listener = way.listener(super::forwarder::ANY_PORT),
-        certificates = certificates(folder),
+        certificates = certificates(folder, Key::Ecdsa),
     );
     let file = folder.join(format!("front-{}.toml", responder.port()));
     fs::write(&file, config)?;

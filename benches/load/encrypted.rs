@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::common::client::{Plan, SOCKETS, Seen};
-use crate::common::encrypted::{self, CA, CHAIN, KEY, Way};
+use crate::common::encrypted::{self, CA, Key, Way};
 use crate::common::message::{self, Expect, Lengths};
 use crate::common::process::{Cores, Server};
 use crate::common::spread::Spread;
@@ -47,10 +47,10 @@ struct Row {
 /// A server of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
-    /// hedgerow with a cache and listeners for everything.
-    Listeners,
+    /// hedgerow with a cache and listeners for everything, and a certificate with this key.
+    Listeners(Key),
     /// dnsdist with the same.
-    DnsdistListeners,
+    DnsdistListeners(Key),
     /// hedgerow without a cache, before a backend that is reached so.
     Before(Way),
     /// dnsdist without a cache, before the same by TLS.
@@ -75,18 +75,26 @@ enum Load {
 const CALM: u32 = 5_000;
 
 /// The comparisons with a target for encrypted transports.
-const ROWS: [Row; 9] = {
+const ROWS: [Row; 10] = {
     use Load::{Datagrams, Dnsperf, H2load, Handshakes, Own};
-    use Who::{Before, DnsdistBefore, DnsdistListeners, Listeners};
+    use Who::{Before, DnsdistBefore};
+    const LISTENERS: Who = Who::Listeners(Key::Ecdsa);
+    const DNSDIST: Who = Who::DnsdistListeners(Key::Ecdsa);
     const fn row(name: &'static str, ours: (Who, Load), other: (Who, Load), target: f64) -> Row {
         Row { name, ours, other, target }
     }
     [
-        row("clients by TLS, saturated", (Listeners, Dnsperf(None)), (DnsdistListeners, Dnsperf(None)), 0.5),
-        row("clients by TLS, 5,000/s", (Listeners, Dnsperf(Some(CALM))), (DnsdistListeners, Dnsperf(Some(CALM))), 0.85),
-        row("clients by HTTPS, saturated", (Listeners, H2load), (DnsdistListeners, H2load), 0.95),
-        row("clients by QUIC, saturated, to TLS", (Listeners, Own(Task::Quic)), (Listeners, Own(Task::Tls)), 1.0),
-        row("full handshake by TLS", (Listeners, Handshakes), (DnsdistListeners, Handshakes), 0.65),
+        row("clients by TLS, saturated", (LISTENERS, Dnsperf(None)), (DNSDIST, Dnsperf(None)), 0.5),
+        row("clients by TLS, 5,000/s", (LISTENERS, Dnsperf(Some(CALM))), (DNSDIST, Dnsperf(Some(CALM))), 0.85),
+        row("clients by HTTPS, saturated", (LISTENERS, H2load), (DNSDIST, H2load), 0.95),
+        row("clients by QUIC, saturated, to TLS", (LISTENERS, Own(Task::Quic)), (LISTENERS, Own(Task::Tls)), 1.0),
+        row("full handshake by TLS", (LISTENERS, Handshakes), (DNSDIST, Handshakes), 0.65),
+        row(
+            "full handshake by TLS, RSA",
+            (Who::Listeners(Key::Rsa), Handshakes),
+            (Who::DnsdistListeners(Key::Rsa), Handshakes),
+            0.65,
+        ),
         row("backend by TLS, saturated", (Before(Way::Tls), Datagrams(None)), (DnsdistBefore, Datagrams(None)), 0.4),
         row(
             "backend by TLS, 5,000/s",
@@ -121,6 +129,8 @@ struct Cost {
 /// The effect of handshakes and idle connections in one round.
 #[derive(Clone, Debug, Serialize)]
 struct Crowded {
+    /// The key of the certificate.
+    key: Key,
     /// Datagrams alone. Times are in microseconds.
     alone: Seen,
     /// Datagrams beside [`STORM`] handshakes.
@@ -191,9 +201,13 @@ impl Encrypted {
             all.rounds.push(rows);
             drop(stage);
             if is_wanted(CROWDED) {
-                let crowded = crowded(secs, cores, folder)?;
-                eprintln!("round {} of {rounds}: {CROWDED}: {:.1} kB", round + 1, crowded.idle / 1e3);
-                all.crowded.push(crowded);
+                for key in [Key::Ecdsa, Key::Rsa] {
+                    let crowded = crowded(key, secs, cores, folder)?;
+                    let Crowded { beside: Seen { p99, max, .. }, storm, .. } = &crowded;
+                    let place = format!("round {} of {rounds}: handshakes at once, {}", round + 1, key.name());
+                    eprintln!("{place}: {storm:.2} s, p99 {:.2} ms, max {:.2} ms", p99 / 1e3, max / 1e3);
+                    all.crowded.push(crowded);
+                }
             }
         }
         Ok(all)
@@ -230,22 +244,30 @@ impl Encrypted {
         if self.crowded.is_empty() {
             return out;
         }
-        let cell = |decimals, value: &dyn Fn(&Crowded) -> f64| {
-            Spread::of(self.crowded.iter().map(value).collect()).cell(decimals)
-        };
         let _ = writeln!(
             out,
-            "\n{STORM} full handshakes at once took {} s. Datagrams at {CALM}/s meanwhile: p99 {} ms, max {} ms, {} lost; \
-             without: p99 {} ms, max {} ms, {} lost. {IDLE} idle connections by TLS: {} kB each.",
-            cell(2, &|crowded| crowded.storm),
-            cell(2, &|crowded| crowded.beside.p99 / 1e3),
-            cell(2, &|crowded| crowded.beside.max / 1e3),
-            cell(0, &|crowded| crowded.beside.lost as f64),
-            cell(2, &|crowded| crowded.alone.p99 / 1e3),
-            cell(2, &|crowded| crowded.alone.max / 1e3),
-            cell(0, &|crowded| crowded.alone.lost as f64),
-            cell(1, &|crowded| crowded.idle / 1e3),
+            "\nDatagrams at {CALM}/s beside {STORM} full handshakes at once, and without; {IDLE} idle connections by TLS.\n\n\
+             | key | handshakes, s | p99, ms | max, ms | lost | p99 without | max without | kB per idle connection |\n|{}",
+            "---|".repeat(8),
         );
+        for key in [Key::Ecdsa, Key::Rsa] {
+            let cell = |decimals, value: &dyn Fn(&Crowded) -> f64| {
+                let of_key = self.crowded.iter().filter(|crowded| crowded.key == key);
+                Spread::of(of_key.map(value).collect()).cell(decimals)
+            };
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {} | {} | {} |",
+                key.name(),
+                cell(2, &|crowded| crowded.storm),
+                cell(2, &|crowded| crowded.beside.p99 / 1e3),
+                cell(2, &|crowded| crowded.beside.max / 1e3),
+                cell(0, &|crowded| crowded.beside.lost as f64),
+                cell(2, &|crowded| crowded.alone.p99 / 1e3),
+                cell(2, &|crowded| crowded.alone.max / 1e3),
+                cell(1, &|crowded| crowded.idle / 1e3),
+            );
+        }
         out
     }
 
@@ -270,7 +292,7 @@ const QUERY: &str = "query.bin";
 impl Row {
     /// Returns true if the row involves dnsdist.
     fn is_beside_dnsdist(self) -> bool {
-        matches!(self.other.0, Who::DnsdistListeners | Who::DnsdistBefore)
+        matches!(self.other.0, Who::DnsdistListeners(_) | Who::DnsdistBefore)
     }
 }
 
@@ -406,7 +428,7 @@ impl Stage<'_> {
                 "workers = 1\n[authorities.bench]\nlisten = [{}]\nzones = [{hosts:?}]\nttl = \"86400s\"\nmiss = \"nxdomain\"\n\
                  [authorities.bench.connections]\nin_flight = 10000\n{}",
                 at.listeners(knocker.address),
-                encrypted::certificates(self.folder),
+                encrypted::certificates(self.folder, Key::Ecdsa),
             );
             self.backend = Some((self.launch(knocker, &config, rest)?, at));
         }
@@ -416,8 +438,9 @@ impl Stage<'_> {
         let knocker = Knocker::new(NAMES, Lengths::Mixed)?;
         let core = self.cores.map(|cores| cores.server);
         let server = match who {
-            Who::Listeners => {
-                let config = listeners(knocker.address, &at, &Way::Udp.backend(backend, self.folder), self.folder);
+            Who::Listeners(key) => {
+                let backend = Way::Udp.backend(backend, self.folder);
+                let config = listeners(knocker.address, &at, &backend, &encrypted::certificates(self.folder, key));
                 self.launch(knocker, &config, core)?
             }
             Who::Before(way) => {
@@ -429,8 +452,8 @@ impl Stage<'_> {
                 );
                 self.launch(knocker, &config, core)?
             }
-            Who::DnsdistListeners => {
-                let (chain, key) = (self.folder.join(CHAIN), self.folder.join(KEY));
+            Who::DnsdistListeners(key) => {
+                let [chain, key] = key.files().map(|file| self.folder.join(file));
                 let config = format!(
                     "addTLSLocal('{tls}', {chain:?}, {key:?}, {{ maxInFlight = 64 }})\n\
                      addDOHLocal('{https}', {chain:?}, {key:?}, '{PATH}')\n\
@@ -481,15 +504,14 @@ impl Stage<'_> {
 }
 
 /// The config of a forwarder with a cache and all listeners.
-fn listeners(udp: SocketAddr, at: &Addresses, backend: &str, folder: &Path) -> String {
+fn listeners(udp: SocketAddr, at: &Addresses, backend: &str, certificates: &str) -> String {
     format!(
         "workers = 1\n[forwarder]\nlisten = [{}]\n[forwarder.connections]\nmax = {}\nper_client = 0\nidle = \"10m\"\n\
          [cache]\n[pools.bench]\nbackends = [{backend}]\ndispatch = \"sequential\"\non_timeout = \"servfail\"\n\
-         on_all_down = \"servfail\"\n{}",
+         on_all_down = \"servfail\"\n{certificates}",
         at.listeners(udp),
         // Above half of that, idle connections have less time.
         IDLE + IDLE / 2,
-        encrypted::certificates(folder),
     )
 }
 
@@ -512,9 +534,9 @@ fn datagrams(server: SocketAddr, rate: Option<f64>, secs: f64) -> Plan {
 }
 
 /// Measures the effect of simultaneous handshakes on datagrams, and the cost of idle connections.
-fn crowded(secs: f64, cores: Option<Cores>, folder: &Path) -> io::Result<Crowded> {
+fn crowded(key: Key, secs: f64, cores: Option<Cores>, folder: &Path) -> io::Result<Crowded> {
     let mut stage = Stage { secs, cores, folder, running: Vec::new(), backend: None };
-    let Running { server, at } = stage.start(Who::Listeners)?;
+    let Running { server, at } = stage.start(Who::Listeners(key))?;
     let rest = cores.map(|cores| cores.rest);
     let plan = |task, connections| StreamPlan { task, server: at.tls, ca: folder.join(CA), connections, secs };
     // The client of the datagrams goes before that of the handshakes, or its own delays would be measured.
@@ -529,7 +551,7 @@ fn crowded(secs: f64, cores: Option<Cores>, folder: &Path) -> io::Result<Crowded
     let held = plan(Task::Idle, IDLE).start(rest)?;
     let idle = server.memory()?.resident.saturating_sub(before) as f64 / IDLE as f64;
     drop(held);
-    Ok(Crowded { alone, beside, storm: storm.secs, idle })
+    Ok(Crowded { key, alone, beside, storm: storm.secs, idle })
 }
 
 /// The number that follows some words.

@@ -57,13 +57,24 @@ impl CertificateAuthority {
         (leaf.pem() + &self.pem(), leaf.key_pem())
     }
 
+    /// Returns a chain for this name with a key in PEM, which may be of a kind that cannot be made here.
+    pub fn issue_for(&self, name: &str, key: &str) -> (String, String) {
+        let key = KeyPair::from_pem(key).expect("a key");
+        let leaf = self.sign_for(&[name], key, |_| ());
+        (leaf.pem() + &self.pem(), leaf.key_pem())
+    }
+
     fn sign(
         &self,
         names: &[&str],
         kind: &'static SignatureAlgorithm,
         change: impl FnOnce(&mut CertificateParams),
     ) -> Leaf {
-        let (mut params, key) = (params(names), new_key(kind));
+        self.sign_for(names, new_key(kind), change)
+    }
+
+    fn sign_for(&self, names: &[&str], key: KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+        let mut params = params(names);
         change(&mut params);
         Leaf { certificate: params.signed_by(&key, &self.0).expect("a certificate"), key }
     }
