@@ -85,7 +85,7 @@ config_section! {
         rotate: Option<usize> = Some(100 << 20), text(|text| words::or_off(text, |text| ROTATE.parse_size(text)));
         /// The number of rotated files kept.
         keep: u16 = 5, integer(1..=1000);
-        /// The memory for queued lines in bytes. The default is a tenth of a second of the busiest server.
+        /// The memory for queued lines in bytes. The default is some 19,000 lines.
         buffer: usize = 4 << 20, size(limits::TAP_BUFFER);
     }
 }

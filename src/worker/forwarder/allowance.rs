@@ -56,6 +56,11 @@ pub(super) enum ResponseFate {
 }
 
 impl Allowance<'_> {
+    /// Returns true if a limit may drop a response to this receiver.
+    pub(super) fn may_drop(&self, receiver: Receiver) -> bool {
+        !receiver.is_exempt() && (self.rate.is_some() || receiver.has_waited && !self.is_draining)
+    }
+
     /// Applies the limits to a response. A response that must not be sent is left empty.
     pub(super) fn apply(&self, receiver: Receiver, response: &mut Vec<u8>) -> ResponseFate {
         let Receiver { client, cookie, has_waited } = receiver;

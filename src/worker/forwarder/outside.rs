@@ -102,7 +102,7 @@ impl Io for WorkerIo {
         let Self { backend_sockets, taps, .. } = self;
         let write = |out: &mut Vec<u8>| {
             write(out);
-            if taps.are_on() {
+            if taps.take_messages() {
                 dns::set_id(out, slot.id());
                 taps.attempt(&attempt_message(attempt, now, None, out));
             }
@@ -111,7 +111,7 @@ impl Io for WorkerIo {
     }
 
     fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant) {
-        if self.taps.are_on() {
+        if self.taps.take_messages() {
             self.taps.attempt(&attempt_message(attempt, sent, Some(now), reply.as_wire()));
         }
     }

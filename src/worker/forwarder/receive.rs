@@ -209,7 +209,7 @@ impl Forwarder {
         if is_new && !matches!(content, ReceivedContent::Nothing(_)) {
             self.outside.counters.query(client.transport());
             self.outside.counters.cookie(cookie);
-            if self.outside.taps.are_on() {
+            if self.outside.taps.take_messages() {
                 self.report_received(arrival, folded, now);
             }
         }

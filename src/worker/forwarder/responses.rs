@@ -203,7 +203,7 @@ impl WorkerIo {
         let at = listener.socket.asked_at(to.path);
         listener.push(to, |out| {
             let Some(ResponseSummary { source, rcode }) = fill(out) else { return out.clear() };
-            if taps.are_on() {
+            if taps.are_on() && (out.is_empty() || allowance.may_drop(delivery.receiver)) {
                 taps.note_question(out);
             }
             let fate = allowance.apply(delivery.receiver, out);

@@ -19,8 +19,11 @@ use std::thread::Thread;
 use crossbeam_queue::ArrayQueue;
 use metrics::Counter;
 
+use super::sinks::Framing;
+
 #[derive(Debug)]
 pub(super) struct BufferExchange {
+    pub(super) framing: Framing,
     full: ArrayQueue<Buffer>,
     empty: ArrayQueue<Buffer>,
     parked: Box<[ArrayQueue<Buffer>]>,
@@ -30,19 +33,24 @@ pub(super) struct BufferExchange {
     is_woken: AtomicBool,
 }
 
-/// Records one after the other, each behind its length.
+/// Records one after the other, in the form of the output.
 #[derive(Debug)]
-pub(super) struct Buffer(Vec<u8>);
+pub(super) struct Buffer {
+    pub(super) octets: Vec<u8>,
+    /// The number of complete records.
+    pub(super) records: u64,
+}
 
 impl BufferExchange {
     /// Creates buffers of this total size, but at least two for each worker: one to fill, one to write out.
-    pub(super) fn new(octets: usize, workers: usize) -> Self {
+    pub(super) fn new(framing: Framing, octets: usize, workers: usize) -> Self {
         let count = (octets / BUFFER).max(2 * workers);
         let empty = ArrayQueue::new(count);
         for _ in 0..count {
-            let _ = empty.push(Buffer(Vec::with_capacity(BUFFER)));
+            let _ = empty.push(Buffer { octets: Vec::with_capacity(BUFFER), records: 0 });
         }
         Self {
+            framing,
             full: ArrayQueue::new(count),
             empty,
             parked: (0..workers).map(|_| ArrayQueue::new(1)).collect(),
@@ -70,7 +78,8 @@ impl BufferExchange {
     }
 
     pub(super) fn give_back(&self, mut buffer: Buffer) {
-        buffer.0.clear();
+        buffer.octets.clear();
+        buffer.records = 0;
         let _ = self.empty.push(buffer);
     }
 
@@ -84,23 +93,6 @@ impl BufferExchange {
         {
             writer.unpark();
         }
-    }
-}
-
-impl Buffer {
-    /// Returns the record at `at`, and the position of the next one.
-    pub(super) fn record(&self, at: usize) -> Option<(&[u8], usize)> {
-        let (len, rest) = self.0.get(at..)?.split_first_chunk()?;
-        let len = u32::from_be_bytes(*len) as usize;
-        Some((rest.get(..len)?, at + LEN + len))
-    }
-
-    pub(super) fn count(&self, mut at: usize) -> u64 {
-        let mut count = 0;
-        while let Some((_, next)) = self.record(at) {
-            (at, count) = (next, count + 1);
-        }
-        count
     }
 }
 
@@ -132,21 +124,25 @@ impl Appender {
         if LEN + most > BUFFER {
             return false;
         }
-        if let Some(buffer) = self.buffer.take_if(|buffer| buffer.0.len() + LEN + most > BUFFER) {
+        if let Some(buffer) = self.buffer.take_if(|buffer| buffer.octets.len() + LEN + most > BUFFER) {
             self.exchange.hand_over(buffer);
         }
         if self.buffer.is_none() && !self.take_buffer(most) {
             return false;
         }
-        let Some(Buffer(octets)) = &mut self.buffer else { return false };
+        let Some(Buffer { octets, records }) = &mut self.buffer else { return false };
         let start = octets.len();
-        octets.extend_from_slice(&[0; LEN]);
-        write(octets);
-        let len = octets.len() - start - LEN;
-        debug_assert!(len <= most, "a record is longer than was said");
-        if let Some(place) = octets.get_mut(start..start + LEN) {
-            place.copy_from_slice(&(len as u32).to_be_bytes());
+        if self.exchange.framing == Framing::Frames {
+            octets.extend_from_slice(&[0; LEN]);
         }
+        let begin = octets.len();
+        write(octets);
+        let len = octets.len() - begin;
+        debug_assert!(len <= most, "a record is longer than was said");
+        if let Some(place) = octets.get_mut(start..begin).and_then(<[u8]>::first_chunk_mut) {
+            *place = (len as u32).to_be_bytes();
+        }
+        *records += 1;
         self.whole = octets.len();
         true
     }
@@ -155,11 +151,11 @@ impl Appender {
     fn take_buffer(&mut self, most: usize) -> bool {
         let Self { exchange, worker, .. } = self;
         let mut buffer = exchange.parked.get(*worker).and_then(ArrayQueue::pop);
-        if let Some(parked) = buffer.take_if(|parked| parked.0.len() + LEN + most > BUFFER) {
+        if let Some(parked) = buffer.take_if(|parked| parked.octets.len() + LEN + most > BUFFER) {
             exchange.hand_over(parked);
         }
         self.buffer = buffer.or_else(|| exchange.empty.pop());
-        self.whole = self.buffer.as_ref().map_or(0, |buffer| buffer.0.len());
+        self.whole = self.buffer.as_ref().map_or(0, |buffer| buffer.octets.len());
         self.buffer.is_some()
     }
 
@@ -175,7 +171,7 @@ impl Appender {
 impl Drop for Appender {
     /// Complete records go to the writer, even if the worker has panicked within a record.
     fn drop(&mut self) {
-        if let Some(Buffer(octets)) = &mut self.buffer {
+        if let Some(Buffer { octets, .. }) = &mut self.buffer {
             octets.truncate(self.whole);
         }
         self.park();
@@ -185,7 +181,8 @@ impl Drop for Appender {
 /// The size of a buffer: room for the longest DNS message and its metadata.
 pub(super) const BUFFER: usize = (64 + 4) << 10;
 
-const LEN: usize = 4;
+/// The length ahead of a frame.
+pub(super) const LEN: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -197,11 +194,7 @@ mod tests {
     fn taken(exchange: &BufferExchange) -> Vec<Vec<u8>> {
         let mut records = Vec::new();
         while let Some(buffer) = exchange.take() {
-            let mut at = 0;
-            while let Some((record, next)) = buffer.record(at) {
-                records.push(record.to_vec());
-                at = next;
-            }
+            records.extend(Framing::Frames.records(&buffer.octets).map(|frame| frame[LEN..].to_vec()));
             exchange.give_back(buffer);
         }
         records
@@ -209,7 +202,7 @@ mod tests {
 
     #[test]
     fn records_are_there_after_the_turn_and_not_before() {
-        let exchange = Arc::new(BufferExchange::new(4 * BUFFER, 2));
+        let exchange = Arc::new(BufferExchange::new(Framing::Frames, 4 * BUFFER, 2));
         let mut worker = Appender::new(Arc::clone(&exchange), 1);
         assert!(worker.append(3, |out| out.extend_from_slice(b"one")));
         assert!(worker.append(10, |out| out.extend_from_slice(b"two")), "shorter than it might have been");
@@ -228,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_dropped_until_there_is_some() {
-        let exchange = Arc::new(BufferExchange::new(0, 1));
+        let exchange = Arc::new(BufferExchange::new(Framing::Frames, 0, 1));
         let mut worker = Appender::new(Arc::clone(&exchange), 0);
         let long = vec![7; BUFFER / 2];
         let mut append = || worker.append(long.len(), |out| out.extend_from_slice(&long));
@@ -241,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_panics_leaves_whole_records() {
-        let exchange = Arc::new(BufferExchange::new(0, 1));
+        let exchange = Arc::new(BufferExchange::new(Framing::Frames, 0, 1));
         let shared = Arc::clone(&exchange);
         let panicked = thread::spawn(move || {
             let mut worker = Appender::new(shared, 0);
@@ -264,7 +257,7 @@ mod tests {
     #[test]
     fn between_threads_each_record_comes_once_or_is_counted() {
         let (workers, each) = (3, 20_000_u64);
-        let exchange = Arc::new(BufferExchange::new(0, workers));
+        let exchange = Arc::new(BufferExchange::new(Framing::Frames, 0, workers));
         let dropped = Arc::new(AtomicU64::new(0));
         let writers: Vec<_> = (0..workers)
             .map(|number| {

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! A worker decides by the hash of the question (`choice.rs`), cuts private data (`privacy.rs`), and appends
-//! a compact record to its buffer: no lock, no allocation, no message. Without taps a query only checks a
+//! the record as its output needs it: no lock, no allocation, no message. Without taps a query only checks a
 //! flag. Each tap has separate buffers, so that a hanging reader takes no room from other taps. The writer
-//! thread (`writer.rs`) converts the records and waits for no reader (`sinks/mod.rs`); it drops and counts
+//! thread (`writer.rs`) writes whole buffers and waits for no reader (`sinks/mod.rs`); it drops and counts
 //! what finds no room, and logs that once a minute.
 //!
 //! Slow races take the same path (`slow.rs`), and go on to `ctl slow` and to a trace collector
@@ -173,6 +173,7 @@ pub struct WorkerTaps {
     worker: usize,
     counters: Arc<Counters>,
     is_on: Cell<bool>,
+    takes_messages: Cell<bool>,
     reports_slow: Cell<bool>,
     open: RefCell<Option<OpenTaps>>,
     /// The question of a response that limits may drop.
@@ -208,8 +209,9 @@ impl WorkerTaps {
         let this = Self {
             worker,
             counters,
-            is_on: Cell::new(false),
-            reports_slow: Cell::new(false),
+            is_on: Cell::default(),
+            takes_messages: Cell::default(),
+            reports_slow: Cell::default(),
             open: RefCell::default(),
             noted: RefCell::new(Vec::with_capacity(QuestionKey::MAX_LEN)),
         };
@@ -229,6 +231,7 @@ impl WorkerTaps {
         };
         let are_observed = |set: &Arc<TapSet>| set.query_log.is_some() || set.dnstap.is_some() || set.names.is_some();
         self.is_on.set(set.as_ref().is_some_and(are_observed));
+        self.takes_messages.set(set.as_ref().is_some_and(|set| set.dnstap.is_some()));
         self.reports_slow.set(set.as_ref().is_some_and(|set| set.slow.is_some()));
         self.open.replace(set.map(open));
     }
@@ -237,6 +240,12 @@ impl WorkerTaps {
     #[inline]
     pub fn are_on(&self) -> bool {
         self.is_on.get()
+    }
+
+    /// Returns true if a tap also observes queries before their responses, and messages of backends.
+    #[inline]
+    pub fn take_messages(&self) -> bool {
+        self.takes_messages.get()
     }
 
     /// Keeps the question of a response, because limits may drop the response.

@@ -8,6 +8,7 @@ use net::sys::clock;
 
 use super::buffers::{Appender, BufferExchange};
 use super::choice::mix;
+use super::sinks::Framing;
 use super::writer::RecordTap;
 use super::{Side, TapResponse, lock};
 use crate::control::observe::sight::names::TopNames;
@@ -22,7 +23,7 @@ pub(super) struct NamesTap {
 
 impl NamesTap {
     pub(super) fn new(side: Side, workers: usize) -> Self {
-        Self { exchange: Arc::new(BufferExchange::new(0, workers)), names: Arc::default(), side }
+        Self { exchange: Arc::new(BufferExchange::new(Framing::Frames, 0, workers)), names: Arc::default(), side }
     }
 }
 
@@ -69,12 +70,11 @@ impl RecordTap for NamesTap {
         &self.exchange
     }
 
-    fn take(&self, record: &[u8], _out: &mut Vec<u8>) -> bool {
-        let Some((&[high, low, type_high, type_low], name)) = record.split_first_chunk::<HEAD>() else { return false };
+    fn take(&self, record: &[u8]) {
+        let Some((&[high, low, type_high, type_low], name)) = record.split_first_chunk::<HEAD>() else { return };
         let rcode = Rcode(u16::from_be_bytes([high, low]));
         let qtype = RecordType(u16::from_be_bytes([type_high, type_low]));
         lock(&self.names).count(name, qtype, rcode, TopNames::minute_of(clock::unix_now()));
-        true
     }
 }
 

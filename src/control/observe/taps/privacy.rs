@@ -4,20 +4,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use config::{ClientDetail, NameDetail};
 
-use super::query_log::RecordAddress;
+/// A client, or its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CutAddress {
+    pub(super) ip: IpAddr,
+    pub(super) prefix: Option<u8>,
+}
 
 /// Returns the client as far as the config allows.
-pub(super) fn cut_client(detail: ClientDetail, client: IpAddr) -> Option<RecordAddress> {
+pub(super) fn cut_client(detail: ClientDetail, client: IpAddr) -> Option<CutAddress> {
     match (detail, client.to_canonical()) {
         (ClientDetail::None, _) => None,
-        (ClientDetail::Full, ip) => Some(RecordAddress { ip, prefix: None }),
+        (ClientDetail::Full, ip) => Some(CutAddress { ip, prefix: None }),
         (ClientDetail::Prefix, IpAddr::V4(ip)) => {
             let ip = Ipv4Addr::from_bits(ip.to_bits() & !0 << (32 - IPV4_PREFIX));
-            Some(RecordAddress { ip: ip.into(), prefix: Some(IPV4_PREFIX) })
+            Some(CutAddress { ip: ip.into(), prefix: Some(IPV4_PREFIX) })
         }
         (ClientDetail::Prefix, IpAddr::V6(ip)) => {
             let ip = Ipv6Addr::from_bits(ip.to_bits() & !0 << (128 - IPV6_PREFIX));
-            Some(RecordAddress { ip: ip.into(), prefix: Some(IPV6_PREFIX) })
+            Some(CutAddress { ip: ip.into(), prefix: Some(IPV6_PREFIX) })
         }
     }
 }

@@ -11,6 +11,7 @@ use metrics::Tap;
 use serde::Serialize;
 
 use super::buffers::{Appender, BufferExchange};
+use super::sinks::Framing;
 use super::traces::TraceSender;
 use super::writer::RecordTap;
 
@@ -26,7 +27,7 @@ impl SlowTap {
     pub(super) fn new(keep: usize, workers: usize) -> Self {
         // Two buffers for each worker: a record is handed over at once, and the races of a second fit into a
         // few.
-        let exchange = Arc::new(BufferExchange::new(0, workers));
+        let exchange = Arc::new(BufferExchange::new(Framing::Frames, 0, workers));
         Self { exchange, races: Arc::new(Mutex::new(SlowRaces::new(keep))), traces: Mutex::default() }
     }
 }
@@ -103,7 +104,7 @@ impl RecordTap for SlowTap {
         &self.exchange
     }
 
-    fn take(&self, record: &[u8], _out: &mut Vec<u8>) -> bool {
+    fn take(&self, record: &[u8]) {
         let traces = lock(&self.traces).clone();
         let mut races = lock(&self.races);
         match record.split_first() {
@@ -121,7 +122,6 @@ impl RecordTap for SlowTap {
             }
             None => {}
         }
-        true
     }
 }
 

@@ -4,6 +4,7 @@
 //! A reload that changes a tap gives it new buffers. The writer first writes the old ones to the old output.
 
 use std::io;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
@@ -20,13 +21,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::buffers::{Buffer, BufferExchange};
+use super::buffers::{BUFFER, BufferExchange, LEN};
 use super::choice::Lottery;
 use super::dnstap::Dnstap;
 use super::names::NamesTap;
 use super::problems::TapProblems;
 use super::query_log::QueryLog;
-use super::sinks::{Framing, Sink};
+use super::sinks::Sink;
 use super::slow::{SlowTap, lock};
 use super::traces::Traces;
 use super::{Side, TapClock, TapSet};
@@ -195,11 +196,11 @@ pub(super) trait RecordTap: Send + Sync {
 
     fn exchange(&self) -> &Arc<BufferExchange>;
 
-    /// Appends a record in its output form, or keeps it in this process. Returns false if it is no record.
-    fn take(&self, record: &[u8], out: &mut Vec<u8>) -> bool;
+    /// Keeps a record in this process, if the tap has no output.
+    fn take(&self, _record: &[u8]) {}
 
-    /// Returns the output, and the form of its records; `None` if the tap keeps all records in this process.
-    fn sink(&self) -> Option<(Framing, Box<dyn Sink>)> {
+    /// Returns the output; `None` if the tap keeps all records in this process.
+    fn sink(&self) -> Option<Box<dyn Sink>> {
         None
     }
 }
@@ -244,7 +245,7 @@ fn set_streams(streams: &mut Vec<TapStream>, set: Option<&TapSet>) {
     let taps: Vec<_> = set.into_iter().flat_map(TapSet::taps).collect();
     let is_same = |one: &dyn RecordTap, other: &dyn RecordTap| Arc::ptr_eq(one.exchange(), other.exchange());
     for stream in streams.iter_mut() {
-        if let Some((_, sink)) = &mut stream.sink {
+        if let Some(sink) = &mut stream.sink {
             sink.reopen();
         }
         stream.retry_at = None;
@@ -300,7 +301,7 @@ fn end(mut streams: Vec<TapStream>, counters: &Counters, deadline: Instant) {
 /// Sleeps until the next tick, a wake-up by a worker, or a writable output.
 fn pause(streams: &[TapStream]) {
     let blocked =
-        streams.iter().filter(|stream| stream.is_blocked).filter_map(|stream| stream.sink.as_ref()?.1.blocked_on());
+        streams.iter().filter(|stream| stream.is_blocked).filter_map(|stream| stream.sink.as_ref()?.blocked_on());
     let mut fds: Vec<_> = blocked.map(|(fd, event)| PollFd::from_borrowed_fd(fd, event)).collect();
     if fds.is_empty() {
         return thread::park_timeout(TICK);
@@ -312,9 +313,8 @@ fn pause(streams: &[TapStream]) {
 /// The path of the records of one tap to its output.
 struct TapStream {
     tap: Arc<dyn RecordTap>,
-    sink: Option<(Framing, Box<dyn Sink>)>,
-    buffer: Option<(Buffer, usize)>,
-    /// Records in their output form, and the part of the first one that is written.
+    sink: Option<Box<dyn Sink>>,
+    /// The records that wait for the output, and the part of the first one that is written.
     waiting: Vec<u8>,
     sent: usize,
     /// The number of records that are not written yet, or are kept and not counted yet.
@@ -328,12 +328,10 @@ struct TapStream {
 impl TapStream {
     fn new(tap: Arc<dyn RecordTap>) -> Self {
         tap.exchange().set_writer();
-        let sink = tap.sink();
         Self {
-            waiting: Vec::with_capacity(if sink.is_some() { AT_ONCE + MAX_RECORD } else { 0 }),
+            sink: tap.sink(),
             tap,
-            sink,
-            buffer: None,
+            waiting: Vec::with_capacity(BUFFER),
             sent: 0,
             records: 0,
             retry_at: None,
@@ -349,8 +347,7 @@ impl TapStream {
         }
         (self.retry_at, self.is_blocked) = (None, false);
         for _ in 0..AT_A_TIME {
-            while self.has_room() && self.move_record() {}
-            if self.records == 0 {
+            if self.records == 0 && !self.take_buffer() {
                 return false;
             }
             match self.write() {
@@ -371,75 +368,60 @@ impl TapStream {
         true
     }
 
-    fn has_room(&self) -> bool {
-        match self.sink {
-            Some(_) => self.waiting.len() < AT_ONCE,
-            None => self.records < KEPT_AT_ONCE,
-        }
-    }
-
     /// Writes as much as possible without blocking. Returns the number of records written.
     fn write(&mut self) -> io::Result<u64> {
-        let Some((framing, sink)) = &mut self.sink else { return Ok(std::mem::take(&mut self.records)) };
+        let Some(sink) = &mut self.sink else { return Ok(mem::take(&mut self.records)) };
         self.sent += sink.write(self.waiting.get(self.sent..).unwrap_or_default())?;
-        let (records, whole) = framing.whole(self.waiting.get(..self.sent).unwrap_or_default());
+        let (records, whole) = match self.waiting.get(..self.sent) {
+            Some(sent) if sent.len() < self.waiting.len() => self.tap.exchange().framing.whole(sent),
+            _ => (self.records, self.waiting.len()),
+        };
         self.waiting.drain(..whole);
         self.sent -= whole;
         self.records -= records;
         Ok(records)
     }
 
-    /// Moves the next record towards the output. Returns false if there is none.
-    fn move_record(&mut self) -> bool {
-        loop {
-            let (buffer, at) = match &mut self.buffer {
-                Some((buffer, at)) => (buffer, at),
-                none => match self.tap.exchange().take() {
-                    Some(buffer) => {
-                        let (buffer, at) = none.insert((buffer, 0));
-                        (buffer, at)
-                    }
-                    None => return false,
-                },
-            };
-            if let Some((record, next)) = buffer.record(*at) {
-                self.records += u64::from(self.tap.take(record, &mut self.waiting));
-                *at = next;
-                return true;
-            }
-            if let Some((buffer, _)) = self.buffer.take() {
-                self.tap.exchange().give_back(buffer);
+    /// Takes the next buffer. Returns false if there is none.
+    fn take_buffer(&mut self) -> bool {
+        let exchange = self.tap.exchange();
+        let Some(mut buffer) = exchange.take() else { return false };
+        self.records = buffer.records;
+        match self.sink {
+            Some(_) => mem::swap(&mut self.waiting, &mut buffer.octets),
+            None => {
+                let frames = exchange.framing.records(&buffer.octets);
+                frames.filter_map(|frame| frame.get(LEN..)).for_each(|record| self.tap.take(record));
             }
         }
+        exchange.give_back(buffer);
+        true
     }
 
     /// Returns true if nothing is left and nothing arrives any more.
     fn is_over(&self) -> bool {
         // The order matters: a worker appends before it drops the tap.
-        Arc::strong_count(&self.tap) == 1
-            && self.tap.exchange().is_empty()
-            && self.buffer.is_none()
-            && self.records == 0
+        Arc::strong_count(&self.tap) == 1 && self.tap.exchange().is_empty() && self.records == 0
     }
 
     /// Drops what is left, and ends the output.
     fn end(&mut self, counters: &Counters, until: Instant) {
-        let mut left = self.records + self.buffer.take().map_or(0, |(buffer, at)| buffer.count(at));
+        let mut left = self.records;
         while let Some(buffer) = self.tap.exchange().take() {
-            left += buffer.count(0);
+            left += buffer.records;
         }
         counters.tapped(self.tap.tap(), TapFate::Dropped, left);
         if left > 0 {
             tracing::warn!("{}: {left} records could not be written in time", self.tap.tap().label());
         }
         // Nothing can follow a part of a record.
-        if let (Some((_, sink)), 0) = (&mut self.sink, self.sent) {
+        if let (Some(sink), 0) = (&mut self.sink, self.sent) {
             sink.end(until);
         }
     }
 
     fn log(&mut self, now: Instant) {
-        let file = self.sink.as_ref().and_then(|(_, sink)| sink.file());
+        let file = self.sink.as_ref().and_then(|sink| sink.file());
         let place = file.map(|file| format!(" to {}", file.display())).unwrap_or_default();
         self.problems.log(self.tap.tap(), self.tap.exchange().dropped(), "written", &place, now);
     }
@@ -463,14 +445,5 @@ const END_MARGIN: Duration = Duration::from_millis(100);
 /// The time limit for the rest of a replaced tap.
 const LEFT: Duration = Duration::from_secs(5);
 
-/// The writes of one tap before others have their turn.
+/// The buffers of one tap before others have their turn.
 const AT_A_TIME: usize = 16;
-
-/// The bytes of converted records that wait for the output.
-const AT_ONCE: usize = 128 << 10;
-
-/// Room for the last record.
-const MAX_RECORD: usize = 72 << 10;
-
-/// The records to keep in this process before other taps have their turn.
-const KEPT_AT_ONCE: u64 = 256;

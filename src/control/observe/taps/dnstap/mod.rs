@@ -1,6 +1,6 @@
 //! dnstap: a frame for each chosen message of clients, of backends, or of the authorities' clients.
 //!
-//! The worker chooses a message and builds it (`message.rs`); the writer makes it a data frame (`frames.rs`).
+//! The worker chooses a message and builds it (`message.rs`); the writer only sends it.
 
 pub(super) mod frames;
 mod message;
@@ -12,7 +12,6 @@ use std::time::Duration;
 use config::{ClientDetail, DnstapConfig, DnstapTarget, NameDetail};
 use metrics::Tap;
 
-use self::frames::write_data_frame;
 use self::message::{DnstapAttempt, DnstapEndpoint, DnstapMessage, MessageType, server_fields};
 use super::buffers::{Appender, BufferExchange};
 use super::choice::Share;
@@ -36,7 +35,7 @@ impl Dnstap {
         Self {
             config: config.clone(),
             share: Share::new(config.sample),
-            exchange: Arc::new(BufferExchange::new(config.buffer, workers)),
+            exchange: Arc::new(BufferExchange::new(Framing::Frames, config.buffer, workers)),
             server: server_fields(&identity, concat!("hedgerow ", env!("CARGO_PKG_VERSION"))),
         }
     }
@@ -126,17 +125,11 @@ impl RecordTap for Dnstap {
         &self.exchange
     }
 
-    fn take(&self, record: &[u8], out: &mut Vec<u8>) -> bool {
-        write_data_frame(record, out);
-        true
-    }
-
-    fn sink(&self) -> Option<(Framing, Box<dyn Sink>)> {
-        let sink: Box<dyn Sink> = match &self.config.to {
+    fn sink(&self) -> Option<Box<dyn Sink>> {
+        Some(match &self.config.to {
             DnstapTarget::File(path) => Box::new(RecordFile::new(Framing::Frames, path.clone(), None, 1)),
             to @ (DnstapTarget::Unix(_) | DnstapTarget::Tcp(_)) => Box::new(Collector::new(to.clone())),
-        };
-        Some((Framing::Frames, sink))
+        })
     }
 }
 

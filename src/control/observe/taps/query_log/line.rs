@@ -1,131 +1,214 @@
 //! Lines of the query log: JSON or logfmt, and always exactly one line, whatever bytes a name has.
 
-use std::fmt::{self, Display, Write};
-use std::time::UNIX_EPOCH;
+use std::cell::Cell;
+use std::fmt::{self, Display, Write as _};
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::time::{Duration, UNIX_EPOCH};
 
-use config::LogFormat;
-use dns::{Rcode, RecordClass, RecordType, display_name};
+use config::{LogFormat, QueryLogConfig};
+use dns::{RecordClass, RecordType, display_name};
 
-use super::record::{QueryRecord, RecordAddress};
+use super::super::privacy::{CutAddress, cut_client, cut_name};
+use super::super::{TapOrigin, TapResponse};
 
-/// Appends a record as a line. `weight` is the number of queries that a sampled one stands for.
-pub(super) fn write(format: LogFormat, record: &QueryRecord<'_>, weight: f64, out: &mut Vec<u8>) {
-    let mut fields = Fields { format, out, is_first: true };
-    if format == LogFormat::Json {
-        fields.out.push(b'{');
-    }
-    fields.text("at", humantime::format_rfc3339_micros(UNIX_EPOCH + record.at));
-    if let Some(RecordAddress { ip, prefix }) = record.client {
-        match prefix {
-            Some(prefix) => fields.text("client", format_args!("{ip}/{prefix}")),
-            None => fields.text("client", ip),
-        }
-    }
-    if let Some(transport) = record.transport {
-        fields.text("transport", transport.label());
-    }
-    if !record.qname.is_empty() {
-        fields.name("name", record.qname);
-    }
-    if let Some((qtype, qclass)) = record.qtype_qclass {
-        fields.text("type", RecordType(qtype));
-        if RecordClass(qclass) != RecordClass::IN {
-            fields.text("class", RecordClass(qclass));
-        }
-    }
-    if let Some((source, rcode)) = record.said {
-        fields.text("rcode", Rcode(rcode));
-        fields.text("source", source.label());
-    }
-    for (key, value) in [("rule", record.origin.rule), ("pool", record.origin.pool), ("backend", record.origin.backend)]
-    {
-        if !value.is_empty() {
-            fields.text(key, value);
-        }
-    }
-    if let Some(kind) = record.origin.kind {
-        fields.text("kind", kind.label());
-    }
-    if let Some(took) = record.took {
-        let micros = took.as_micros();
-        fields.number("took_ms", format_args!("{}.{:03}", micros / 1000, micros % 1000));
-    }
-    if !record.origin.pool.is_empty() {
-        fields.number("attempts", record.origin.attempts);
-    }
-    if record.said.is_some() {
-        fields.number("size", record.size);
-    }
-    if let Some(ede) = record.ede {
-        fields.number("ede", ede);
-    }
-    let weight = if record.is_certain { 1.0 } else { weight };
-    fields.number("weight", weight * f64::from(record.queries));
-    if format == LogFormat::Json {
-        fields.out.push(b'}');
-    }
-    fields.out.push(b'\n');
+/// The text before a value in each format: a separator and the key.
+macro_rules! key {
+    ($name:literal) => {
+        [concat!(" ", $name, "="), concat!(",\"", $name, "\":")]
+    };
 }
 
-struct Fields<'a> {
-    format: LogFormat,
+/// Returns the maximum length of a line: each byte of a configured name may take six.
+pub(super) fn max_len(response: &TapResponse<'_>) -> usize {
+    let TapOrigin { rule, resolution } = response.origin;
+    let winner = resolution.and_then(|resolution| resolution.winner);
+    let names = [rule, resolution.map(|resolution| resolution.pool), winner.map(|(backend, _)| backend)];
+    MAX_LINE + 6 * names.into_iter().flatten().map(str::len).sum::<usize>()
+}
+
+/// Appends a response, or the lack of one, as a line. `weight` is the number of queries that it stands for.
+pub(super) fn write(config: &QueryLogConfig, response: &TapResponse<'_>, at: Duration, weight: f64, out: &mut Vec<u8>) {
+    let is_json = config.format == LogFormat::Json;
+    let mut line = Line { is_json, out };
+    line.time(at);
+    if let Some(client) = cut_client(config.client, response.client.ip()) {
+        line.client(client);
+    }
+    line.text(key!("transport"), response.transport.label());
+    if let Some((qname, &[t0, t1, c0, c1])) = response.question.and_then(<[u8]>::split_last_chunk) {
+        let qname = cut_name(config.names, qname);
+        if !qname.is_empty() {
+            line.name(key!("name"), qname);
+        }
+        let (qtype, qclass) = (RecordType(u16::from_be_bytes([t0, t1])), RecordClass(u16::from_be_bytes([c0, c1])));
+        line.code(key!("type"), qtype.name(), qtype);
+        if qclass != RecordClass::IN {
+            line.code(key!("class"), qclass.name(), qclass);
+        }
+    }
+    if let Some((source, rcode)) = response.said {
+        line.code(key!("rcode"), rcode.name(), rcode);
+        line.text(key!("source"), source.label());
+    }
+    if let Some(rule) = response.origin.rule {
+        line.text(key!("rule"), rule);
+    }
+    let resolution = response.origin.resolution.as_ref();
+    if let Some(resolution) = resolution {
+        line.text(key!("pool"), resolution.pool);
+        if let Some((backend, kind)) = resolution.winner {
+            line.text(key!("backend"), backend);
+            line.text(key!("kind"), kind.label());
+        }
+    }
+    if let Some(since) = response.since {
+        let micros = response.now.saturating_duration_since(since).as_micros() as u64;
+        line.number(key!("took_ms"), micros / 1000);
+        line.out.push(b'.');
+        line.digits(micros % 1000, 3);
+    }
+    if let Some(resolution) = resolution {
+        line.number(key!("attempts"), resolution.attempts.into());
+    }
+    if response.said.is_some() {
+        line.number(key!("size"), response.message.len() as u64);
+    }
+    if let Some(ede) = dns::extended_error(response.message) {
+        line.number(key!("ede"), ede.into());
+    }
+    // Only a few shares have a weight with a fraction.
+    match weight as u64 {
+        whole if whole as f64 == weight => line.number(key!("weight"), whole),
+        _ => {
+            line.key(key!("weight"));
+            let _ = write!(line.out, "{weight}");
+        }
+    }
+    out.extend_from_slice(if is_json { b"}\n" } else { b"\n" });
+}
+
+thread_local! {
+    /// The second in the previous line and its text, which most lines share.
+    static SECOND: Cell<(u64, [u8; SECOND_LEN])> = const { Cell::new((u64::MAX, [0; SECOND_LEN])) };
+}
+
+const SECOND_LEN: usize = "2023-11-14T22:13:20".len();
+
+type Key = [&'static str; 2];
+
+struct Line<'a> {
+    is_json: bool,
     out: &'a mut Vec<u8>,
-    is_first: bool,
 }
 
-impl Fields<'_> {
-    fn key(&mut self, key: &str) {
-        match (self.format, self.is_first) {
-            (_, true) => {}
-            (LogFormat::Json, false) => self.out.push(b','),
-            (LogFormat::Logfmt, false) => self.out.push(b' '),
+impl Line<'_> {
+    fn time(&mut self, at: Duration) {
+        let (mut second, mut text) = SECOND.get();
+        if second != at.as_secs() {
+            second = at.as_secs();
+            let _ = write!(&mut text[..], "{}", humantime::format_rfc3339_seconds(UNIX_EPOCH + at));
+            SECOND.set((second, text));
         }
-        self.is_first = false;
-        match self.format {
-            LogFormat::Json => {
-                self.out.push(b'"');
-                self.out.extend_from_slice(key.as_bytes());
-                self.out.extend_from_slice(b"\":");
+        self.out.extend_from_slice(if self.is_json { b"{\"at\":\"" } else { b"at=" });
+        self.out.extend_from_slice(&text);
+        self.out.push(b'.');
+        self.digits(at.subsec_micros().into(), 6);
+        self.out.push(b'Z');
+        self.quote();
+    }
+
+    fn client(&mut self, CutAddress { ip, prefix }: CutAddress) {
+        self.key(key!("client"));
+        self.quote();
+        match ip {
+            IpAddr::V4(ip) => {
+                for octet in ip.octets() {
+                    self.digits(octet.into(), 1);
+                    self.out.push(b'.');
+                }
+                self.out.pop();
             }
-            LogFormat::Logfmt => {
-                self.out.extend_from_slice(key.as_bytes());
-                self.out.push(b'=');
-            }
+            IpAddr::V6(ip) => drop(write!(self.out, "{ip}")),
+        }
+        if let Some(prefix) = prefix {
+            self.out.push(b'/');
+            self.digits(prefix.into(), 1);
+        }
+        self.quote();
+    }
+
+    fn key(&mut self, key: Key) {
+        self.out.extend_from_slice(key[usize::from(self.is_json)].as_bytes());
+    }
+
+    /// Writes a quotation mark around a value that logfmt does not quote.
+    fn quote(&mut self) {
+        if self.is_json {
+            self.out.push(b'"');
         }
     }
 
-    fn number(&mut self, key: &str, value: impl Display) {
+    /// Writes a number with at least this many digits.
+    fn digits(&mut self, mut number: u64, least: usize) {
+        let mut text = [b'0'; 20];
+        let mut at = text.len();
+        while number > 0 || text.len() - at < least {
+            at -= 1;
+            text[at] += (number % 10) as u8;
+            number /= 10;
+        }
+        self.out.extend_from_slice(&text[at..]);
+    }
+
+    fn number(&mut self, key: Key, number: u64) {
         self.key(key);
-        let _ = write!(Plain(self.out), "{value}");
+        self.digits(number, 1);
+    }
+
+    fn code(&mut self, key: Key, name: Option<&str>, code: impl Display) {
+        match name {
+            Some(name) => self.text(key, name),
+            None => self.escaped(key, code),
+        }
+    }
+
+    fn text(&mut self, key: Key, value: &str) {
+        if !value.bytes().all(|octet| octet.is_ascii_graphic() && !matches!(octet, b'"' | b'\\' | b'=')) {
+            return self.escaped(key, value);
+        }
+        self.key(key);
+        self.quote();
+        self.out.extend_from_slice(value.as_bytes());
+        self.quote();
     }
 
     /// Writes any text, in logfmt with quotes if it needs them.
-    fn text(&mut self, key: &str, value: impl Display) {
+    fn escaped(&mut self, key: Key, value: impl Display) {
         self.key(key);
         let start = self.out.len();
         self.out.push(b'"');
         let mut escaped = JsonEscaper { out: self.out, needs_quotes: false };
         let _ = write!(escaped, "{value}");
         let needs_quotes = escaped.needs_quotes || self.out.len() == start + 1;
-        match self.format {
-            LogFormat::Logfmt if !needs_quotes => drop(self.out.remove(start)),
-            LogFormat::Logfmt | LogFormat::Json => self.out.push(b'"'),
+        match self.is_json || needs_quotes {
+            true => self.out.push(b'"'),
+            false => drop(self.out.remove(start)),
         }
     }
 
     /// Writes a name in wire form as text (RFC 1035 section 5.1). Most names need no escapes, and are copied.
-    fn name(&mut self, key: &str, wire: &[u8]) {
-        if !labels(wire).flatten().all(|octet| is_plain(*octet)) || labels(wire).next().is_none() {
-            return self.text(key, display_name(wire));
+    fn name(&mut self, key: Key, wire: &[u8]) {
+        if !labels(wire).all(|label| label.iter().all(is_plain)) || labels(wire).next().is_none() {
+            return self.escaped(key, display_name(wire));
         }
         self.key(key);
-        let quote: &[u8] = if self.format == LogFormat::Json { b"\"" } else { b"" };
-        self.out.extend_from_slice(quote);
+        self.quote();
         for label in labels(wire) {
             self.out.extend_from_slice(label);
             self.out.push(b'.');
         }
-        self.out.extend_from_slice(quote);
+        self.quote();
     }
 }
 
@@ -139,17 +222,8 @@ fn labels(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Returns true if a byte of a label needs no escape, in master files and in both formats.
-fn is_plain(octet: u8) -> bool {
+fn is_plain(octet: &u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'*')
-}
-
-struct Plain<'a>(&'a mut Vec<u8>);
-
-impl Write for Plain<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
 }
 
 /// Writes text as in a JSON string (RFC 8259 section 7), which logfmt shares.
@@ -159,14 +233,14 @@ struct JsonEscaper<'a> {
     needs_quotes: bool,
 }
 
-impl Write for JsonEscaper<'_> {
+impl fmt::Write for JsonEscaper<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
             match character {
                 '"' | '\\' => self.out.extend_from_slice(&[b'\\', character as u8]),
                 // Some readers take controls of Latin-1 and the Unicode separators for line ends.
                 '\0'..='\x1F' | '\x7F'..='\u{9F}' | '\u{2028}' | '\u{2029}' => {
-                    write!(Plain(self.out), "\\u{:04x}", u32::from(character))?;
+                    let _ = write!(self.out, "\\u{:04x}", u32::from(character));
                 }
                 _ => self.out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
             }
@@ -176,74 +250,108 @@ impl Write for JsonEscaper<'_> {
     }
 }
 
+/// The longest line without the configured names: each byte of a queried name may take five.
+const MAX_LINE: usize = 2048;
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::Instant;
 
-    use dns::{Name, Transport};
+    use config::ClientDetail;
+    use dns::{Name, Rcode, Transport};
     use hedge::race::AttemptKind;
     use metrics::ResponseSource;
     use proptest::prelude::*;
 
-    use super::super::record::RecordOrigin;
+    use super::super::super::{Side, TapResolution};
     use super::*;
 
-    /// The longest line without the names of pool and backend: each byte of a name may take five.
-    const MAX_LINE: usize = 2048;
+    const AT: Duration = Duration::new(1_700_000_000, 123_456_789);
 
-    fn line(format: LogFormat, record: &QueryRecord<'_>) -> String {
-        let mut out = Vec::new();
-        write(format, record, 1.0 / 0.3, &mut out);
-        String::from_utf8(out).expect("text")
+    const QUESTION: &[u8] = b"\x03www\x07example\0\0\x1C\0\x01";
+
+    /// Returns a response of 512 octets with the extended error 22, padded (RFC 7830).
+    fn message() -> Vec<u8> {
+        let head = [&b"\0\0\x80\0\0\x01\0\0\0\0\0\x01"[..], QUESTION].concat();
+        let padding = 512 - head.len() - 21;
+        let opt =
+            [&b"\0\0\x29\x04\xD0\0\0\0\0"[..], &(padding as u16 + 10).to_be_bytes(), b"\0\x0F\0\x02\0\x16"].concat();
+        [&head[..], &opt, b"\0\x0C", &(padding as u16).to_be_bytes(), &vec![0; padding]].concat()
     }
 
-    fn record() -> QueryRecord<'static> {
-        QueryRecord {
-            at: Duration::new(1_700_000_000, 123_456_789),
-            client: Some(RecordAddress { ip: "2001:db8::".parse().expect("an address"), prefix: Some(56) }),
-            transport: Some(Transport::Tcp),
-            qname: b"\x03www\x07example\0",
-            qtype_qclass: Some((28, 1)),
-            said: Some((ResponseSource::Backend, 0)),
-            origin: RecordOrigin {
-                rule: "",
-                pool: "ts",
-                backend: "ts 1",
-                kind: Some(AttemptKind::Failover),
-                attempts: 2,
-            },
-            took: Some(Duration::from_nanos(12_345_678)),
-            size: 512,
-            ede: Some(22),
+    fn response<'a>(question: &'a [u8], pool: &'a str, message: &'a [u8]) -> TapResponse<'a> {
+        let since = Instant::now();
+        let resolution = TapResolution {
+            pool,
+            slow_threshold: Duration::ZERO,
+            winner: Some(("ts 1", AttemptKind::Failover)),
+            attempts: 2,
+            is_hedged: false,
+        };
+        TapResponse {
+            side: Side::Forwarder,
+            client: "[2001:db8::1]:53".parse().expect("an address"),
+            local: None,
+            transport: Transport::Tcp,
+            since: Some(since),
+            now: since + Duration::from_nanos(12_345_678),
+            hash: None,
+            question: Some(question),
+            message,
+            said: Some((ResponseSource::Backend, Rcode::NOERROR)),
             queries: 1,
-            is_certain: false,
+            origin: TapOrigin { rule: None, resolution: Some(resolution) },
         }
+    }
+
+    fn line(format: LogFormat, response: &TapResponse<'_>) -> String {
+        let mut out = Vec::new();
+        write(&QueryLogConfig { format, ..QueryLogConfig::default() }, response, AT, 1.0 / 0.3, &mut out);
+        assert!(out.len() <= max_len(response));
+        String::from_utf8(out).expect("text")
     }
 
     #[test]
     fn a_line_has_what_is_known() {
+        let message = message();
+        let response = response(QUESTION, "ts", &message);
         let json = concat!(
             r#"{"at":"2023-11-14T22:13:20.123456Z","client":"2001:db8::/56","transport":"tcp","name":"www.example.","#,
             r#""type":"AAAA","rcode":"NOERROR","source":"backend","pool":"ts","backend":"ts 1","kind":"failover","#,
             r#""took_ms":12.345,"attempts":2,"size":512,"ede":22,"weight":3.3333333333333335}"#,
             "\n"
         );
-        assert_eq!(line(LogFormat::Json, &record()), json);
+        assert_eq!(line(LogFormat::Json, &response), json);
         let logfmt = concat!(
             "at=2023-11-14T22:13:20.123456Z client=2001:db8::/56 transport=tcp name=www.example. type=AAAA ",
             "rcode=NOERROR source=backend pool=ts backend=\"ts 1\" kind=failover took_ms=12.345 attempts=2 size=512 ",
             "ede=22 weight=3.3333333333333335\n"
         );
-        assert_eq!(line(LogFormat::Logfmt, &record()), logfmt);
+        assert_eq!(line(LogFormat::Logfmt, &response), logfmt);
     }
 
     #[test]
     fn what_is_not_known_is_left_out() {
-        let record = QueryRecord { at: Duration::from_secs(1), queries: 2, is_certain: true, ..QueryRecord::default() };
-        assert_eq!(line(LogFormat::Json, &record), "{\"at\":\"1970-01-01T00:00:01.000000Z\",\"weight\":2}\n");
-        assert_eq!(line(LogFormat::Logfmt, &record), "at=1970-01-01T00:00:01.000000Z weight=2\n");
-        let chaos = QueryRecord { qname: b"\0", qtype_qclass: Some((16, 3)), ..record };
-        assert!(line(LogFormat::Json, &chaos).contains(r#""name":".","type":"TXT","class":"CH""#));
+        let known = response(b"\0\0\x10\0\x03", "ts", &[]);
+        let nothing = TapResponse { since: None, question: None, said: None, origin: TapOrigin::default(), ..known };
+        let config = QueryLogConfig { client: ClientDetail::Full, ..QueryLogConfig::default() };
+        let mut lines = Vec::new();
+        write(&config, &TapResponse { client: "192.0.2.10:1".parse().unwrap(), ..nothing }, AT, 2.0, &mut lines);
+        write(
+            &QueryLogConfig { client: ClientDetail::None, ..config },
+            &nothing,
+            AT + Duration::from_secs(1),
+            100.0,
+            &mut lines,
+        );
+        let expected = concat!(
+            r#"{"at":"2023-11-14T22:13:20.123456Z","client":"192.0.2.10","transport":"tcp","weight":2}"#,
+            "\n",
+            r#"{"at":"2023-11-14T22:13:21.123456Z","transport":"tcp","weight":100}"#,
+            "\n"
+        );
+        assert_eq!(String::from_utf8(lines).as_deref(), Ok(expected));
+        assert!(line(LogFormat::Json, &known).contains(r#""name":".","type":"TXT","class":"CH""#));
     }
 
     proptest! {
@@ -259,18 +367,16 @@ mod tests {
                 wire.extend_from_slice(&label);
             }
             wire.push(0);
-            let known = record();
-            let origin = RecordOrigin { pool: &pool, ..known.origin };
-            let record = QueryRecord { qname: &wire, origin, ..known };
-            let json = line(LogFormat::Json, &record);
-            prop_assert!(json.len() < MAX_LINE);
+            let question = [&wire[..], &[0, 28, 0, 1]].concat();
+            let response = response(&question, &pool, &[]);
+            let json = line(LogFormat::Json, &response);
             prop_assert_eq!(json.lines().count(), 1);
             prop_assert!(json.ends_with('\n') && !json.contains('\r'));
             let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
             let name: Name = value["name"].as_str().expect("a string").parse().expect("a name");
             prop_assert_eq!(name.as_wire(), &wire[..]);
             prop_assert_eq!(value["pool"].as_str().unwrap_or_default(), &*pool);
-            let logfmt = line(LogFormat::Logfmt, &record);
+            let logfmt = line(LogFormat::Logfmt, &response);
             prop_assert_eq!(logfmt.lines().count(), 1);
             let (_, rest) = logfmt.split_once(" name=").expect("the key");
             let (quoted, rest) = match rest.strip_prefix('"') {

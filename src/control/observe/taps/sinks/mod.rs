@@ -45,19 +45,22 @@ pub(super) enum Framing {
 }
 
 impl Framing {
+    /// Returns the whole records in some bytes, with their line feed or length.
+    pub(super) fn records(self, mut octets: &[u8]) -> impl Iterator<Item = &[u8]> {
+        std::iter::from_fn(move || {
+            let len = match self {
+                Self::Lines => octets.iter().position(|octet| *octet == b'\n').map(|end| end + 1),
+                Self::Frames => data_frame_len(octets),
+            };
+            let (record, rest) = octets.split_at_checked(len?)?;
+            octets = rest;
+            Some(record)
+        })
+    }
+
     /// Returns the number and the length of the whole records in some bytes.
     pub(super) fn whole(self, octets: &[u8]) -> (u64, usize) {
-        let next = |rest: &[u8]| match self {
-            Self::Lines => rest.iter().position(|octet| *octet == b'\n').map(|end| end + 1),
-            Self::Frames => data_frame_len(rest),
-        };
-        let (mut records, mut whole) = (0, 0);
-        while let Some(len) = octets.get(whole..).and_then(next)
-            && whole + len <= octets.len()
-        {
-            (records, whole) = (records + 1, whole + len);
-        }
-        (records, whole)
+        self.records(octets).fold((0, 0), |(records, whole), record| (records + 1, whole + record.len()))
     }
 }
 
