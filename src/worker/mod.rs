@@ -32,7 +32,7 @@ use net::tasks::{LostTask, TaskKind, Tasks};
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 
 use self::authority_tasks::AuthorityService;
 use self::forwarder_tasks::ForwarderTasks;
@@ -193,10 +193,7 @@ pub(super) fn start(parts: WorkerParts, lost: mpsc::UnboundedSender<LostWorker>)
         let live = || -> Result<(), LostTask> {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| TaskKind::Worker.ended(Err(error)))?;
-            // A task of its own, because the root is polled at every wake-up of any task.
-            let root = async { spawn_local(Box::pin(run(parts))).await };
-            let ended = runtime.block_on(LocalSet::new().run_until(root));
-            ended.unwrap_or_else(|error| Err(TaskKind::Worker.panicked(&*error.into_panic())))
+            runtime.block_on(LocalSet::new().run_until(run(parts)))
         };
         // All its tasks end with it: state that may be inconsistent is not used any more.
         let ended =
