@@ -280,7 +280,7 @@ impl RecvBatch {
 /// Datagrams to be sent by one call.
 pub struct SendBatch {
     slots: Box<[Outgoing]>,
-    /// The room of a datagram, which a slot gets when it is first used.
+    /// The room of a datagram. The slots get it at the first use of the batch.
     size: usize,
     queued: usize,
     transmits: Transmits,
@@ -337,6 +337,13 @@ impl SendBatch {
         self.queued
     }
 
+    /// Gives each slot its buffer, so that no later batch allocates, however long it is.
+    #[cold]
+    fn allocate(&mut self) {
+        let size = self.size;
+        self.slots.iter_mut().for_each(|slot| slot.bytes.reserve(size));
+    }
+
     /// Queues a datagram, written by `fill` into an empty buffer, and returns its index.
     ///
     /// # Panics
@@ -348,9 +355,11 @@ impl SendBatch {
         fill: impl FnOnce(&mut Vec<u8>),
     ) -> usize {
         let index = self.queued;
+        if self.slots[index].bytes.capacity() == 0 {
+            self.allocate();
+        }
         let slot = &mut self.slots[index];
         slot.bytes.clear();
-        slot.bytes.reserve(self.size);
         slot.to = to;
         slot.from = from;
         fill(&mut slot.bytes);
