@@ -25,8 +25,8 @@ impl<K> Timers<K> {
         let fits = |lane: &&mut VecDeque<Timer<K>>| lane.back().is_none_or(|last| last.at <= at);
         match self.lanes.iter_mut().find(fits) {
             Some(lane) => {
-                // Twice the capacity would often be nearly twice the memory.
-                if lane.len() == lane.capacity() {
+                // Twice the capacity would often be nearly twice the memory, where it is much.
+                if lane.len() == lane.capacity() && lane.len() >= MANY {
                     lane.reserve_exact(lane.len() / 8);
                 }
                 lane.push_back(Timer { at, key });
@@ -136,6 +136,9 @@ impl<K> PartialEq for Timer<K> {
 impl<K> Eq for Timer<K> {}
 
 const WARM: usize = 1024;
+
+/// The number of timers from which a queue grows by an eighth.
+const MANY: usize = 1 << 16;
 
 /// A pool has three lengths (deadline, attempt timeout, hedge delay), so this serves two pools.
 const LANES: usize = 6;

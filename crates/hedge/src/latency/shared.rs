@@ -251,7 +251,7 @@ impl LatencyView {
     }
 
     fn own_mut(&mut self) -> (&mut WorkerLatency, &SharedLatency) {
-        self.own.get_or_init(Box::default);
+        self.own.get_or_init(WorkerLatency::new);
         (self.own.get_mut().expect("it was just created"), &self.shared)
     }
 
@@ -262,7 +262,7 @@ impl LatencyView {
         if announced == 0 {
             return None;
         }
-        let known = &self.own.get_or_init(Box::default).known;
+        let known = &self.own.get_or_init(WorkerLatency::new).known;
         if known.number.get() != announced {
             self.read_again(known);
         }
@@ -296,6 +296,11 @@ impl Clone for LatencyView {
 }
 
 impl WorkerLatency {
+    /// Creates a view with room for all pending replies, so that a reply allocates nothing.
+    fn new() -> Box<Self> {
+        Box::new(Self { pending: Vec::with_capacity(MAX_PENDING), ..Self::default() })
+    }
+
     fn publish(&mut self, shared: &SharedLatency, history: &mut SharedHistory) {
         if self.pending.is_empty() && self.unanswered == 0 {
             return;
@@ -351,7 +356,7 @@ impl Default for KnownLatency {
 const BATCH: usize = 16;
 
 /// The number of pending replies with which a worker waits for the lock.
-const MAX_PENDING: usize = 4 * BATCH;
+const MAX_PENDING: usize = 2 * BATCH;
 
 /// With a queue of tens of milliseconds, a later publication is too late: the delays are too short, and each
 /// needless hedge makes the queue longer.
