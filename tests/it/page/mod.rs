@@ -402,9 +402,9 @@ const SECONDS: &str = "
             let last;
             this.addEventListener('second', event => {
                 last = event;
-                const told = JSON.parse(event.data).pools[0].backends.find(({ name }) => name === 'NAME').state;
+                const reported = JSON.parse(event.data).pools[0].backends.find(({ name }) => name === 'NAME').state;
                 const look = () => [...document.querySelectorAll('#backends tr')].find(row => row.cells[1].textContent === 'NAME')?.innerText ?? '';
-                requestAnimationFrame(() => requestAnimationFrame(() => last === event && seconds.push([told, look()])));
+                requestAnimationFrame(() => requestAnimationFrame(() => last === event && seconds.push([reported, look()])));
             });
         }
     };";
