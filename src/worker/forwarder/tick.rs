@@ -42,9 +42,9 @@ impl Forwarder {
     fn drain_socket(&mut self, socket: SocketId, batch: &mut RecvBatch, now: Instant) {
         for _ in 0..BATCHES_A_TICK {
             match self.outside.backend_sockets.udp.recv(socket, batch) {
-                Ok(_) => {
+                Ok(has_more) => {
                     batch.each_chunk(|chunk| self.take_replies(socket, chunk, now));
-                    if !batch.is_full() {
+                    if !has_more {
                         return;
                     }
                 }

@@ -165,11 +165,15 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
     }
 
-    /// Bytes of memory that the process has resident.
+    /// Bytes of memory that the process has resident, without pages of files: those of the program come and
+    /// go as its code is used.
     pub fn resident(&self) -> usize {
-        let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it is running");
-        let pages: usize = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("the second field");
-        pages * rustix::param::page_size()
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it is running");
+        let kibibytes = |field: &str| -> usize {
+            let value = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field of the status");
+            value.trim_end_matches(" kB").trim().parse().expect("a number")
+        };
+        (kibibytes("RssAnon:") + kibibytes("RssShmem:")) * 1024
     }
 
     /// Lets the process have no more descriptors than this, or as many as it may have at most. What is open

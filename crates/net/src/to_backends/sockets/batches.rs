@@ -25,7 +25,9 @@ pub(super) struct SpareBuffers {
 
 impl SpareBuffers {
     pub(super) fn new(message_size: usize, sockets: usize) -> Self {
-        Self { ids: Vec::with_capacity(sockets), batches: Vec::with_capacity(MAX_SPARE), message_size }
+        let mut ids = Vec::with_capacity(sockets);
+        ids.extend(std::iter::repeat_with(SentIds::new).take(WARM_IDS));
+        Self { ids, batches: Vec::with_capacity(MAX_SPARE), message_size }
     }
 
     #[cfg(test)]
@@ -62,6 +64,10 @@ impl SpareBuffers {
         }
     }
 }
+
+/// Spare lists of IDs from the start: 36 KiB. How many sockets are open depends on the pace of queries, so a
+/// worker may need more at any time.
+const WARM_IDS: usize = 256;
 
 /// Spare batches: 8 MiB. A worker that asks more backends per turn allocates some in each turn.
 const MAX_SPARE: usize = 256;

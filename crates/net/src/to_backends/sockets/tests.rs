@@ -184,7 +184,8 @@ impl Fixture {
         self.backend.send_to(&id.to_be_bytes(), from).unwrap();
         assert_eq!(self.wait(), [Event::Socket(slot.socket())]);
         let mut batch = RecvBatch::new(4, 64);
-        assert_eq!(self.sockets.udp.recv(slot.socket(), &mut batch), Ok(1));
+        assert_eq!(self.sockets.udp.recv(slot.socket(), &mut batch), Ok(false));
+        assert_eq!(batch.len(), 1);
         assert_eq!(self.sockets.find(slot.socket(), id).map(|(found, _)| found), Some(slot));
         self.sockets.release(slot, self.now);
         from
@@ -271,7 +272,8 @@ fn a_backend_that_sends_trains_gets_sockets_for_them() {
         }
         replies.flush(&fixture.backend, |index, error| panic!("reply {index} refused: {error}"));
         assert_eq!(fixture.wait(), [Event::Socket(slots[0].socket())]);
-        assert_eq!(fixture.sockets.udp.recv(slots[0].socket(), &mut batch), Ok(2));
+        assert_eq!(fixture.sockets.udp.recv(slots[0].socket(), &mut batch), Ok(false));
+        assert_eq!(batch.len(), 2);
         // The next messages leave from a fresh port.
         fixture.now += Renewals::EVERY;
         slots.iter().for_each(|slot| fixture.sockets.release(*slot, fixture.now));
@@ -294,6 +296,21 @@ fn a_backend_that_sends_trains_gets_sockets_for_them() {
         let mut fixture = Fixture::beside(Bypass::new(0, true));
         assert!((0..20 * GRO_TRIAL).all(|_| !comes_whole(&mut fixture)));
     }
+}
+
+#[test]
+fn socket_that_its_replies_have_closed_has_no_more() {
+    let mut fixture = Fixture::new();
+    let [slot, _] = [fixture.send(0), fixture.send(1)];
+    let (id, from) = fixture.receive();
+    fixture.backend.send_to(&id.to_be_bytes(), from).unwrap();
+    assert_eq!(fixture.wait(), [Event::Socket(slot.socket())]);
+    // The reply fills the batch, so there may be more.
+    let mut batch = RecvBatch::new(1, 64);
+    assert_eq!(fixture.sockets.udp.recv(slot.socket(), &mut batch), Ok(true));
+    fixture.sockets.release(slot, fixture.now);
+    assert!(fixture.sockets.udp.find(slot.socket()).is_none());
+    assert_eq!(fixture.sockets.udp.recv(slot.socket(), &mut batch), Ok(false));
 }
 
 #[test]

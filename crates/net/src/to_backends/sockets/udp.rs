@@ -260,22 +260,23 @@ impl UdpSockets {
         }
     }
 
-    /// Receives from a reported socket. `Ok(0)` means that no datagram is available.
+    /// Receives from a reported socket. Returns true if it may have more datagrams.
     ///
     /// # Errors
     /// An ICMP error, and if the backend is unreachable. It concerns earlier messages of the socket, which
     /// [`report_struck`](Self::report_struck) lists. The socket is not chosen again.
-    pub fn recv(&mut self, number: SocketId, batch: &mut RecvBatch) -> Result<usize, RecvError> {
-        let Some(socket) = self.find(number) else { return Ok(0) };
+    pub fn recv(&mut self, number: SocketId, batch: &mut RecvBatch) -> Result<bool, RecvError> {
+        // The replies of an earlier call may have closed it.
+        let Some(socket) = self.find(number) else { return Ok(false) };
         match batch.recv(&socket.udp) {
-            Ok(count) => {
+            Ok(_) => {
                 let set_id = socket.set_id;
                 if batch.has_coalesced() {
                     self.set(set_id).gro_sockets_left = GRO_SOCKETS;
                 }
-                Ok(count)
+                Ok(batch.is_full())
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => {
                 let is_unreachable = is_unreachable(&error);
                 if is_unreachable {
