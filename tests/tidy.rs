@@ -40,6 +40,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("crates/xdp/src/bpf.rs", "the call `bpf`, which no crate at hand offers without C"),
     ("crates/xdp/src/socket.rs", "sockets of AF_XDP, with rings over memory that is shared with the kernel"),
     ("crates/net/src/sys/memory.rs", "madvise over the text of the program, and malloc_trim"),
+    ("crates/net/src/sys/slice.rs", "the calls of scheduling attributes, which no crate at hand offers"),
     ("crates/net/src/sys/options.rs", "setsockopt and getsockopt for options that no crate at hand offers"),
     ("benches/common/xdp_echo/rings.rs", "rings over memory that is shared with the kernel"),
     ("tests/allocations.rs", "a counting allocator: `GlobalAlloc` is an unsafe trait"),

@@ -28,6 +28,7 @@ use net::from_clients::service::ServedAddresses;
 use net::from_clients::tcp::{ConnectionTable, Gate};
 use net::sys::busy_poll::BusyPoll;
 use net::sys::clock::thread_cpu_time;
+use net::sys::slice::shorten_slice;
 use net::tasks::{LostTask, TaskKind, Tasks};
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
@@ -190,6 +191,7 @@ pub(super) struct LostWorker {
 pub(super) fn start(parts: WorkerParts, lost: mpsc::UnboundedSender<LostWorker>) -> io::Result<JoinHandle<()>> {
     let id = parts.id;
     std::thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || {
+        shorten_slice();
         let live = || -> Result<(), LostTask> {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| TaskKind::Worker.ended(Err(error)))?;

@@ -6,7 +6,6 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::Value;
 use testkit::tree::*;
 use testkit::*;
 
@@ -217,18 +216,11 @@ fn a_second_signal_ends_all_at_once() {
 #[test]
 fn the_edition_in_force_survives_a_kill_and_an_unread_edit_does_not_come_into_force() {
     let tree = Tree::start("");
-    let edition = |number: u64| {
-        until("the edition everywhere", || {
-            let status: Value = tree.status();
-            let processes = status["processes"].as_array().expect("a list").clone();
-            processes.iter().all(|process| process["edition"] == number).then_some(())
-        });
-    };
     let other = config("").replace("a.txt", "b.txt");
     tree.server.rewrite("b.txt", &table(OTHER_ADDRESS));
     tree.server.reload("config.toml", &other);
     tree.server.process.wait_for_log("reloaded: edition 2");
-    edition(2);
+    tree.wait_for_edition(2);
     // No reload was requested for this change.
     tree.server.rewrite("config.toml", &config(""));
     tree.kill(&[tree.pid("server")]);
@@ -237,7 +229,7 @@ fn the_edition_in_force_survives_a_kill_and_an_unread_edit_does_not_come_into_fo
     tree.kill(&[tree.pid("supervisor"), tree.pid("server")]);
     assert_eq!(tree.address(), OTHER_ADDRESS);
     tree.wait_until_whole();
-    edition(2);
+    tree.wait_for_edition(2);
     signal(tree.pid("supervisor"), Signal::HUP);
     tree.server.process.wait_for_log("reloaded: edition 3");
     assert_eq!(tree.address(), ADDRESS);

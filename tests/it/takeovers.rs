@@ -27,6 +27,7 @@ fn a_restart_has_a_newcomer_serve_and_carries_the_counters_on() {
     let is_carried = |metrics: &Metrics| metrics.sum("hedgerow_queries_total", &[]) == 101;
     tree.server.admin().wait_for("all queries counted", is_carried);
     // The standbys have that edition too.
+    tree.wait_for_edition(2);
     tree.kill(&[tree.pid("server")]);
     assert_eq!(tree.address(), OTHER_ADDRESS);
 }

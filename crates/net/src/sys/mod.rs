@@ -9,3 +9,4 @@ mod gro;
 mod gso;
 pub mod memory;
 pub mod options;
+pub mod slice;

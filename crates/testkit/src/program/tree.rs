@@ -134,6 +134,15 @@ impl Tree {
         })
     }
 
+    /// Waits until all processes have this edition of the config.
+    pub fn wait_for_edition(&self, number: u64) {
+        until("the edition everywhere", || {
+            let status = self.status();
+            let mut processes = status["processes"].as_array().expect("a list").iter();
+            processes.all(|process| process["edition"] == number).then_some(())
+        });
+    }
+
     /// All processes of the group that run, as the system has them.
     pub fn left(&self) -> Vec<u32> {
         let folders = std::fs::read_dir("/proc").expect("a /proc").filter_map(Result::ok);
