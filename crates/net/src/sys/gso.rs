@@ -1,10 +1,12 @@
 //! GSO, generic segmentation offload (`UDP_SEGMENT`, Linux since 4.18): the kernel gets datagrams of equal
-//! length between the same addresses as one, and cuts it into segments at the very end.
+//! length between the same addresses as one, and cuts it into segments at the very end. The last segment may
+//! be shorter.
 //!
 //! The datagrams then pass the network stack only once, which is most of the cost of a small datagram. This
 //! file decides which datagrams of a batch share one [`Transmit`] (one `sendmsg`, as in quinn-udp);
 //! [`super::batch`] sends them.
 
+use std::mem;
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -26,7 +28,7 @@ pub(crate) struct Transmits {
     order: Vec<u8>,
 }
 
-/// A unit for the kernel: segments of equal length, or a single datagram.
+/// A unit for the kernel: segments of equal length and maybe a shorter last one, or a single datagram.
 struct Transmit {
     key: SegmentKey,
     first: u8,
@@ -52,6 +54,9 @@ impl Transmits {
         self.newest = [NONE; PLACES];
         for (number, key) in keys.enumerate() {
             self.add(number as u8, key, use_gso);
+        }
+        if use_gso {
+            self.add_tails();
         }
         self.order.clear();
         for transmit in &mut self.transmits {
@@ -80,6 +85,27 @@ impl Transmits {
         }
     }
 
+    /// Makes single datagrams the last segments of transmits with longer ones.
+    fn add_tails(&mut self) {
+        self.newest = [NONE; PLACES];
+        for number in 0..self.transmits.len() {
+            let place = SegmentKey { segment_size: 0, ..self.transmits[number].key }.place();
+            let newest = mem::replace(&mut self.newest[place], number as u8);
+            let Some([earlier, transmit]) = self.transmits.get_disjoint_mut([newest.into(), number]).ok() else {
+                continue;
+            };
+            let is_longer = earlier.key.segment_size > transmit.key.segment_size;
+            let (longer, tail) = if is_longer { (earlier, transmit) } else { (transmit, earlier) };
+            if longer.may_end_with(tail) {
+                self.behind[usize::from(longer.last)] = tail.first;
+                longer.count += 1;
+                tail.count = 0;
+                self.newest[place] = NONE;
+            }
+        }
+        self.transmits.retain(|transmit| transmit.count > 0);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.transmits.len()
     }
@@ -95,6 +121,12 @@ impl Transmits {
 }
 
 impl Transmit {
+    fn may_end_with(&self, tail: &Self) -> bool {
+        let is_shorter = (1..self.key.segment_size).contains(&tail.key.segment_size);
+        let is_same_way = (self.key.to, self.key.from) == (tail.key.to, tail.key.from);
+        tail.count == 1 && is_shorter && is_same_way && self.has_room()
+    }
+
     fn has_room(&self) -> bool {
         (1..=MAX_SEGMENT_SIZE).contains(&self.key.segment_size)
             && (usize::from(self.count) + 1) * self.key.segment_size <= MAX_TRANSMIT_SIZE
@@ -143,10 +175,22 @@ mod tests {
         check(&[], &[]);
         check(&[key(1, 30)], &[&[0]]);
         check(&[connected; 3], &[&[0, 1, 2]]);
-        check(&[key(1, 30), key(2, 30), key(1, 30), key(1, 31), key(2, 30)], &[&[0, 2], &[1, 4], &[3]]);
+        check(&[key(1, 30), key(2, 30), key(1, 30), key(3, 31), key(2, 30)], &[&[0, 2], &[1, 4], &[3]]);
         check(&[key(1, MAX_SEGMENT_SIZE + 1); 2], &[&[0], &[1]]);
         // The kernel treats an empty segment as the end.
         check(&[key(1, 0); 2], &[&[0], &[1]]);
+    }
+
+    #[test]
+    fn last_segment_may_be_shorter() {
+        let check = |keys: &[SegmentKey], expected: &[&[u8]]| assert_eq!(arrange(keys, true), expected, "{keys:?}");
+        check(&[key(1, 30), key(1, 30), key(1, 20)], &[&[0, 1, 2]]);
+        check(&[key(1, 20), key(1, 30), key(1, 30)], &[&[1, 2, 0]]);
+        // Only one, and only a single one.
+        check(&[key(1, 30), key(1, 20), key(1, 10)], &[&[0, 1], &[2]]);
+        check(&[key(1, 30), key(1, 20), key(1, 20)], &[&[0], &[1, 2]]);
+        check(&[key(1, 30), key(2, 20), key(1, 0)], &[&[0], &[1], &[2]]);
+        check(&[key(1, MAX_SEGMENT_SIZE + 1), key(1, 20)], &[&[0], &[1]]);
     }
 
     #[test]
@@ -169,9 +213,13 @@ mod tests {
             prop_assert_eq!(all, (0..keys.len() as u8).collect::<Vec<_>>());
             for transmit in transmits {
                 prop_assert!(use_gso || transmit.len() == 1);
-                prop_assert!(transmit.is_sorted());
                 let first = keys[usize::from(transmit[0])];
-                prop_assert!(transmit.iter().all(|number| keys[usize::from(*number)] == first));
+                let (tail, like) = transmit.split_last().unwrap();
+                prop_assert!(like.is_sorted());
+                prop_assert!(like.iter().all(|number| keys[usize::from(*number)] == first));
+                let tail = keys[usize::from(*tail)];
+                prop_assert!(tail.to == first.to && tail.segment_size <= first.segment_size);
+                prop_assert!(transmit.len() == 1 || tail.segment_size > 0);
             }
         }
     }
