@@ -46,7 +46,7 @@ pub(crate) struct QuicConnection {
 /// The queries of a connection, and the frames of their replies.
 #[derive(Default)]
 struct QuicQueries {
-    streams: HashMap<u64, QuicQuery>,
+    streams: HashMap<u64, QuicQuery, foldhash::fast::RandomState>,
     /// The stream of the next query, if the server allows one.
     next: Option<StreamId>,
     held: VecDeque<Vec<u8>>,
