@@ -209,7 +209,9 @@ const RACES: &[Family] = &[
     pool(Gauge, "hedgerow_tail_regret_ratio", "The p99.9 of races divided by the best possible one", |of, to| {
         of.regret.iter().for_each(|regret| to.float(regret.ratio()));
     }),
-    pool(Gauge, "hedgerow_in_flight", "Pending client queries", |of, to| to.value(of.counts.in_flight.0)),
+    pool(Gauge, "hedgerow_in_flight", "Races in progress; equal queries share one", |of, to| {
+        to.value(of.counts.in_flight.0)
+    }),
     backend(
         Gauge,
         "hedgerow_backend_up",
