@@ -34,17 +34,31 @@ pub(super) struct Slots<E> {
 }
 
 struct Chunk<E> {
-    slots: Vec<EntrySlot<E>>,
+    entries: Vec<Option<E>>,
+    /// One for each entry. Beside them, because padding would double the size of a mark.
+    marks: Vec<Mark>,
     free: u16,
     used: u16,
     generation: u32,
 }
 
-struct EntrySlot<E> {
-    generation: u32,
-    /// The next free place of the chunk after this one, or [`NONE`]. Undefined in a used place.
-    next_free: u16,
-    entry: Option<E>,
+/// The generation of a place, shifted by 8 bits. Below it the next free place of the chunk, or the place
+/// itself if it is the last one. Undefined in a used place.
+#[derive(Clone, Copy)]
+struct Mark(u32);
+
+impl Mark {
+    fn new(generation: u32, next_free: u8) -> Self {
+        Self(generation << 8 | u32::from(next_free))
+    }
+
+    fn generation(self) -> u32 {
+        self.0 >> 8
+    }
+
+    fn next_free(self) -> u8 {
+        self.0 as u8
+    }
 }
 
 impl<E> Slots<E> {
@@ -60,7 +74,7 @@ impl<E> Slots<E> {
     pub(super) fn insert(&mut self, entry: E) -> RaceRef {
         let number = self.roomy_chunk();
         let chunk = &mut self.chunks[number];
-        if chunk.used == 0 && chunk.slots.capacity() > 0 {
+        if chunk.used == 0 && chunk.entries.capacity() > 0 {
             self.empty -= 1;
         }
         let (at, generation) = chunk.insert(entry);
@@ -72,20 +86,21 @@ impl<E> Slots<E> {
     }
 
     pub(super) fn get(&self, at: RaceRef) -> Option<&E> {
-        let slot = self.slot(at.index())?;
-        slot.entry.as_ref().filter(|_| RaceRef::new(at.index(), slot.generation) == at)
+        self.at(at.index()).filter(|(found, _)| *found == at).map(|(_, entry)| entry)
     }
 
     pub(super) fn get_mut(&mut self, at: RaceRef) -> Option<&mut E> {
         let index = at.index() as usize;
-        let slot = self.chunks.get_mut(index / CHUNK)?.slots.get_mut(index % CHUNK)?;
-        let generation = slot.generation;
-        slot.entry.as_mut().filter(|_| RaceRef::new(at.index(), generation) == at)
+        let chunk = self.chunks.get_mut(index / CHUNK)?;
+        let generation = chunk.marks.get(index % CHUNK)?.generation();
+        let entry = chunk.entries.get_mut(index % CHUNK)?.as_mut();
+        entry.filter(|_| RaceRef::new(at.index(), generation) == at)
     }
 
     pub(super) fn at(&self, index: u32) -> Option<(RaceRef, &E)> {
-        let slot = self.slot(index)?;
-        Some((RaceRef::new(index, slot.generation), slot.entry.as_ref()?))
+        let place = index as usize % CHUNK;
+        let chunk = self.chunks.get(index as usize / CHUNK)?;
+        Some((RaceRef::new(index, chunk.marks.get(place)?.generation()), chunk.entries.get(place)?.as_ref()?))
     }
 
     pub(super) fn remove(&mut self, at: RaceRef) {
@@ -110,13 +125,14 @@ impl<E> Slots<E> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (RaceRef, &E)> + Clone {
         let places = self.chunks.iter().enumerate().flat_map(|(number, chunk)| {
-            chunk.slots.iter().enumerate().map(move |(at, slot)| ((number * CHUNK + at) as u32, slot))
+            let indexes = (number * CHUNK) as u32..;
+            indexes.zip(chunk.marks.iter().zip(&chunk.entries))
         });
-        places.filter_map(|(index, slot)| Some((RaceRef::new(index, slot.generation), slot.entry.as_ref()?)))
+        places.filter_map(|(index, (mark, entry))| Some((RaceRef::new(index, mark.generation()), entry.as_ref()?)))
     }
 
     pub(super) fn entries_mut(&mut self) -> impl Iterator<Item = &mut E> {
-        self.chunks.iter_mut().flat_map(|chunk| &mut chunk.slots).filter_map(|slot| slot.entry.as_mut())
+        self.chunks.iter_mut().flat_map(|chunk| &mut chunk.entries).flatten()
     }
 
     fn roomy_chunk(&mut self) -> usize {
@@ -127,7 +143,7 @@ impl<E> Slots<E> {
             self.first_roomy += 1;
         }
         let number = self.chunks.len();
-        self.chunks.push(Chunk { slots: Vec::new(), free: NONE, used: 0, generation: 0 });
+        self.chunks.push(Chunk { entries: Vec::new(), marks: Vec::new(), free: NONE, used: 0, generation: 0 });
         self.first_roomy = number / 64;
         match self.roomy.get_mut(self.first_roomy) {
             Some(word) => *word |= 1 << (number % 64),
@@ -135,53 +151,52 @@ impl<E> Slots<E> {
         }
         number
     }
-
-    fn slot(&self, index: u32) -> Option<&EntrySlot<E>> {
-        let index = index as usize;
-        self.chunks.get(index / CHUNK)?.slots.get(index % CHUNK)
-    }
 }
 
 impl<E> Chunk<E> {
     /// Puts an entry at a free place, which must exist. Returns the place and its generation.
     fn insert(&mut self, entry: E) -> (u16, u32) {
         self.used += 1;
-        if let Some(slot) = self.slots.get_mut(usize::from(self.free)) {
-            let at = self.free;
-            self.free = slot.next_free;
-            slot.entry = Some(entry);
-            return (at, slot.generation);
+        if let Some(mark) = self.marks.get(usize::from(self.free)) {
+            let (at, next) = (self.free, u16::from(mark.next_free()));
+            self.free = if next == at { NONE } else { next };
+            self.entries[usize::from(at)] = Some(entry);
+            return (at, mark.generation());
         }
-        if self.slots.capacity() == 0 {
-            self.slots.reserve_exact(CHUNK);
+        if self.entries.capacity() == 0 {
+            self.entries.reserve_exact(CHUNK);
+            self.marks.reserve_exact(CHUNK);
         }
-        self.slots.push(EntrySlot { generation: self.generation, next_free: NONE, entry: Some(entry) });
-        ((self.slots.len() - 1) as u16, self.generation)
+        self.entries.push(Some(entry));
+        self.marks.push(Mark::new(self.generation, 0));
+        ((self.entries.len() - 1) as u16, self.generation)
     }
 
     fn remove(&mut self, at: u16) {
-        let Some(slot) = self.slots.get_mut(usize::from(at)) else { return };
-        slot.entry = None;
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.next_free = self.free;
+        let place = usize::from(at);
+        let (Some(entry), Some(mark)) = (self.entries.get_mut(place), self.marks.get_mut(place)) else { return };
+        *entry = None;
+        let next = if self.free == NONE { at } else { self.free };
+        *mark = Mark::new(mark.generation().wrapping_add(1), next as u8);
         self.free = at;
         self.used -= 1;
     }
 
     fn give_back(&mut self) {
-        let latest = self.slots.iter().map(|slot| slot.generation).max();
+        let latest = self.marks.iter().map(|mark| mark.generation()).max();
         self.generation = latest.unwrap_or(self.generation);
-        self.slots = Vec::new();
+        (self.entries, self.marks) = (Vec::new(), Vec::new());
         self.free = NONE;
     }
 }
 
 #[cfg(test)]
 pub(super) const fn place_size<E>() -> usize {
-    size_of::<EntrySlot<E>>()
+    size_of::<Option<E>>() + size_of::<Mark>()
 }
 
-/// The number of places in a chunk: some 80 kB, which the allocator hands out cheaply.
+/// The number of places in a chunk, each with a number of one byte: some 80 kB, which the allocator hands out
+/// cheaply.
 const CHUNK: usize = 256;
 
 /// The initial capacity of the chunk list, for more than 100,000 places.
@@ -217,7 +232,7 @@ mod tests {
 
     /// Counts the chunks that have memory.
     fn held<E>(slots: &Slots<E>) -> usize {
-        slots.chunks.iter().filter(|chunk| chunk.slots.capacity() > 0).count()
+        slots.chunks.iter().filter(|chunk| chunk.entries.capacity() > 0).count()
     }
 
     #[test]

@@ -18,6 +18,10 @@ impl SentIds {
     }
 
     pub(super) fn push(&mut self, id: u16) {
+        // Twice the capacity would often be nearly twice the memory.
+        if self.ids.len() == self.ids.capacity() {
+            self.ids.reserve_exact(WARM);
+        }
         self.ids.push(id);
     }
 
