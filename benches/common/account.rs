@@ -44,6 +44,8 @@ pub(crate) struct Memory {
     pub(crate) resident: u64,
     /// Resident, shared pages divided among those that share them.
     pub(crate) proportional: u64,
+    /// Resident, without pages of files: those of the program come and go as its code is used.
+    pub(crate) anonymous: u64,
 }
 
 impl Memory {
@@ -58,6 +60,7 @@ impl Memory {
             };
             sum.resident += octets("Rss:").unwrap_or(0);
             sum.proportional += octets("Pss:").unwrap_or(0);
+            sum.anonymous += octets("Anonymous:").unwrap_or(0);
         }
         Ok(sum)
     }

@@ -137,7 +137,7 @@ struct Crowded {
     beside: Seen,
     /// Seconds that the handshakes took.
     storm: f64,
-    /// Bytes resident for each of the idle connections.
+    /// Bytes of memory for each of the idle connections.
     idle: f64,
 }
 
@@ -547,9 +547,9 @@ fn crowded(key: Key, secs: f64, cores: Option<Cores>, folder: &Path) -> io::Resu
     thread::sleep(Duration::from_secs_f64(secs / 4.0));
     let storm: Done = serde_json::from_str(&plan(Task::Storm, STORM).start(rest)?.finish()?)?;
     let beside = client.finish()?;
-    let before = server.memory()?.resident;
+    let before = server.memory()?.anonymous;
     let held = plan(Task::Idle, IDLE).start(rest)?;
-    let idle = server.memory()?.resident.saturating_sub(before) as f64 / IDLE as f64;
+    let idle = server.memory()?.anonymous.saturating_sub(before) as f64 / IDLE as f64;
     drop(held);
     Ok(Crowded { key, alone, beside, storm: storm.secs, idle })
 }

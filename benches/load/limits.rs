@@ -61,7 +61,8 @@ struct Start {
 struct InFlight {
     /// Queries in flight: the rate, times the latency that the client sees.
     in_flight: f64,
-    resident: u64,
+    /// Bytes of memory, without pages of files.
+    memory: u64,
     /// CPU time for a million queries, in seconds.
     cpu_per_million: f64,
     /// Queries without a right answer, and wrong answers.
@@ -106,8 +107,8 @@ type Row = (&'static str, &'static str, usize, fn(&Round) -> f64);
 const ROWS: [Row; 20] = [
     ("resident 2 s after start, no cache, no zones, MB", "≤ 9", 1, |round| round.start.resident as f64 / 1e6),
     ("queries in flight", "100000", 0, |round| round.many.in_flight),
-    ("resident octets for a query in flight", "≤ 360", 0, |Round { few, many, .. }| {
-        (many.resident as f64 - few.resident as f64) / (many.in_flight - few.in_flight)
+    ("octets of memory for a query in flight", "≤ 360", 0, |Round { few, many, .. }| {
+        (many.memory as f64 - few.memory as f64) / (many.in_flight - few.in_flight)
     }),
     ("CPU s per million, 100000 in flight", "", 2, |round| round.many.cpu_per_million),
     ("CPU s per million, 1000 in flight", "", 2, |round| round.few.cpu_per_million),
@@ -245,11 +246,11 @@ fn in_flight(count: f64, rate: f64, secs: f64, cores: Option<Cores>, folder: &Pa
     let (count_before, cpu_before) = (forwarded()?, server.cpu_time()?);
     thread::sleep(Duration::from_secs_f64(secs * 0.95));
     let (count, cpu) = (forwarded()? - count_before, server.cpu_time()? - cpu_before);
-    let resident = server.memory()?.resident;
+    let memory = server.memory()?.anonymous;
     let seen = client.finish()?;
     Ok(InFlight {
         in_flight: rate * seen.p50 / 1e6,
-        resident,
+        memory,
         cpu_per_million: cpu.total().as_secs_f64() * 1e6 / count.max(1) as f64,
         faults: seen.lost + seen.wrong,
     })
