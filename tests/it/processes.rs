@@ -10,6 +10,20 @@ fn single(backend: &Backend) -> Server {
     Server::start(&(Forwarder::to(&[backend], "").to_toml() + "[admin]\nlisten = '127.0.0.1:0'\n"))
 }
 
+/// Returns the first number behind a word in a file of the server's process.
+fn number_in(server: &Server, file: &str, word: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/{file}", server.process.id())).expect("it is running");
+    let line = text.lines().find_map(|line| line.strip_prefix(word)).expect("a line with the word");
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+#[test]
+fn the_kernel_has_room_for_many_descriptors_from_the_start() {
+    let server = single(&Backend::new(answer(ADDRESS)));
+    let limit = number_in(&server, "limits", "Max open files");
+    assert!(number_in(&server, "status", "FDSize:") >= limit.min(1 << 16));
+}
+
 #[test]
 fn a_server_without_a_supervisor_lists_itself() {
     let backend = Backend::new(answer(ADDRESS));

@@ -1,5 +1,6 @@
 //! Tests of which sockets are kept, bound and assigned.
 
+use std::iter;
 use std::path::Path;
 
 use dns::address::ListenUrl;
@@ -91,7 +92,10 @@ fn what_is_passed_and_not_in_the_config_is_handed_back() {
 
 #[test]
 fn sockets_that_nobody_may_join_are_shared() {
-    let alone = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    // Another test may have the TCP port.
+    let bound = iter::repeat_with(|| UdpSocket::bind("127.0.0.1:0").expect("loopback"));
+    let has_tcp = |udp: &UdpSocket| TcpListener::bind(udp.local_addr().expect("it is bound")).is_ok();
+    let alone = bound.take(100).find(has_tcp).expect("a port is free");
     let port = alone.local_addr().expect("it is bound").port();
     let passed = ListeningSocket::inherited(alone.into(), String::new(), 3).expect("it is bound");
     let (listeners, _) = open(&config(4, [port, 0, 0]), vec![passed]);
