@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -102,7 +102,9 @@ fn serve(mut stream: TcpStream, answers: usize, reads_on: bool) -> Option<()> {
     if reads_on {
         read();
     }
-    Some(())
+    // A close before all is read would reset the connection, and could overtake the replies.
+    stream.shutdown(Shutdown::Write).ok()?;
+    std::io::copy(&mut stream, &mut std::io::sink()).ok().map(drop)
 }
 
 #[test]
