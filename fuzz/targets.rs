@@ -239,7 +239,9 @@ pub fn names_file(octets: &[u8]) {
     let mut problems = LineProblems::default();
     let names = NameSet::parse(octets, &mut problems);
     assert!(problems.more == 0 || problems.shown.len() == MAX_SHOWN);
-    for line in str::from_utf8(octets).unwrap_or_default().split('\n') {
+    let text = str::from_utf8(octets).unwrap_or_default();
+    // A byte order mark belongs to no line: behind one, "192.0.2.1" is an address, with it a pattern.
+    for line in text.strip_prefix('\u{feff}').unwrap_or(text).split('\n') {
         let line = line.trim_matches(|c: char| c.is_ascii_whitespace());
         // Blanks separate names, even behind a backslash.
         let Ok(pattern) = line.parse::<NamePattern>() else { continue };
@@ -639,6 +641,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "names_file" => vec![
             b"\xEF\xBB\xBF# a\r\nads.example # b\n*.b.example\n=c.example\n".to_vec(),
             "0.0.0.0 ads.example b\n::1 localhost\nfe80::1%lo0 c\nb\u{fc}cher.example\na\\#b.\n.\n*.\n||d^\n1.2.3.4\n".into(),
+            "\u{feff}192.0.2.1\n".into(),
         ],
         "master" => vec![ZONE.as_bytes().to_vec(), b"$ORIGIN a.\n$TTL 1h\n$GENERATE 1-3 h$ A 192.0.2.$\n".to_vec()],
         "rdata" => {
