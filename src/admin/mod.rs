@@ -261,7 +261,7 @@ impl ChangeRefusal {
 
 /// Serves until dropped; dropping it ends its connections. After `end` it accepts no more connections,
 /// answers the pending requests and returns. `socket` is the listener for changes with its path. Call it
-/// within a `LocalSet`.
+/// within a `LocalRuntime`.
 ///
 /// # Errors
 /// If the runtime cannot watch the listeners, or a connection task has panicked.

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use net::from_clients::listening::ListeningSocket;
-use tokio::runtime;
-use tokio::task::LocalSet;
+use tokio::runtime::{self, LocalOptions};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::failure;
@@ -36,8 +35,8 @@ fn control(setup: Setup, read: Read) -> io::Result<ExitCode> {
         Err(error) => return Ok(failure(format_args!("hedgerow: {error}"))),
     };
     let signals = BlockedSignals::new()?;
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = runtime.block_on(LocalSet::new().run_until(serve(setup, read, signals, passed)));
+    let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let status = runtime.block_on(serve(setup, read, signals, passed));
     // Threads that read or write files may hang on a stalled disk; they end with the process.
     runtime.shutdown_background();
     status

@@ -79,7 +79,7 @@ pub struct Server {
 impl Server {
     /// Starts to serve on the open listeners. Call [`confine`] before, because threads inherit the privileges
     /// of the process. `carried` is the state of a previous process, and `read` reads the config again. Must
-    /// be called within a `LocalSet`.
+    /// be called within a `LocalRuntime`.
     ///
     /// # Errors
     /// If a thread or a descriptor is not available; then nothing runs.

@@ -35,8 +35,7 @@ use std::process::ExitCode;
 
 use config::Config;
 use metrics::Role;
-use tokio::runtime;
-use tokio::task::LocalSet;
+use tokio::runtime::{self, LocalOptions};
 
 use self::channel::{Channel, WatchedChannel};
 use self::common::Common;
@@ -78,8 +77,8 @@ fn try_to_join(file: Option<PathBuf>) -> io::Result<ExitCode> {
     let signals = BlockedSignals::new()?;
     let mut reader = ConfigReader::new(file);
     reader.set_user(common.facts.given_up.as_ref().and_then(|given_up| given_up.user.clone()));
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = runtime.block_on(LocalSet::new().run_until(async {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let status = runtime.block_on(async {
         let process = MemberProcess {
             common,
             part,
@@ -94,7 +93,7 @@ fn try_to_join(file: Option<PathBuf>) -> io::Result<ExitCode> {
             supervise: None,
         };
         process.run(signals).await
-    }));
+    });
     runtime.shutdown_background();
     status
 }

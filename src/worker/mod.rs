@@ -30,10 +30,9 @@ use net::sys::busy_poll::BusyPoll;
 use net::sys::clock::thread_cpu_time;
 use net::sys::slice::shorten_slice;
 use net::tasks::{LostTask, TaskKind, Tasks};
-use tokio::runtime;
+use tokio::runtime::{self, LocalOptions};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::task::LocalSet;
 
 use self::authority_tasks::AuthorityService;
 use self::forwarder_tasks::ForwarderTasks;
@@ -193,9 +192,9 @@ pub(super) fn start(parts: WorkerParts, lost: mpsc::UnboundedSender<LostWorker>)
     std::thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || {
         shorten_slice();
         let live = || -> Result<(), LostTask> {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
             let runtime = runtime.map_err(|error| TaskKind::Worker.ended(Err(error)))?;
-            runtime.block_on(LocalSet::new().run_until(run(parts)))
+            runtime.block_on(run(parts))
         };
         // All its tasks end with it: state that may be inconsistent is not used any more.
         let ended =

@@ -134,7 +134,7 @@ impl Drop for Task {
 }
 
 impl Tasks {
-    /// Starts a task that may end when its work is done. Must be called within a `LocalSet`.
+    /// Starts a task that may end when its work is done. Must be called within a `LocalRuntime`.
     pub fn start(&self, kind: TaskKind, work: impl Future<Output = ()> + 'static) -> Task {
         Task(self.spawn(kind, work))
     }
@@ -181,7 +181,7 @@ impl Endless {
         Self { kind, running: JoinSet::new() }
     }
 
-    /// Starts one more task. Must be called within a `LocalSet`.
+    /// Starts one more task. Must be called within a `LocalRuntime`.
     pub fn start(&mut self, work: impl Future<Output = io::Result<()>> + 'static) {
         let work: Pin<Box<dyn Future<Output = io::Result<()>>>> = Box::pin(begun(self.kind, work));
         self.running.spawn_local(work);

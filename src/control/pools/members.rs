@@ -63,7 +63,7 @@ pub(super) struct PoolRoster {
 
 impl Membership {
     /// Builds the membership without sources. `own` are the addresses of the forwarder. Must be used within a
-    /// `LocalSet`.
+    /// `LocalRuntime`.
     pub(super) fn new(tasks: &Tasks, own: Vec<SocketAddr>) -> Self {
         let (sender, reports) = channel(MAX_REPORTS);
         let own: OwnListeners = Rc::new(RefCell::new(own));

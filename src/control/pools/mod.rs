@@ -101,7 +101,7 @@ impl PreparedPools {
 
 impl ServerPools {
     /// Starts the pools of a config with what a previous process knows of them. The config then has the pools
-    /// with their members. Must be used within a `LocalSet`.
+    /// with their members. Must be used within a `LocalRuntime`.
     pub(super) fn start(
         setup: &mut Setup,
         carried: &CarriedState,

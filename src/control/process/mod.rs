@@ -89,7 +89,7 @@ pub(super) enum ProcessEvent {
 }
 
 impl ServerProcess {
-    /// Starts the parts of the process that need no worker. Must be called within a `LocalSet`.
+    /// Starts the parts of the process that need no worker. Must be called within a `LocalRuntime`.
     pub(super) fn start(
         setup: &mut Setup,
         listeners: Listeners,

@@ -91,7 +91,7 @@ impl PreparedZones {
 
 impl ServerZones {
     /// Starts the zones of a config. Zones from primaries are answered from saved data at once; `leases` are
-    /// those of a previous process. Must be used within a `LocalSet`.
+    /// those of a previous process. Must be used within a `LocalRuntime`.
     pub(super) fn start(
         prepared: PreparedZones,
         reload: &mut Reload<'_>,

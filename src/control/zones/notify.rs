@@ -36,7 +36,7 @@ impl Notifier {
         Self { running: HashMap::new(), many: MANY, places: Arc::new(Semaphore::new(PLACES)), tasks }
     }
 
-    /// Announces this version of a zone to its targets. Must be called within a `LocalSet`.
+    /// Announces this version of a zone to its targets. Must be called within a `LocalRuntime`.
     pub fn notify(&mut self, authority: usize, zone: &Arc<Zone>, sharing: &Sharing, key: Option<TsigKey>) {
         self.forget_zone(authority, zone.apex());
         if self.running.len() >= self.many {

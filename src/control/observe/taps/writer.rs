@@ -83,7 +83,7 @@ impl Taps {
     }
 
     /// Applies a config: unchanged taps continue with files opened anew. The caller must pass the new set to
-    /// the workers. Must be called within a `LocalSet`.
+    /// the workers. Must be called within a `LocalRuntime`.
     ///
     /// # Errors
     /// If the operating system provides no thread for the first taps. Nothing has changed then.

@@ -94,7 +94,7 @@ pub struct Discoverer {
 
 impl Discoverer {
     /// Makes a value without sources. It starts its tasks among `tasks` and sends news to the channel; `own`
-    /// returns hedgerow's listeners. Must be used within a `LocalSet`.
+    /// returns hedgerow's listeners. Must be used within a `LocalRuntime`.
     pub fn new(tasks: Tasks, reports: Sender<DiscoveryReport>, own: Rc<dyn Fn() -> OwnAddresses>) -> Self {
         Self { sources: Vec::new(), orders: None, etcd: None, reports, tasks, own }
     }

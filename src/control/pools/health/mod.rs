@@ -61,7 +61,7 @@ struct BackendWatch {
 
 impl HealthProber {
     /// Creates a prober without backends, whose tasks run among `tasks`, with at most `most` concurrent
-    /// probes. Must be used within a `LocalSet`.
+    /// probes. Must be used within a `LocalRuntime`.
     pub fn new(tasks: Tasks, most: usize, on_change: Rc<dyn Fn()>, tls: Arc<BackendTls>) -> Self {
         let places = Arc::new(Semaphore::new(most.max(1)));
         Self { watches: HashMap::new(), places, on_change, tls, tasks }

@@ -33,7 +33,7 @@ struct SoaProbeTask {
 }
 
 impl SoaProbes {
-    /// Makes a value without pools. Each query takes a place of the links. Must be used within a `LocalSet`.
+    /// Makes a value without pools. Each query takes a place of the links. Must be used within a `LocalRuntime`.
     pub fn new(links: ReplicaLinks) -> Self {
         Self { watches: HashMap::new(), links }
     }

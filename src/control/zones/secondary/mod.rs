@@ -145,7 +145,7 @@ impl Hints {
 }
 
 impl Secondaries {
-    /// Makes a value without zones. Must be used within a `LocalSet`.
+    /// Makes a value without zones. Must be used within a `LocalRuntime`.
     pub fn new(tasks: Tasks, updates: UnboundedSender<ZoneUpdate>, roots: Arc<KnownRoots>) -> Self {
         let turns = MemberTurns {
             asks: SecondaryTurns::new(MEMBER_ASKS),
