@@ -260,7 +260,10 @@ impl WorkerTaps {
         let mut open = self.open.borrow_mut();
         let Some(OpenTaps { set, query_log, dnstap, names, .. }) = &mut *open else { return };
         let noted = self.noted.borrow();
+        // dnstap needs only the hash of the question.
+        let is_question_needed = names.is_some() || query_log.is_some() || response.hash.is_none();
         let question = response.question.or_else(|| match response.message {
+            _ if !is_question_needed => None,
             [] => Some(&**noted),
             response => question_of(response),
         });

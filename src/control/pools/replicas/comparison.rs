@@ -39,7 +39,8 @@ struct ComparisonTask {
 }
 
 impl Comparisons {
-    /// Makes a value without pools. Each query takes a place of the links. Must be used within a `LocalRuntime`.
+    /// Makes a value without pools. Each query takes a place of the links. Must be used within a
+    /// `LocalRuntime`.
     pub fn new(links: ReplicaLinks) -> Self {
         Self { watches: HashMap::new(), links }
     }

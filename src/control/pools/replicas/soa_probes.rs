@@ -33,7 +33,8 @@ struct SoaProbeTask {
 }
 
 impl SoaProbes {
-    /// Makes a value without pools. Each query takes a place of the links. Must be used within a `LocalRuntime`.
+    /// Makes a value without pools. Each query takes a place of the links. Must be used within a
+    /// `LocalRuntime`.
     pub fn new(links: ReplicaLinks) -> Self {
         Self { watches: HashMap::new(), links }
     }

@@ -53,34 +53,32 @@ impl DnstapMessage<'_> {
 
     /// Appends the message behind `server`: identity and version as written by [`server_fields`].
     pub(super) fn write(&self, server: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
         out.extend_from_slice(server);
         if let Some(DnstapAttempt { pool, backend, kind }) = self.attempt {
             let parts = ["pool=", pool, " backend=", backend, " kind=", kind.label()];
             let len: usize = parts.iter().map(|part| part.len()).sum();
-            write_head(EXTRA, len, out);
+            let mut head = Head::default();
+            head.put_len(EXTRA, len);
+            out.extend_from_slice(head.written());
             parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
         }
-        write_number(DNSTAP_TYPE, 1, out);
-        let start = out.len();
-        // The length is filled in later, in as many bytes as the longest takes: a number may have leading
-        // zeros.
-        write_key(MESSAGE, DELIMITED, out);
-        let len_at = out.len();
-        out.extend_from_slice(&[0; LEN_OCTETS]);
-        self.write_fields(out);
-        let len = out.len() - len_at - LEN_OCTETS;
-        if let Some(place) = out.get_mut(len_at..len_at + LEN_OCTETS) {
-            place.copy_from_slice(&[len as u8 | 0x80, (len >> 7) as u8 | 0x80, (len >> 14) as u8]);
-        }
-        debug_assert!(out.len() - start <= self.max_len(), "a message is longer than was said");
+        let octets = self.octets.unwrap_or_default();
+        let mut head = Head::default();
+        head.put([DNSTAP_TYPE << 3 | VARINT, 1]);
+        let len_at = head.len;
+        head.put([0; LEN_OCTETS]);
+        self.put_fields(&mut head);
+        let end = std::mem::replace(&mut head.len, len_at);
+        let [a, b, c] = varint((end - len_at - LEN_OCTETS + octets.len()) as u64);
+        head.put::<LEN_OCTETS>([MESSAGE << 3 | DELIMITED, a, b, c]);
+        head.len = end;
+        out.extend_from_slice(head.written());
+        out.extend_from_slice(octets);
+        debug_assert!(out.len() - start - server.len() <= self.max_len(), "a message is longer than was said");
     }
 
-    fn write_fields(&self, out: &mut Vec<u8>) {
-        write_number(TYPE, self.kind as u64, out);
-        let ip = self.asked.ip.or(self.asker.ip);
-        if let Some(ip) = ip {
-            write_number(SOCKET_FAMILY, if ip.is_ipv4() { 1 } else { 2 }, out);
-        }
+    fn put_fields(&self, head: &mut Head) {
         let protocol = match self.transport {
             Transport::Udp => 1,
             Transport::Tcp => 2,
@@ -89,70 +87,100 @@ impl DnstapMessage<'_> {
             Transport::Https | Transport::Http => 4,
             Transport::Quic => 7,
         };
-        write_number(SOCKET_PROTOCOL, protocol, out);
+        head.put([TYPE << 3 | VARINT, self.kind as u8]);
+        if let Some(ip) = self.asked.ip.or(self.asker.ip) {
+            head.put([SOCKET_FAMILY << 3 | VARINT, if ip.is_ipv4() { 1 } else { 2 }]);
+        }
+        head.put([SOCKET_PROTOCOL << 3 | VARINT, protocol]);
         for (address, port, end) in
             [(QUERY_ADDRESS, QUERY_PORT, self.asker), (RESPONSE_ADDRESS, RESPONSE_PORT, self.asked)]
         {
             match end.ip {
-                Some(IpAddr::V4(ip)) => write_octets(address, &ip.octets(), out),
-                Some(IpAddr::V6(ip)) => write_octets(address, &ip.octets(), out),
+                Some(IpAddr::V4(ip)) => {
+                    head.put([address << 3 | DELIMITED, 4]);
+                    head.put(ip.octets());
+                }
+                Some(IpAddr::V6(ip)) => {
+                    head.put([address << 3 | DELIMITED, 16]);
+                    head.put(ip.octets());
+                }
                 None => {}
             }
             if let Some(number) = end.port {
-                write_number(port, number.into(), out);
+                let [a, b, c] = varint(number.into());
+                head.put([port << 3 | VARINT, a, b, c]);
             }
         }
-        write_time(QUERY_TIME_SEC, self.query_time, out);
-        let octets = if self.response_time.is_some() { RESPONSE_MESSAGE } else { QUERY_MESSAGE };
+        head.put_time(QUERY_TIME_SEC, self.query_time);
         if let Some(time) = self.response_time {
-            write_time(RESPONSE_TIME_SEC, time, out);
+            head.put_time(RESPONSE_TIME_SEC, time);
         }
         if let Some(message) = self.octets {
-            write_octets(octets, message, out);
+            let field = if self.response_time.is_some() { RESPONSE_MESSAGE } else { QUERY_MESSAGE };
+            head.put_len(field, message.len());
         }
     }
+}
+
+/// The fields before a DNS message. Most numbers have a fixed length, so that their bytes need no branches: a
+/// number may have leading zeros.
+struct Head {
+    octets: [u8; FIXED],
+    len: usize,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self { octets: [0; FIXED], len: 0 }
+    }
+}
+
+impl Head {
+    fn put<const N: usize>(&mut self, part: [u8; N]) {
+        if let Some(place) = self.octets.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut) {
+            *place = part;
+            self.len += N;
+        }
+    }
+
+    /// Puts the key and the length of a field of bytes.
+    fn put_len(&mut self, field: u8, len: usize) {
+        self.put([field << 3 | DELIMITED]);
+        match len {
+            0..0x80 => self.put([len as u8]),
+            0x80..0x4000 => self.put(varint::<2>(len as u64)),
+            _ => self.put(varint::<3>(len as u64)),
+        }
+    }
+
+    /// Puts the seconds in one field, the nanoseconds in the next.
+    fn put_time(&mut self, field: u8, time: Duration) {
+        self.put([field << 3 | VARINT]);
+        match time.as_secs() >> 35 {
+            0 => self.put(varint::<5>(time.as_secs())),
+            _ => self.put(varint::<10>(time.as_secs())),
+        }
+        self.put([(field + 1) << 3 | FIXED32]);
+        self.put(time.subsec_nanos().to_le_bytes());
+    }
+
+    fn written(&self) -> &[u8] {
+        self.octets.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// Encodes a number of at most 7 N bits, little end first, 7 bits in each byte.
+fn varint<const N: usize>(number: u64) -> [u8; N] {
+    std::array::from_fn(|at| (number >> (7 * at)) as u8 & 0x7F | if at + 1 < N { 0x80 } else { 0 })
 }
 
 pub(super) fn server_fields(identity: &str, version: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    write_octets(IDENTITY, identity.as_bytes(), &mut out);
-    write_octets(VERSION, version.as_bytes(), &mut out);
-    out
-}
-
-/// Writes the seconds to one field, the nanoseconds to the next.
-fn write_time(field: u8, time: Duration, out: &mut Vec<u8>) {
-    write_number(field, time.as_secs(), out);
-    write_key(field + 1, FIXED32, out);
-    out.extend_from_slice(&time.subsec_nanos().to_le_bytes());
-}
-
-fn write_octets(field: u8, octets: &[u8], out: &mut Vec<u8>) {
-    write_head(field, octets.len(), out);
-    out.extend_from_slice(octets);
-}
-
-fn write_head(field: u8, len: usize, out: &mut Vec<u8>) {
-    write_key(field, DELIMITED, out);
-    write_varint(len as u64, out);
-}
-
-fn write_number(field: u8, number: u64, out: &mut Vec<u8>) {
-    write_key(field, VARINT, out);
-    write_varint(number, out);
-}
-
-/// Writes a key of one byte, because all field numbers are below 16.
-fn write_key(field: u8, wire_type: u8, out: &mut Vec<u8>) {
-    out.push(field << 3 | wire_type);
-}
-
-fn write_varint(mut number: u64, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
+    let field = |number, text: &str| {
+        let mut head = Head::default();
+        head.put_len(number, text.len());
+        [head.written(), text.as_bytes()].concat()
+    };
+    [field(IDENTITY, identity), field(VERSION, version)].concat()
 }
 
 const VARINT: u8 = 0;
@@ -178,7 +206,8 @@ const QUERY_MESSAGE: u8 = 10;
 const RESPONSE_TIME_SEC: u8 = 12;
 const RESPONSE_MESSAGE: u8 = 14;
 
-const LEN_OCTETS: usize = 3;
+/// The key of the message and its length.
+const LEN_OCTETS: usize = 4;
 
 /// The maximum size without the DNS message, the names of `extra`, identity and version.
 const FIXED: usize = 160;
@@ -205,11 +234,11 @@ mod tests {
             octets: Some(b"abc"),
             attempt: Some(DnstapAttempt { pool: "p", backend: "b", kind: AttemptKind::Hedge }),
         };
-        let fields: &[u8] = b"\x08\x07\x10\x01\x18\x01\x30\xAC\x02\x2A\x04\xC0\x00\x02\x01\x38\x35\
-            \x40\xC8\x01\x4D\x01\0\0\0\x52\x03abc";
+        let fields: &[u8] = b"\x08\x07\x10\x01\x18\x01\x30\xAC\x82\0\x2A\x04\xC0\x00\x02\x01\x38\xB5\x80\0\
+            \x40\xC8\x81\x80\x80\0\x4D\x01\0\0\0\x52\x03abc";
         let server: &[u8] = b"\x0A\x03ls1\x12\x03h 1";
         let extra: &[u8] = b"\x1A\x1Bpool=p backend=b kind=hedge";
-        // The length of the fields has leading zeros.
+        // Some numbers have leading zeros.
         let head: &[u8] = &[0x78, 1, 0x72, fields.len() as u8 | 0x80, 0x80, 0];
         let expected = [server, extra, head, fields].concat();
         assert_eq!(written(&message), expected);
