@@ -95,7 +95,8 @@
       });
     });
   }
-  const newCell = ({ kind }) => kind === "head" ? make("th", { scope: "row", class: "name" }) : make("td", { class: kind });
+  // On a narrow screen a row is a card, where each cell shows its title.
+  const newCell = ({ kind, title }) => kind === "head" ? make("th", { scope: "row", class: "name" }) : make("td", { class: kind, "data-title": title });
 
   function mark(cell, isBad) {
     cell.classList.toggle("bad", isBad);
@@ -103,7 +104,8 @@
 
   // ---- Data
 
-  // Points of the last ten minutes and of the last day: {at, state, queries, responses, dropped, cache, pools: Map of name to figures}.
+  // Points of the last ten minutes and of the last day: {at, state, queries, transports, responses, rcodes, failures, dropped, cache,
+  // pools: Map of name to figures}.
   let recent = [], long = [];
   // The last second, the last status, and the time when that status arrived.
   let last = null, status = null, statusAt = 0;
@@ -114,8 +116,8 @@
       queries: pool.queries, p50: pool.p50_ms, p99: pool.p99_ms, p999: pool.p999_ms,
       sent: pool.hedges.sent, won: pool.hedges.won, denied: pool.hedges.denied, tokens: pool.hedges.tokens,
     }]));
-    const { at, queries, responses, failures = 0, dropped, cache } = second;
-    return { at, state: second.verdict.state, queries, responses, failures, dropped, cache, pools };
+    const { at, queries, transports, responses, rcodes, failures = 0, dropped, cache } = second;
+    return { at, state: second.verdict.state, queries, transports, responses, rcodes, failures, dropped, cache, pools };
   }
 
   function pointsOfHistory(history) {
@@ -124,7 +126,9 @@
       at,
       state: history.verdict[place],
       queries: history.queries[place],
+      transports: pick(history.transports, place),
       responses: pick(history.responses, place),
+      rcodes: pick(history.rcodes, place),
       failures: history.failures?.[place] ?? 0,
       dropped: pick(history.dropped, place),
       cache: history.cache && known(history.cache.hits[place]) ? pick(history.cache, place) : null,
@@ -400,6 +404,14 @@
     return found.length ? Math.max(...found) : null;
   }
 
+  // The median of the pool that the median query of the last minute has asked, in order of the pools' medians.
+  function typicalMedian() {
+    const minutes = (status?.pools ?? []).map(pool => pool.last_minute).filter(minute => known(minute?.p50_ms));
+    minutes.sort((one, other) => one.p50_ms - other.p50_ms);
+    let left = minutes.reduce((all, { queries }) => all + queries, 0) / 2;
+    return minutes.find(({ queries }) => (left -= queries) <= 0)?.p50_ms;
+  }
+
   // A lower bound of the responses that are synthesized or report a failure: one response may be both.
   const bad = ({ responses, failures }) => Math.max((responses.synthesized ?? 0) + (responses.error ?? 0), failures);
 
@@ -413,7 +425,7 @@
     const made = minute.reduce((sum, point) => sum + bad(point), 0);
     const of = key => worst((status?.pools ?? []).map(pool => pool.last_minute?.[key]));
     tile("Queries a second", now.length ? number(now.reduce((sum, point) => sum + point.queries, 0) / now.length) : "–");
-    tile("p50", millis(of("p50_ms")));
+    tile("p50", millis(typicalMedian()));
     tile("p99", millis(of("p99_ms")));
     tile("p99.9", millis(of("p999_ms")));
     tile("From the cache", percent((answers.cache ?? 0) + (answers.stale ?? 0), all));
@@ -441,6 +453,7 @@
   const BACKENDS = [
     column("State", stateCell, "text"),
     column("Backend", row => row.name, "head"),
+    column("Pool", row => row.pool, "name"),
     column("Since", row => row.since),
     column("p99", row => millis(row.p99)),
     column("Errors", alarm(row => row.errors)),
@@ -449,7 +462,6 @@
     column("Share", row => row.share),
     column("In flight", row => count(row.inFlight)),
     column("Hedges won", row => count(row.hedgesWon)),
-    column("Pool", row => row.pool, "name"),
   ];
 
   function showBackends() {
@@ -612,25 +624,41 @@
     return getComputedStyle(probe).color;
   }
 
-  const LINES = [{ color: "one", dash: [] }, { color: "two", dash: [6, 4] }, { color: "three", dash: [2, 3] }];
+  const LINES = [
+    { color: "one", dash: [] }, { color: "two", dash: [6, 4] }, { color: "three", dash: [2, 3] }, { color: "four", dash: [10, 3, 2, 3] },
+  ];
 
   // The figures of the chosen pool, or of all pools: the slowest of each moment, or the sum.
   const inPools = (point, of, join) => join((choice ? [point.pools.get(choice)] : [...point.pools.values()]).filter(known).map(of));
   const slowest = key => point => inPools(point, figures => figures[key], worst);
   const sum = key => (point, step) => inPools(point, figures => figures[key], values => values.length ? values.reduce((a, b) => a + b, 0) / step : null);
-  const answered = (...keys) => (point, step) => choice ? null : keys.reduce((all, key) => all + (point.responses[key] ?? 0), 0) / step;
+  const counted = (group, ...keys) => (point, step) => choice ? null : keys.reduce((all, key) => all + (point[group][key] ?? 0), 0) / step;
 
   const charts = [
     {
       title: "Queries a second", unit: number, isLog: false,
       series: [
         ["queries", (point, step) => choice ? sum("queries")(point, step) : point.queries / step],
-        ["from the cache", answered("cache", "stale")],
+        ["from the cache", counted("responses", "cache", "stale")],
         ["made up or failed", (point, step) => choice ? null : bad(point) / step],
       ],
     },
     { title: "Time to answer, ms", unit: number, isLog: true, series: [["p50", slowest("p50")], ["p99", slowest("p99")], ["p99.9", slowest("p999")]] },
     { title: "Hedges a second", unit: number, isLog: false, series: [["sent", sum("sent")], ["won", sum("won")], ["denied", sum("denied")]] },
+    {
+      title: "Response codes a second", unit: number, isLog: false,
+      series: [
+        ["NOERROR", counted("rcodes", "NOERROR")], ["NXDOMAIN", counted("rcodes", "NXDOMAIN")],
+        ["SERVFAIL", counted("rcodes", "SERVFAIL")], ["others", counted("rcodes", "REFUSED", "other")],
+      ],
+    },
+    {
+      title: "Transports, queries a second", unit: number, isLog: false,
+      series: [
+        ["UDP", counted("transports", "udp")], ["TCP", counted("transports", "tcp", "http")],
+        ["encrypted", counted("transports", "tls", "https", "quic")],
+      ],
+    },
   ].map(makeChart);
 
   function makeChart(spec) {

@@ -385,10 +385,10 @@ pub(super) mod tests {
                 .expect("a verdict"),
             queries: 1_000,
             responses: counts(&[("backend", 900), ("cache", 100), ("made-up", 0)]),
-            failures: 0,
             dropped: counts(&[("late", 2)]),
             cache: Some(CacheSecond { hits: 80, stale_hits: 0, misses: 20 }),
             pools: vec![pool],
+            ..Second::default()
         }
     }
 

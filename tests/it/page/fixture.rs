@@ -76,7 +76,9 @@ impl Fixture {
             at,
             verdict: self.verdict(),
             queries: queries(at),
+            transports: counts(&[("udp", queries(at) - 130), ("tcp", 30), ("tls", 60), ("quic", 40)]),
             responses: counts(&[("backend", 300), ("cache", 600), ("synthesized", 30), ("authority", 0)]),
+            rcodes: counts(&[("NOERROR", 700), ("NXDOMAIN", 137), ("SERVFAIL", 93), ("REFUSED", 0), ("other", 0)]),
             failures: 93,
             dropped: counts(&[("malformed", 1), ("late", 4)]),
             cache: Some(CacheSecond { hits: 600, stale_hits: 0, misses: 330 }),
@@ -108,7 +110,9 @@ impl Fixture {
         let history = HistoryFigures {
             step_seconds,
             verdict: verdict.collect(),
+            transports: BTreeMap::from([("udp".to_owned(), counted.clone()), ("quic".to_owned(), each(40))]),
             queries: counted,
+            rcodes: BTreeMap::from([("NOERROR".to_owned(), each(700)), ("NXDOMAIN".to_owned(), each(137))]),
             responses: BTreeMap::from([
                 ("backend".to_owned(), each(300)),
                 ("cache".to_owned(), each(600)),
@@ -152,6 +156,9 @@ impl Fixture {
                     "kind": "etcd", "state": "doubted", "age_seconds": 75, "members": 3,
                     "refused": [{"entry": HOSTILE, "reason": "no address"}],
                 }],
+            }, {
+                "name": "rare", "in_flight": 0, "backends": [],
+                "last_minute": {"queries": 100, "attempts": 100, "p50_ms": 40.0, "p99_ms": 90.0, "p999_ms": 90.0},
             }],
             "zones": [{"authority": "ts1", "name": "example.org", "state": "expired", "serial": 2_025_010_101}],
         })

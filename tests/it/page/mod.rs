@@ -114,9 +114,11 @@ fn what_is_told_is_shown_to_everybody() {
     assert_eq!(browser.run("return document.getElementById('reload-error').textContent"), WRONG);
     let backends = browser.text("backends");
     let first = backends.lines().nth(1).expect("a row");
-    assert!(first.starts_with("down\tts1\t4"), "{backends}");
+    assert!(first.starts_with("down\tts1\tts\t4"), "{backends}");
     for (table, text) in [
         ("tiles", "From the cache"),
+        // Of the pool that nearly all queries ask, not of the slower one.
+        ("tiles", "0.50 ms"),
         ("pools", "2 of 3"),
         ("answers", "made up here"),
         ("cache", "misses"),
@@ -140,9 +142,11 @@ fn what_is_told_is_shown_to_everybody() {
     // Each chart says the same as a table.
     browser.run("document.querySelectorAll('details').forEach(table => { table.open = true })");
     browser.wait_for("[...document.querySelectorAll('details table')].every(table => table.rows.length === 601)");
-    let row = browser
-        .run("return document.querySelectorAll('details table')[1].rows[1].innerText.split('\\t').slice(1).join(' ')");
-    assert_eq!(row, "0.50 212 850 Trouble");
+    for (chart, values) in [(1, "0.50 212 850"), (3, "700 137 93.0 0")] {
+        let row = format!("document.querySelectorAll('details table')[{chart}].rows[1]");
+        let row = browser.run(&format!("return {row}.innerText.split('\\t').slice(1).join(' ')"));
+        assert_eq!(row, format!("{values} Trouble"));
+    }
     // A day of it, and back.
     browser.click("span-24h");
     browser.wait_for("document.querySelectorAll('details table')[0].rows.length === 1441");
@@ -168,11 +172,15 @@ fn what_is_told_is_shown_to_everybody() {
 
     accessible(&browser, "light");
     browser.picture("light-1440", 1440);
+    let rows = "return new Set([...document.querySelectorAll('.chart')].map(chart => chart.offsetTop)).size";
+    assert_eq!(browser.run(rows), 3, "five charts, the first across both columns");
     for width in [320, 360] {
         browser.resize(width, 640);
         let wide = browser.run("return document.documentElement.scrollWidth");
         assert!(wide.as_u64().is_some_and(|wide| wide <= width.into()), "{wide} in {width}");
     }
+    let titles = "return getComputedStyle(document.querySelector('#backends td'), '::before').content";
+    assert_eq!(browser.run(titles), "\"State\"", "cells of a card have titles");
     accessible(&browser, "narrow");
     browser.picture("light-360", 360);
     // Dark by the system's wish, and by the switch.

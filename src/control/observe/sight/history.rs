@@ -129,7 +129,7 @@ impl History {
         };
         Facts {
             snapshot,
-            queries: last.queries,
+            queries: last.all_queries(),
             overload: last.dropped[DropReason::Overload as usize],
             made_up: share(ServerTotals::made_up),
             failures: share(|counts| counts.failures),

@@ -17,8 +17,14 @@ pub struct Second {
     pub verdict: Verdict,
     /// Queries of clients.
     pub queries: u64,
+    /// Queries by transport, with all transports.
+    #[serde(default)]
+    pub transports: BTreeMap<String, u64>,
     /// Responses by source, with all sources.
     pub responses: BTreeMap<String, u64>,
+    /// Responses by rcode: NOERROR, NXDOMAIN, SERVFAIL, REFUSED, other.
+    #[serde(default)]
+    pub rcodes: BTreeMap<String, u64>,
     /// Responses that report a failure, from backends or from this forwarder.
     #[serde(default)]
     pub failures: u64,
@@ -159,8 +165,14 @@ pub struct HistoryFigures {
     pub verdict: Vec<VerdictState>,
     /// Queries of clients.
     pub queries: Vec<u64>,
+    /// Queries by transport.
+    #[serde(default)]
+    pub transports: BTreeMap<String, Vec<u64>>,
     /// Responses by source.
     pub responses: BTreeMap<String, Vec<u64>>,
+    /// Responses by rcode: NOERROR, NXDOMAIN, SERVFAIL, REFUSED, other.
+    #[serde(default)]
+    pub rcodes: BTreeMap<String, Vec<u64>>,
     /// Responses that report a failure, from backends or from this forwarder.
     #[serde(default)]
     pub failures: Vec<u64>,
@@ -313,7 +325,9 @@ mod tests {
                 reasons: vec![Reason { code: "backend-down".to_owned(), text }],
             },
             queries: 5_000,
+            transports: counts(&[("udp", 4_990), ("tls", 10)]),
             responses: counts(&[("backend", 900), ("cache", 4_000)]),
+            rcodes: counts(&[("NOERROR", 4_900), ("other", 0)]),
             failures: 3,
             dropped: counts(&[("late", 2)]),
             cache: Some(CacheSecond { hits: 4_000, stale_hits: 0, misses: 1_000 }),
@@ -329,7 +343,9 @@ mod tests {
                     "reasons": [{"code": "backend-down", "text": "ts2 of pool ts has been down for 40 s"}],
                 },
                 "queries": 5_000,
+                "transports": {"udp": 4_990, "tls": 10},
                 "responses": {"backend": 900, "cache": 4_000},
+                "rcodes": {"NOERROR": 4_900, "other": 0},
                 "failures": 3,
                 "dropped": {"late": 2},
                 "cache": {"hits": 4_000, "stale_hits": 0, "misses": 1_000},
@@ -382,7 +398,9 @@ mod tests {
             at: vec![100, 101],
             verdict: vec![VerdictState::Well, VerdictState::Trouble],
             queries: vec![7, 8],
+            transports: BTreeMap::from([("udp".to_owned(), vec![7, 8])]),
             responses: BTreeMap::from([("backend".to_owned(), vec![7, 7])]),
+            rcodes: BTreeMap::from([("SERVFAIL".to_owned(), vec![0, 2])]),
             failures: vec![3, 4],
             dropped: BTreeMap::from([("late".to_owned(), vec![0, 1])]),
             cache: Some(CacheLookups {
@@ -402,7 +420,9 @@ mod tests {
                 "at": [100, 101],
                 "verdict": ["well", "trouble"],
                 "queries": [7, 8],
+                "transports": {"udp": [7, 8]},
                 "responses": {"backend": [7, 7]},
+                "rcodes": {"SERVFAIL": [0, 2]},
                 "failures": [3, 4],
                 "dropped": {"late": [0, 1]},
                 "cache": {"hits": [null, 1], "stale_hits": [null, 0], "misses": [null, 7]},

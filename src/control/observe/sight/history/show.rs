@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
+use dns::Transport;
 use metrics::{BackendSnapshot, DropReason, PoolSnapshot, ResponseSource, Snapshot};
 
 use super::History;
-use super::steps::{BackendStep, Percentile, PoolStep, ServerStep, ServerTotals};
+use super::steps::{BackendStep, Percentile, PoolStep, RCODES, ServerStep, ServerTotals};
 use super::tracks::BackendTrack;
 use crate::control::observe::sight::live::{
     BackendHistory, BackendSecond, CacheLookups, Column, HedgeFigures, HistoryFigures, MAX_BACKENDS, PoolFigures,
@@ -21,8 +22,10 @@ impl History {
         Second {
             at,
             verdict,
-            queries: counts.queries,
+            queries: counts.all_queries(),
+            transports: by_label(&Transport::ALL.map(Transport::label), |place| counts.queries[place]),
             responses: by_label(&ResponseSource::ALL.map(ResponseSource::label), |place| counts.responses[place]),
+            rcodes: by_rcode(|place| counts.rcodes[place]),
             failures: counts.failures,
             dropped: by_label(&DropReason::ALL.map(DropReason::label), |place| counts.dropped[place]),
             cache: snapshot.cache.as_ref().map(|_| CacheLookups { hits, stale_hits, misses }),
@@ -84,10 +87,14 @@ impl History {
             step_seconds: span.step_seconds(),
             at: steps.iter().map(|step| step.at).collect(),
             verdict: steps.iter().map(|step| step.verdict).collect(),
-            queries: column(steps, |counts| counts.queries),
+            queries: column(steps, ServerTotals::all_queries),
+            transports: by_label(&Transport::ALL.map(Transport::label), |place| {
+                column(steps, |counts| counts.queries[place])
+            }),
             responses: by_label(&ResponseSource::ALL.map(ResponseSource::label), |place| {
                 column(steps, |counts| counts.responses[place])
             }),
+            rcodes: by_rcode(|place| column(steps, |counts| counts.rcodes[place])),
             failures: column(steps, |counts| counts.failures),
             dropped: by_label(&DropReason::ALL.map(DropReason::label), |place| {
                 column(steps, |counts| counts.dropped[place])
@@ -164,6 +171,11 @@ fn pool_figures<N, T, B>(
         more_backends: (pool.backends.len() - backends.len()) as u64,
         backends,
     }
+}
+
+fn by_rcode<V>(value: impl Fn(usize) -> V) -> BTreeMap<String, V> {
+    let labels = RCODES.iter().map(ToString::to_string).chain(["other".to_owned()]);
+    labels.enumerate().map(|(place, label)| (label, value(place))).collect()
 }
 
 fn by_label<V>(labels: &[&str], value: impl Fn(usize) -> V) -> BTreeMap<String, V> {

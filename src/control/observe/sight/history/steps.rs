@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use dns::{Rcode, Transport};
 use hedge::log_linear::quantile;
 use metrics::{BUCKETS, DropReason, HistogramSnapshot, ResponseSource, Snapshot, Tap, TapFate, time_of_bucket};
 
@@ -18,9 +19,12 @@ pub(super) fn push<T>(ring: &mut VecDeque<T>, item: T, max: usize) {
 /// The counts of the server: since its start, or of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerTotals {
-    pub(super) queries: u64,
+    /// Queries of clients by transport.
+    pub(super) queries: [u64; Transport::ALL.len()],
     pub(super) failures: u64,
     pub(super) responses: [u64; ResponseSource::ALL.len()],
+    /// Responses with each of [`RCODES`], and with others.
+    pub(super) rcodes: [u64; RCODES.len() + 1],
     pub(super) dropped: [u64; DropReason::ALL.len()],
     /// Hits, stale hits, misses.
     pub(super) cache: Option<[u64; 3]>,
@@ -30,10 +34,16 @@ pub(super) struct ServerTotals {
 impl ServerTotals {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let counts = &snapshot.counts;
+        let mut rcodes = [0; RCODES.len() + 1];
+        for (rcode, count) in counts.responses.iter().flat_map(|by_rcode| by_rcode.iter().enumerate()) {
+            let place = RCODES.iter().position(|known| usize::from(known.0) == rcode);
+            rcodes[place.unwrap_or(RCODES.len())] += count;
+        }
         Self {
-            queries: counts.queries.iter().sum(),
+            queries: counts.queries,
             failures: counts.failures,
             responses: counts.responses.map(|by_rcode| by_rcode.iter().sum()),
+            rcodes,
             dropped: counts.dropped,
             cache: snapshot.cache.map(|cache| [cache.stats.hits, cache.stats.stale_hits, cache.stats.misses]),
             taps: counts.taps,
@@ -60,14 +70,19 @@ impl ServerTotals {
         let each = |own: &mut [u64], other: &[u64]| {
             own.iter_mut().zip(other).for_each(|(own, other)| *own = join(*own, *other));
         };
-        self.queries = join(self.queries, other.queries);
         self.failures = join(self.failures, other.failures);
+        each(&mut self.queries, &other.queries);
         each(&mut self.responses, &other.responses);
+        each(&mut self.rcodes, &other.rcodes);
         each(&mut self.dropped, &other.dropped);
         each(self.taps.as_flattened_mut(), other.taps.as_flattened());
         if let (Some(own), Some(other)) = (&mut self.cache, &other.cache) {
             each(own, other);
         }
+    }
+
+    pub(super) fn all_queries(&self) -> u64 {
+        self.queries.iter().sum()
     }
 
     /// Counts queries without a backend's answer: with a generated response, or none.
@@ -79,6 +94,9 @@ impl ServerTotals {
         self.responses.iter().sum::<u64>() + self.dropped[DropReason::Unanswered as usize]
     }
 }
+
+/// The rcodes with a figure of their own.
+pub(super) const RCODES: [Rcode; 4] = [Rcode::NOERROR, Rcode::NXDOMAIN, Rcode::SERVFAIL, Rcode::REFUSED];
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerStep {
