@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hedgerow::control::observe::sight::live::{BackendSecond, PoolSecond, Reason, Second, VerdictState};
+use hedgerow::control::observe::sight::live::{AnswerCounts, BackendSecond, PoolSecond, Reason, Second, VerdictState};
 use testkit::*;
 
 /// A stand-in for the admin server that reports the seconds of the test.
@@ -82,7 +82,8 @@ fn well(at: u64) -> Second {
     };
     let backends = (1..=40).map(backend).collect();
     let pool = PoolSecond { name: "ts".to_owned(), queries: 400, attempts: 400, backends, ..Default::default() };
-    Second { at, queries: 400, pools: vec![pool], ..Default::default() }
+    let answers = AnswerCounts { queries: 400, ..Default::default() };
+    Second { at, answers, pools: vec![pool], ..Default::default() }
 }
 
 /// The same when one backend has died.

@@ -69,7 +69,7 @@ fn all(frame: &mut Frame<'_>, area: Rect, state: &State, second: &Second, look: 
         Layout::vertical([Constraint::Length(3), Constraint::Length(pools), Constraint::Length(1), Constraint::Min(0)])
             .areas(area);
     let width = usize::from(server.width).saturating_sub(CURVE_LABEL);
-    let queries = state.history.queries.iter().map(|&count| Some(count as f64));
+    let queries = state.history.answers.queries.iter().map(|&count| Some(count as f64));
     let lines = vec![
         Line::raw(format!("{:<CURVE_LABEL$}{}", "queries/s", look.curve(queries, width))),
         Line::raw(look.text(&totals(second))),

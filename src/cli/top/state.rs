@@ -276,7 +276,7 @@ fn extend(history: &mut HistoryFigures, second: &Second) {
         return;
     }
     push(&mut history.at, second.at);
-    push(&mut history.queries, second.queries);
+    push(&mut history.answers.queries, second.answers.queries);
     for PoolSecond { name, p99_ms, .. } in &second.pools {
         match history.pools.iter_mut().find(|known| known.name == *name) {
             Some(known) => push(&mut known.p99_ms, *p99_ms),
@@ -348,12 +348,10 @@ const STALE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::json;
 
     use super::*;
-    use crate::control::observe::sight::live::{CacheSecond, HedgesSecond};
+    use crate::control::observe::sight::live::{AnswerCounts, CacheSecond, HedgesSecond};
 
     fn backend(name: &str, state: &str, attempts: u64, p99_ms: Option<f64>) -> BackendSecond {
         let p50_ms = p99_ms.map(|p99| p99 / 3.0);
@@ -383,12 +381,14 @@ pub(super) mod tests {
             at: 1_767_225_600,
             verdict: serde_json::from_value(json!({ "state": "watch", "since": 1_767_225_560, "reasons": [reason] }))
                 .expect("a verdict"),
-            queries: 1_000,
-            responses: counts(&[("backend", 900), ("cache", 100), ("made-up", 0)]),
-            dropped: counts(&[("late", 2)]),
+            answers: AnswerCounts {
+                queries: 1_000,
+                responses: counts(&[("backend", 900), ("cache", 100), ("made-up", 0)]),
+                dropped: counts(&[("late", 2)]),
+                ..AnswerCounts::default()
+            },
             cache: Some(CacheSecond { hits: 80, stale_hits: 0, misses: 20 }),
             pools: vec![pool],
-            ..Second::default()
         }
     }
 
@@ -410,8 +410,7 @@ pub(super) mod tests {
         HistoryFigures {
             step_seconds: 1,
             at: vec![1_767_225_597, 1_767_225_598, 1_767_225_599],
-            queries: vec![10, 20, 30],
-            responses: BTreeMap::new(),
+            answers: AnswerCounts { queries: vec![10, 20, 30], ..AnswerCounts::default() },
             pools: vec![pool],
             backend_step_seconds: 10,
             ..Default::default()
@@ -488,19 +487,19 @@ pub(super) mod tests {
     fn curves_begin_with_the_history_and_have_no_second_twice() {
         let now = Instant::now();
         let mut state = watched(now);
-        assert_eq!(state.history.queries, [10, 20, 30, 1_000]);
+        assert_eq!(state.history.answers.queries, [10, 20, 30, 1_000]);
         assert_eq!(state.history.pools[0].p99_ms, [Some(1.0), None, Some(2.0), Some(4.0)]);
         state.take(Data { second: Ok(second()), history: None, races: None }, now);
-        assert_eq!(state.history.queries.len(), 4);
+        assert_eq!(state.history.answers.queries.len(), 4);
         let next = Second { at: second().at + 1, ..second() };
         state.take(Data { second: Ok(next.clone()), history: None, races: None }, now);
-        assert_eq!(state.history.queries.len(), 5);
+        assert_eq!(state.history.answers.queries.len(), 5);
         // The longer history includes that second.
         let mut longer = history();
         longer.at.extend([next.at - 1, next.at]);
-        longer.queries.extend([1_000, 1_000]);
+        longer.answers.queries.extend([1_000, 1_000]);
         state.take(Data { second: Ok(next), history: Some(longer), races: None }, now);
-        assert_eq!(state.history.queries.len(), 5);
+        assert_eq!(state.history.answers.queries.len(), 5);
     }
 
     #[test]

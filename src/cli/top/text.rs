@@ -54,13 +54,13 @@ pub(super) fn totals(second: &Second) -> String {
         let counts = counts.iter().filter(|(name, count)| **count > 0 && *name != LATE);
         counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
     };
-    let mut parts = vec![format!("{} queries a second", second.queries)];
-    let (responses, dropped) = (named(&second.responses), named(&second.dropped));
+    let mut parts = vec![format!("{} queries a second", second.answers.queries)];
+    let (responses, dropped) = (named(&second.answers.responses), named(&second.answers.dropped));
     parts.extend((!responses.is_empty()).then(|| format!("answers: {responses}")));
     parts.extend((!dropped.is_empty()).then(|| format!("dropped: {dropped}")));
-    let late = second.dropped.get(LATE).copied().unwrap_or_default();
+    let late = second.answers.dropped.get(LATE).copied().unwrap_or_default();
     parts.extend((late > 0).then(|| format!("late replies {late}")));
-    parts.extend((second.failures > 0).then(|| format!("failures {}", second.failures)));
+    parts.extend((second.answers.failures > 0).then(|| format!("failures {}", second.answers.failures)));
     if let Some(cache) = &second.cache {
         let looked_up = cache.hits + cache.stale_hits + cache.misses;
         let share = |count: u64| 100.0 * count as f64 / looked_up.max(1) as f64;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use hedgerow::control::observe::sight::live::{
-    BackendSecond, CacheLookups, CacheSecond, HedgeFigures, HedgesSecond, HistoryFigures, PoolHistory, PoolSecond,
-    Reason, Second, Verdict, VerdictState,
+    AnswerCounts, BackendSecond, CacheLookups, CacheSecond, HedgeFigures, HedgesSecond, HistoryFigures, PoolHistory,
+    PoolSecond, Reason, Second, Verdict, VerdictState,
 };
 use serde_json::{Value, json};
 
@@ -75,12 +75,14 @@ impl Fixture {
         let second = Second {
             at,
             verdict: self.verdict(),
-            queries: queries(at),
-            transports: counts(&[("udp", queries(at) - 130), ("tcp", 30), ("tls", 60), ("quic", 40)]),
-            responses: counts(&[("backend", 300), ("cache", 600), ("synthesized", 30), ("authority", 0)]),
-            rcodes: counts(&[("NOERROR", 700), ("NXDOMAIN", 137), ("SERVFAIL", 93), ("REFUSED", 0), ("other", 0)]),
-            failures: 93,
-            dropped: counts(&[("malformed", 1), ("late", 4)]),
+            answers: AnswerCounts {
+                queries: queries(at),
+                transports: counts(&[("udp", queries(at) - 130), ("tcp", 30), ("tls", 60), ("quic", 40)]),
+                responses: counts(&[("backend", 300), ("cache", 600), ("synthesized", 30), ("authority", 0)]),
+                rcodes: counts(&[("NOERROR", 700), ("NXDOMAIN", 137), ("SERVFAIL", 93), ("REFUSED", 0), ("other", 0)]),
+                failures: 93,
+                dropped: counts(&[("malformed", 1), ("late", 4)]),
+            },
             cache: Some(CacheSecond { hits: 600, stale_hits: 0, misses: 330 }),
             pools: vec![pool],
         };
@@ -110,16 +112,18 @@ impl Fixture {
         let history = HistoryFigures {
             step_seconds,
             verdict: verdict.collect(),
-            transports: BTreeMap::from([("udp".to_owned(), counted.clone()), ("quic".to_owned(), each(40))]),
-            queries: counted,
-            rcodes: BTreeMap::from([("NOERROR".to_owned(), each(700)), ("NXDOMAIN".to_owned(), each(137))]),
-            responses: BTreeMap::from([
-                ("backend".to_owned(), each(300)),
-                ("cache".to_owned(), each(600)),
-                ("synthesized".to_owned(), each(30)),
-            ]),
-            failures: each(93),
-            dropped: BTreeMap::from([("malformed".to_owned(), each(1)), ("late".to_owned(), each(4))]),
+            answers: AnswerCounts {
+                transports: BTreeMap::from([("udp".to_owned(), counted.clone()), ("quic".to_owned(), each(40))]),
+                queries: counted,
+                rcodes: BTreeMap::from([("NOERROR".to_owned(), each(700)), ("NXDOMAIN".to_owned(), each(137))]),
+                responses: BTreeMap::from([
+                    ("backend".to_owned(), each(300)),
+                    ("cache".to_owned(), each(600)),
+                    ("synthesized".to_owned(), each(30)),
+                ]),
+                failures: each(93),
+                dropped: BTreeMap::from([("malformed".to_owned(), each(1)), ("late".to_owned(), each(4))]),
+            },
             cache: Some(CacheLookups { hits: some(600), stale_hits: some(0), misses: some(330) }),
             pools: vec![pool],
             at,

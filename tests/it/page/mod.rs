@@ -363,7 +363,7 @@ fn a_death_a_stall_a_bad_config_and_a_restart_are_seen() {
     let client = server.client();
     let shown = |name: std::net::SocketAddr| {
         format!(
-            "[...document.querySelectorAll('#backends tr')].find(row => row.cells[1].textContent === '{name}').cells[3].textContent"
+            "[...document.querySelectorAll('#backends tr')].find(row => row.cells[1].textContent === '{name}').cells[4].textContent"
         )
     };
     patiently("the page shows the slow backend above the other", || {

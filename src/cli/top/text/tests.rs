@@ -29,8 +29,8 @@ and 3 more
 fn stale_hits_are_no_hits_and_late_replies_are_not_dropped() {
     let mut second = second();
     second.cache = Some(crate::control::observe::sight::live::CacheSecond { hits: 50, stale_hits: 30, misses: 20 });
-    second.failures = 9;
-    second.dropped.insert("overload".to_owned(), 1);
+    second.answers.failures = 9;
+    second.answers.dropped.insert("overload".to_owned(), 1);
     assert!(
         totals(&second)
             .ends_with("; dropped: overload 1; late replies 2; failures 9; cache hits 50.0 %; stale hits 30.0 %"),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use metrics::{BackendSnapshot, DropReason, PoolSnapshot, Snapshot, Tap, TapFate};
 
-use self::steps::{ServerStep, ServerTotals, push};
+use self::steps::{ServerStep, ServerTotals, TapTotals, push};
 #[cfg(test)]
 pub(super) use self::tests::{Site, backend, pool};
 use self::tracks::{BackendTrack, BackendTracks, HOUR, PoolTrack};
@@ -28,6 +28,9 @@ pub struct History {
     ten: Instant,
     minute: Instant,
     totals: ServerTotals,
+    tap_totals: TapTotals,
+    /// By second, for [`SECONDS_OF_TAPS`].
+    taps: VecDeque<TapTotals>,
     seconds: VecDeque<ServerStep>,
     minutes: VecDeque<ServerStep>,
     open: ServerStep,
@@ -44,6 +47,8 @@ impl History {
             ten: now,
             minute: now,
             totals: ServerTotals::of(snapshot),
+            tap_totals: TapTotals(snapshot.counts.taps),
+            taps: VecDeque::with_capacity(SECONDS_OF_TAPS),
             seconds: VecDeque::with_capacity(SECONDS),
             minutes: VecDeque::with_capacity(MINUTES),
             open: ServerStep::default(),
@@ -66,6 +71,9 @@ impl History {
         let totals = ServerTotals::of(snapshot);
         let step = ServerStep { at, counts: totals.since(&self.totals), verdict: VerdictState::Well };
         self.totals = totals;
+        let taps = TapTotals(snapshot.counts.taps);
+        push(&mut self.taps, taps.since(&self.tap_totals), SECONDS_OF_TAPS);
+        self.tap_totals = taps;
         push(&mut self.seconds, step, SECONDS);
         self.open.extend(&step);
         self.backends.take(&snapshot.pools, false);
@@ -101,6 +109,7 @@ impl History {
     /// they do not appear as new.
     pub fn carry(&mut self, given: &Snapshot) {
         self.totals.add(&ServerTotals::of(given));
+        self.tap_totals.add(&TapTotals(given.counts.taps));
         for pool in &given.pools {
             if let Some(track) = self.pools.iter_mut().find(|track| track.name == pool.name) {
                 track.carry(pool);
@@ -178,8 +187,7 @@ impl History {
     }
 
     fn tap_facts(&self, tap: Tap) -> TapFacts {
-        let last = || self.seconds.iter().rev().take(SECONDS_OF_TAPS);
-        let sum = |fate| last().map(|step| step.counts.taps[tap as usize][fate as usize]).sum();
+        let sum = |fate| self.taps.iter().map(|TapTotals(counts)| counts[tap as usize][fate as usize]).sum();
         TapFacts { name: tap.label(), written: sum(TapFate::Written), dropped: sum(TapFate::Dropped) }
     }
 
@@ -226,7 +234,8 @@ impl History {
         let pools = self.pools.capacity() * size_of::<PoolTrack>();
         let pools = pools + self.pools.iter().map(PoolTrack::octets).sum::<usize>();
         let steps = (self.seconds.capacity() + self.minutes.capacity()) * size_of::<ServerStep>();
-        steps + self.tens.capacity() * size_of::<u64>() + pools + self.backends.octets()
+        let taps = self.taps.capacity() * size_of::<TapTotals>();
+        steps + taps + self.tens.capacity() * size_of::<u64>() + pools + self.backends.octets()
     }
 }
 

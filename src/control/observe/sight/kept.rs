@@ -51,8 +51,8 @@ impl RecentEvents {
 }
 
 const MAX_EVENTS: usize = 600;
-/// The bytes of their data: ten minutes of a few backends, a minute of a site of hundreds.
-const MAX_OCTETS: usize = 512 << 10;
+/// The bytes of their data: ten minutes of some ten backends, a minute of a site of hundreds.
+const MAX_OCTETS: usize = 640 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -73,7 +73,7 @@ mod tests {
     fn many_octets_are_kept_for_less_time() {
         let mut kept = RecentEvents::new(0);
         (0..700).for_each(|_| drop(kept.push("x".repeat(16 << 10))));
-        assert_eq!(kept.after(0).count(), 32);
+        assert_eq!(kept.after(0).count(), 40);
         let enormous = kept.push("x".repeat(2 << 20));
         assert_eq!(kept.after(0).cloned().collect::<Vec<_>>(), [enormous], "the latest is kept whatever it takes");
     }

@@ -15,25 +15,30 @@ pub struct Second {
     pub at: u64,
     /// The verdict on the server's health.
     pub verdict: Verdict,
-    /// Queries of clients.
-    pub queries: u64,
-    /// Queries by transport, with all transports.
-    #[serde(default)]
-    pub transports: BTreeMap<String, u64>,
-    /// Responses by source, with all sources.
-    pub responses: BTreeMap<String, u64>,
-    /// Responses by rcode: NOERROR, NXDOMAIN, SERVFAIL, REFUSED, other.
-    #[serde(default)]
-    pub rcodes: BTreeMap<String, u64>,
-    /// Responses that report a failure, from backends or from this forwarder.
-    #[serde(default)]
-    pub failures: u64,
-    /// Dropped messages and queries by reason, with all reasons.
-    pub dropped: BTreeMap<String, u64>,
+    /// The queries and responses.
+    #[serde(flatten)]
+    pub answers: AnswerCounts<u64>,
     /// Look-ups in the cache; null without a cache.
     pub cache: Option<CacheSecond>,
     /// The pools in order of the config.
     pub pools: Vec<PoolSecond>,
+}
+
+/// Queries and responses: in a second, or in each step of a history.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerCounts<N> {
+    /// Queries of clients.
+    pub queries: N,
+    /// Queries by transport, with all transports.
+    pub transports: BTreeMap<String, N>,
+    /// Responses by source, with all sources.
+    pub responses: BTreeMap<String, N>,
+    /// Responses by rcode: NOERROR, NXDOMAIN, SERVFAIL, REFUSED, other.
+    pub rcodes: BTreeMap<String, N>,
+    /// Responses that report a failure, from backends or from this forwarder.
+    pub failures: N,
+    /// Dropped messages and queries by reason, with all reasons.
+    pub dropped: BTreeMap<String, N>,
 }
 
 /// The verdict on the server's health.
@@ -163,21 +168,9 @@ pub struct HistoryFigures {
     pub at: Vec<u64>,
     /// The verdict at the end of each step.
     pub verdict: Vec<VerdictState>,
-    /// Queries of clients.
-    pub queries: Vec<u64>,
-    /// Queries by transport.
-    #[serde(default)]
-    pub transports: BTreeMap<String, Vec<u64>>,
-    /// Responses by source.
-    pub responses: BTreeMap<String, Vec<u64>>,
-    /// Responses by rcode: NOERROR, NXDOMAIN, SERVFAIL, REFUSED, other.
-    #[serde(default)]
-    pub rcodes: BTreeMap<String, Vec<u64>>,
-    /// Responses that report a failure, from backends or from this forwarder.
-    #[serde(default)]
-    pub failures: Vec<u64>,
-    /// Dropped messages and queries by reason.
-    pub dropped: BTreeMap<String, Vec<u64>>,
+    /// The queries and responses.
+    #[serde(flatten)]
+    pub answers: AnswerCounts<Vec<u64>>,
     /// Look-ups in the cache; null without a cache.
     pub cache: Option<CacheLookups<Column<u64>>>,
     /// The pools in order of the config, up to the bound.
@@ -324,12 +317,14 @@ mod tests {
                 since: 1_767_225_560,
                 reasons: vec![Reason { code: "backend-down".to_owned(), text }],
             },
-            queries: 5_000,
-            transports: counts(&[("udp", 4_990), ("tls", 10)]),
-            responses: counts(&[("backend", 900), ("cache", 4_000)]),
-            rcodes: counts(&[("NOERROR", 4_900), ("other", 0)]),
-            failures: 3,
-            dropped: counts(&[("late", 2)]),
+            answers: AnswerCounts {
+                queries: 5_000,
+                transports: counts(&[("udp", 4_990), ("tls", 10)]),
+                responses: counts(&[("backend", 900), ("cache", 4_000)]),
+                rcodes: counts(&[("NOERROR", 4_900), ("other", 0)]),
+                failures: 3,
+                dropped: counts(&[("late", 2)]),
+            },
             cache: Some(CacheSecond { hits: 4_000, stale_hits: 0, misses: 1_000 }),
             pools: vec![pool],
         };
@@ -397,12 +392,14 @@ mod tests {
             step_seconds: 1,
             at: vec![100, 101],
             verdict: vec![VerdictState::Well, VerdictState::Trouble],
-            queries: vec![7, 8],
-            transports: BTreeMap::from([("udp".to_owned(), vec![7, 8])]),
-            responses: BTreeMap::from([("backend".to_owned(), vec![7, 7])]),
-            rcodes: BTreeMap::from([("SERVFAIL".to_owned(), vec![0, 2])]),
-            failures: vec![3, 4],
-            dropped: BTreeMap::from([("late".to_owned(), vec![0, 1])]),
+            answers: AnswerCounts {
+                queries: vec![7, 8],
+                transports: BTreeMap::from([("udp".to_owned(), vec![7, 8])]),
+                responses: BTreeMap::from([("backend".to_owned(), vec![7, 7])]),
+                rcodes: BTreeMap::from([("SERVFAIL".to_owned(), vec![0, 2])]),
+                failures: vec![3, 4],
+                dropped: BTreeMap::from([("late".to_owned(), vec![0, 1])]),
+            },
             cache: Some(CacheLookups {
                 hits: vec![None, Some(1)],
                 stale_hits: vec![None, Some(0)],

@@ -10,8 +10,8 @@ use super::History;
 use super::steps::{BackendStep, Percentile, PoolStep, RCODES, ServerStep, ServerTotals};
 use super::tracks::BackendTrack;
 use crate::control::observe::sight::live::{
-    BackendHistory, BackendSecond, CacheLookups, Column, HedgeFigures, HistoryFigures, MAX_BACKENDS, PoolFigures,
-    PoolHistory, PoolSecond, Second, Span, Verdict,
+    AnswerCounts, BackendHistory, BackendSecond, CacheLookups, Column, HedgeFigures, HistoryFigures, MAX_BACKENDS,
+    PoolFigures, PoolHistory, PoolSecond, Second, Span, Verdict,
 };
 
 impl History {
@@ -22,12 +22,14 @@ impl History {
         Second {
             at,
             verdict,
-            queries: counts.all_queries(),
-            transports: by_label(&Transport::ALL.map(Transport::label), |place| counts.queries[place]),
-            responses: by_label(&ResponseSource::ALL.map(ResponseSource::label), |place| counts.responses[place]),
-            rcodes: by_rcode(|place| counts.rcodes[place]),
-            failures: counts.failures,
-            dropped: by_label(&DropReason::ALL.map(DropReason::label), |place| counts.dropped[place]),
+            answers: AnswerCounts {
+                queries: counts.all_queries(),
+                transports: by_label(&Transport::ALL.map(Transport::label), |place| counts.queries[place]),
+                responses: by_label(&ResponseSource::ALL.map(ResponseSource::label), |place| counts.responses[place]),
+                rcodes: by_rcode(|place| counts.rcodes[place]),
+                failures: counts.failures,
+                dropped: by_label(&DropReason::ALL.map(DropReason::label), |place| counts.dropped[place]),
+            },
             cache: snapshot.cache.as_ref().map(|_| CacheLookups { hits, stale_hits, misses }),
             pools: snapshot.pools.iter().filter_map(|pool| self.pool_second(pool)).collect(),
         }
@@ -87,18 +89,20 @@ impl History {
             step_seconds: span.step_seconds(),
             at: steps.iter().map(|step| step.at).collect(),
             verdict: steps.iter().map(|step| step.verdict).collect(),
-            queries: column(steps, ServerTotals::all_queries),
-            transports: by_label(&Transport::ALL.map(Transport::label), |place| {
-                column(steps, |counts| counts.queries[place])
-            }),
-            responses: by_label(&ResponseSource::ALL.map(ResponseSource::label), |place| {
-                column(steps, |counts| counts.responses[place])
-            }),
-            rcodes: by_rcode(|place| column(steps, |counts| counts.rcodes[place])),
-            failures: column(steps, |counts| counts.failures),
-            dropped: by_label(&DropReason::ALL.map(DropReason::label), |place| {
-                column(steps, |counts| counts.dropped[place])
-            }),
+            answers: AnswerCounts {
+                queries: column(steps, ServerTotals::all_queries),
+                transports: by_label(&Transport::ALL.map(Transport::label), |place| {
+                    column(steps, |counts| counts.queries[place])
+                }),
+                responses: by_label(&ResponseSource::ALL.map(ResponseSource::label), |place| {
+                    column(steps, |counts| counts.responses[place])
+                }),
+                rcodes: by_rcode(|place| column(steps, |counts| counts.rcodes[place])),
+                failures: column(steps, |counts| counts.failures),
+                dropped: by_label(&DropReason::ALL.map(DropReason::label), |place| {
+                    column(steps, |counts| counts.dropped[place])
+                }),
+            },
             cache: snapshot.cache.as_ref().map(|_| CacheLookups {
                 hits: cache(0),
                 stale_hits: cache(1),

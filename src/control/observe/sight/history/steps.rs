@@ -28,7 +28,6 @@ pub(super) struct ServerTotals {
     pub(super) dropped: [u64; DropReason::ALL.len()],
     /// Hits, stale hits, misses.
     pub(super) cache: Option<[u64; 3]>,
-    pub(super) taps: [[u64; TapFate::ALL.len()]; Tap::ALL.len()],
 }
 
 impl ServerTotals {
@@ -46,14 +45,13 @@ impl ServerTotals {
             rcodes,
             dropped: counts.dropped,
             cache: snapshot.cache.map(|cache| [cache.stats.hits, cache.stats.stale_hits, cache.stats.misses]),
-            taps: counts.taps,
         }
     }
 
-    /// Returns the growth since `earlier`. A counter that has fallen was reset.
+    /// Returns the growth since `earlier`.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let mut grown = *self;
-        grown.join(earlier, |now, before| now.checked_sub(before).unwrap_or(now));
+        grown.join(earlier, growth);
         // A new cache counts from zero.
         let is_new = |(now, before): ([u64; 3], [u64; 3])| now.iter().zip(before).any(|(now, before)| *now < before);
         if self.cache.zip(earlier.cache).is_some_and(is_new) {
@@ -67,15 +65,12 @@ impl ServerTotals {
     }
 
     fn join(&mut self, other: &Self, join: fn(u64, u64) -> u64) {
-        let each = |own: &mut [u64], other: &[u64]| {
-            own.iter_mut().zip(other).for_each(|(own, other)| *own = join(*own, *other));
-        };
+        let each = |own: &mut [u64], other: &[u64]| join_each(own, other, join);
         self.failures = join(self.failures, other.failures);
         each(&mut self.queries, &other.queries);
         each(&mut self.responses, &other.responses);
         each(&mut self.rcodes, &other.rcodes);
         each(&mut self.dropped, &other.dropped);
-        each(self.taps.as_flattened_mut(), other.taps.as_flattened());
         if let (Some(own), Some(other)) = (&mut self.cache, &other.cache) {
             each(own, other);
         }
@@ -93,6 +88,31 @@ impl ServerTotals {
     pub(super) fn answered(&self) -> u64 {
         self.responses.iter().sum::<u64>() + self.dropped[DropReason::Unanswered as usize]
     }
+}
+
+/// Records of taps by fate: since the start, or in a second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TapTotals(pub(super) [[u64; TapFate::ALL.len()]; Tap::ALL.len()]);
+
+impl TapTotals {
+    /// Returns the growth since `earlier`.
+    pub(super) fn since(mut self, earlier: &Self) -> Self {
+        join_each(self.0.as_flattened_mut(), earlier.0.as_flattened(), growth);
+        self
+    }
+
+    pub(super) fn add(&mut self, more: &Self) {
+        join_each(self.0.as_flattened_mut(), more.0.as_flattened(), |sum, count| sum + count);
+    }
+}
+
+/// Returns the growth of a counter. One that has fallen was reset.
+fn growth(now: u64, before: u64) -> u64 {
+    now.checked_sub(before).unwrap_or(now)
+}
+
+fn join_each(own: &mut [u64], other: &[u64], join: fn(u64, u64) -> u64) {
+    own.iter_mut().zip(other).for_each(|(own, other)| *own = join(*own, *other));
 }
 
 /// The rcodes with a figure of their own.

@@ -126,8 +126,11 @@ fn figures_are_of_that_second_and_null_where_nothing_was_measured() {
     site.snapshot.counts.dropped[DropReason::Late as usize] = 5;
     site.snapshot.cache = Some(cache(CacheStats { hits: 10, misses: 990, ..CacheStats::default() }));
     let second = site.second();
-    assert_eq!((second.at, second.queries, second.responses["backend"]), (1_767_225_601, 1_000, 990));
-    assert_eq!((second.responses["cache"], second.responses["stale"], second.dropped["late"]), (10, 0, 5));
+    assert_eq!((second.at, second.answers.queries, second.answers.responses["backend"]), (1_767_225_601, 1_000, 990));
+    assert_eq!(
+        (second.answers.responses["cache"], second.answers.responses["stale"], second.answers.dropped["late"]),
+        (10, 0, 5)
+    );
     assert_eq!(second.cache.map(|cache| (cache.hits, cache.misses)), Some((10, 990)));
     let pool = &second.pools[0];
     assert_eq!((pool.queries, pool.attempts, pool.in_flight), (1_000, 1_003, 4));
@@ -140,7 +143,7 @@ fn figures_are_of_that_second_and_null_where_nothing_was_measured() {
     assert_eq!((&*idle.name, idle.attempts, idle.p50_ms), ("ts2", 0, None));
 
     let next = site.second();
-    assert_eq!((next.queries, next.pools[0].queries, next.pools[0].hedges.sent), (0, 0, 0));
+    assert_eq!((next.answers.queries, next.pools[0].queries, next.pools[0].hedges.sent), (0, 0, 0));
     assert_eq!((next.pools[0].p50_ms, next.pools[0].p999_ms, next.pools[0].in_flight), (None, None, 4));
 }
 
@@ -153,7 +156,7 @@ fn what_was_counted_before_the_start_is_no_part_of_it() {
     let mut site = Site::running(site.snapshot.clone());
     site.answer(0, 1, 1_000);
     let second = site.second();
-    assert_eq!((second.queries, second.pools[0].queries, second.pools[0].attempts), (0, 1, 1));
+    assert_eq!((second.answers.queries, second.pools[0].queries, second.pools[0].attempts), (0, 1, 1));
 }
 
 #[test]
@@ -183,7 +186,7 @@ fn what_another_process_has_counted_is_no_part_of_it() {
     site.snapshot.counts.queries[0] = 5_010;
     site.answer(0, 3, 1_000);
     let second = site.second();
-    assert_eq!((second.queries, second.pools[0].queries, second.pools[0].hedges.denied), (0, 3, 0));
+    assert_eq!((second.answers.queries, second.pools[0].queries, second.pools[0].hedges.denied), (0, 3, 0));
     let backend = &second.pools[0].backends[0];
     assert_eq!((backend.attempts, backend.errors), (3, 0));
     assert!(is_about(backend.p99_ms, 1.0), "{backend:?}");
