@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod ctl;
 mod help;
+mod import;
 mod init;
 mod listen;
 mod log;
@@ -67,6 +68,8 @@ enum ProgramCommand {
     },
     /// Write a short config to start from
     Init(init::Args),
+    /// Turn the config of dnsmasq, CoreDNS, Unbound or dnsdist into one of hedgerow
+    Import(import::Args),
     /// Compare policies by simulation on modeled backends
     Simulate(simulate::Args),
     /// Show and change a running server
@@ -121,6 +124,7 @@ pub fn main() -> ExitCode {
         ProgramCommand::Lookup(args) => lookup::run(args),
         ProgramCommand::Check { config: ConfigFile { config }, args } => check::run(config, &args),
         ProgramCommand::Init(args) => init::run(&args),
+        ProgramCommand::Import(args) => import::run(&args),
         ProgramCommand::Simulate(args) => simulate::run(&args),
         ProgramCommand::Ctl { config, args } => ctl::run(&args, config.as_deref()),
         ProgramCommand::Top { config, args } => top::run(&args, config.as_deref()),
@@ -191,6 +195,7 @@ fn settle(command: Option<ProgramCommand>, before: ConfigFile) -> Result<Program
         | ProgramCommand::Ts(_)
         | ProgramCommand::Lookup(_)
         | ProgramCommand::Init(_)
+        | ProgramCommand::Import(_)
         | ProgramCommand::Simulate(_)
         | ProgramCommand::Schema(_)
         | ProgramCommand::Man(_)

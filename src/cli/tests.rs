@@ -16,6 +16,7 @@ fn parse(line: &str) -> Result<(&'static str, Option<PathBuf>), String> {
         ProgramCommand::Ts(_) => Ok(("ts", None)),
         ProgramCommand::Lookup(_) => Ok(("lookup", None)),
         ProgramCommand::Init(_) => Ok(("init", None)),
+        ProgramCommand::Import(_) => Ok(("import", None)),
         ProgramCommand::Simulate(_) => Ok(("simulate", None)),
         ProgramCommand::Top { config, .. } => Ok(("top", config)),
         ProgramCommand::Schema(_) => Ok(("schema", None)),
@@ -44,6 +45,7 @@ fn options_of_all_commands_stand_before_or_after_the_command() {
     check("ts -l 127.0.0.1:0 a.txt --log debug", "ts", None);
     check("-c a.toml top --once", "top", Some("a.toml"));
     check("init tables -o a.toml --force", "init", None);
+    check("import --from unbound -o a.toml b.conf", "import", None);
     check("schema --markdown", "schema", None);
     check("man --dir pages", "man", None);
     check("completions zsh", "completions", None);

@@ -45,6 +45,7 @@ mod hostile;
 mod http_floods;
 mod https;
 mod identity;
+mod import;
 mod in_flight;
 mod init;
 mod lifecycle;
