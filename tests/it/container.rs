@@ -6,7 +6,6 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use config::Config;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use testkit::*;
@@ -165,25 +164,4 @@ fn the_dockerfile_names_files_that_are_there_and_enough() {
     assert!(fs::read_to_string(reference).expect("it is there").contains("include_str!(\"../../../config.toml\")"));
     let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).expect("a user");
     assert!(user.split(':').all(|id| id.parse::<u32>().is_ok_and(|id| id > 0)), "{user}");
-}
-
-#[test]
-fn the_config_of_the_manifest_is_right() {
-    let manifest = fs::read_to_string(top().join("deploy/kubernetes.yaml")).expect("it is there");
-    let (_, config) = manifest.split_once("  config.toml: |\n").expect("it holds a config");
-    let config: String =
-        config.lines().take_while(|line| *line != "---").map(|line| format!("{}\n", line.trim_start())).collect();
-    let config =
-        Config::parse(&config, "config.toml", std::path::Path::new("/etc/hedgerow")).expect("a config that is right");
-    let number = |key: &str| {
-        let value = manifest.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(": "));
-        value.and_then(|value| value.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {key}"))
-    };
-    let timeout = config.pools.iter().map(|pool| pool.rules.race.timeout.as_secs()).max().expect("a pool");
-    assert!(number("terminationGracePeriodSeconds") > config.process.drain_delay.as_secs() + timeout + 1);
-    let admin = config.admin.expect("probes ask it").listen;
-    assert!(manifest.contains(&format!("name: admin, containerPort: {}", admin.port())));
-    for path in ["/readyz", "/healthz"] {
-        assert!(manifest.contains(&format!("path: {path}, port: admin")), "no probe asks {path}");
-    }
 }
