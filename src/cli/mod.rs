@@ -30,7 +30,6 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use config::Limits;
 use dns::HashSeed;
-use net::sys::memory::map_large_blocks;
 
 /// Exit status of a wrong command line, config or zone file.
 const EXIT_USAGE: u8 = 2;
@@ -116,7 +115,6 @@ pub fn main() -> ExitCode {
         return usage(format_args!("hedgerow: {error}"));
     }
     zone::seed_hashes(HashSeed(rand::random()));
-    map_large_blocks();
     match command {
         ProgramCommand::Serve(ConfigFile { config }) => serve::run(config),
         ProgramCommand::Ls(args) => ls::run(args),

@@ -1,18 +1,8 @@
 //! Memory that the process has, but does not need.
 
-#![allow(unsafe_code)] // Three calls; each block says why it is sound.
+#![allow(unsafe_code)] // Two calls; each block says why it is sound.
 
 use rustix::param::page_size;
-
-/// Keeps blocks of 1 MiB and more out of the heap, so that they grow without a copy and leave no holes. By
-/// default, the limit rises with each freed block. With a million queries in flight, this saves 9 MB.
-pub fn map_large_blocks() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it changes no allocation.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20)
-    };
-}
 
 /// Gives back memory that a start or a reload has left: free heap, and the code and constants of the program,
 /// which the kernel maps 64 KiB at a time. It maps those that are used from now on again.
