@@ -250,7 +250,7 @@ pub(super) fn missing_folders(config: &Config) -> Vec<String> {
     let cache = config.cache.as_ref().and_then(|cache| Some(("cache.persist", cache.persist.as_ref()?)));
     // Other errors may concern only the user of this command, not the user that the server runs as.
     let missing = [log, dnstap, cache].into_iter().flatten().filter(|(_, file)| is_missing(folder_of(file)));
-    let owner = config.process.user.as_ref().map(|user| format!("-o {} ", user.name)).unwrap_or_default();
+    let owner = config.process.user.as_ref().map(|user| format!("-o {} ", user.owner())).unwrap_or_default();
     let line = |(key, file): (&str, &PathBuf)| {
         let (file, folder) = (file.display(), folder_of(file).display());
         format!("{key}: {file}: the folder {folder} does not exist; make it with install -d {owner}{folder}")

@@ -15,6 +15,7 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod users;
 mod watch;
 mod zones;
 
@@ -40,6 +41,7 @@ pub use self::confinement::{ConfigFiles, Confinement, SAVED_LATENCY, SAVED_MEMBE
 pub use self::names::RuleNames;
 pub use self::secrets::EtcdSecrets;
 pub use self::trust::{look as look_at_roots, shown as shown_certificate};
+pub use self::users::{find_user, user_name};
 pub use self::watch::{FileWatch, ReadingGuard, Watcher};
 pub use self::zones::Loader;
 
@@ -174,13 +176,7 @@ pub fn load_admin(file: Option<&Path>) -> Result<(Option<AdminConfig>, Option<Us
     let text = ConfigText::read(file)?;
     let folder = text.file.parent().unwrap_or_else(|| Path::new(""));
     let (admin, user) = AdminConfig::salvage(&String::from_utf8_lossy(&text.octets), folder);
-    Ok((admin, user.as_deref().and_then(find_user)))
-}
-
-/// Looks up a user of this host by name.
-pub fn find_user(name: &str) -> Option<User> {
-    let found = nix::unistd::User::from_name(name).ok()??;
-    Some(User { name: name.to_owned(), uid: found.uid.as_raw(), gid: found.gid.as_raw() })
+    Ok((admin, user.as_deref().and_then(|user| User::from_ids(user).or_else(|| find_user(user)))))
 }
 
 /// Loads the files of a config, all or nothing. Reports all problems of zone files at once.

@@ -209,7 +209,7 @@ fn a_reload_that_fails_keeps_what_is_known() {
 #[test]
 fn a_user_that_other_programs_share_is_warned_of() {
     for (uid, count) in [(65_534, 1), (999, 0)] {
-        let user = |name: &str| Some(User { name: name.to_owned(), uid, gid: uid });
+        let user = |name: &str| Some(User { name: name.to_owned(), uid, gid: uid, groups: Vec::new() });
         let text = "user = \"dns\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.zone\"]\n";
         let config = Config::parse_among(text, "c.toml", Path::new(""), &user).expect("a config");
         assert_eq!(checks::shared_user(&config).len(), count, "{uid}");
@@ -221,7 +221,7 @@ fn a_missing_folder_is_refused_and_not_made() {
     let folder = folder(&[]);
     let text = "user = \"dns\"\n[forwarder]\n[pools.p]\nbackends = [\"192.0.2.1\"]\n[cache]\npersist = \"c/cache.bin\"\n\
                 [query_log]\nto = \"ql/q.jsonl\"\n[dnstap]\nto = \"file:dt/tap\"\n";
-    let user = |name: &str| Some(User { name: name.to_owned(), uid: 999, gid: 999 });
+    let user = |name: &str| Some(User { name: name.to_owned(), uid: 999, gid: 999, groups: Vec::new() });
     let config =
         Config::parse_among(text, "c.toml", folder.path(), &user).unwrap_or_else(|problems| panic!("{problems}"));
     let reported = load_files(config.clone(), &mut Loader::default()).expect_err("no folders").to_string();

@@ -129,39 +129,30 @@ fn it_needs_no_root_no_writable_file_and_no_temporary_folder() {
     assert_eq!(server.process.wait_for_exit().code(), Some(0), "{}", server.process.log());
 }
 
-/// No image can be built everywhere that tests run; but what it is built from must be there, and be enough
-/// for cargo.
+/// No image can be built everywhere that tests run; but the files that it has must be there, and its health
+/// check must be a command of the program. `deploy/container-test` runs the image.
 #[test]
-fn the_dockerfile_names_files_that_are_there_and_enough() {
-    let dockerfile = fs::read_to_string(top().join("Dockerfile")).expect("it is there");
-    let copies =
-        dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--from"));
-    let folder = TempDir::new().expect("a temporary folder");
-    let ignored = fs::read_to_string(top().join(".dockerignore")).expect("it is there");
-    for copy in copies {
-        let words: Vec<_> = copy.split_whitespace().collect();
-        let (_, sources) = words.split_last().expect("a target");
-        for source in sources {
-            assert!(top().join(source).exists(), "Dockerfile: there is no {source}");
-            let is_sent =
-                ignored.lines().filter_map(|line| line.strip_prefix('!')).any(|line| match line.strip_suffix('*') {
-                    Some(begin) => source.starts_with(begin),
-                    None => *source == line,
-                });
-            assert!(is_sent, ".dockerignore leaves {source} out");
-            let copied = Command::new("cp").arg("-r").arg(top().join(source)).arg(folder.path()).status();
-            assert!(copied.is_ok_and(|status| status.success()));
-        }
+fn the_image_has_the_program_alone() {
+    let read = |file: &str| fs::read_to_string(top().join(file)).expect("it is there");
+    let (dockerfile, script) = (read("Dockerfile"), read("deploy/container-image"));
+    let values = |key: &str| -> Vec<String> {
+        dockerfile.lines().filter_map(|line| line.strip_prefix(key)).map(|value| value.trim().to_owned()).collect()
+    };
+    assert_eq!(values("FROM "), ["scratch"]);
+    assert_eq!(values("USER "), ["65534:65534"]);
+    assert_eq!(values("COPY hedgerow-${TARGETARCH} "), ["/usr/bin/hedgerow"]);
+    for license in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        assert!(top().join(license).exists() && script.contains(license) && dockerfile.contains(license), "{license}");
     }
-    let read = Command::new(env!("CARGO"))
-        .args(["metadata", "--offline", "--locked", "--no-deps", "--format-version=1"])
-        .current_dir(folder.path())
-        .output()
-        .expect("cargo runs this test");
-    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
-    // What the source has built in, tests apart.
-    let reference = top().join("crates/config/src/reference.rs");
-    assert!(fs::read_to_string(reference).expect("it is there").contains("include_str!(\"../../../config.toml\")"));
-    let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).expect("a user");
-    assert!(user.split(':').all(|id| id.parse::<u32>().is_ok_and(|id| id > 0)), "{user}");
+    assert_eq!(values("ENTRYPOINT "), [r#"["/usr/bin/hedgerow"]"#]);
+    assert_eq!(values("CMD "), [r#"["serve", "-c", "/etc/hedgerow/config.toml"]"#]);
+    let checks = values("HEALTHCHECK ");
+    let [check] = &checks[..] else { panic!("{checks:?}") };
+    let (_, check) = check.split_once("CMD ").expect("a command");
+    let check: Vec<String> = serde_json::from_str(check).expect("a list");
+    let server = Server::start_as(CONFIG, &[("hosts", "www.example 192.0.2.7 A\n")], |_| {});
+    let mut healthy = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
+    healthy.args(&check[1..]).arg("--admin").arg(format!("http://{}", server.listener("admin")));
+    let output = healthy.output().expect("cargo has built it");
+    assert!(check[0] == "/usr/bin/hedgerow" && output.status.success(), "{check:?}: {output:?}");
 }

@@ -1,7 +1,10 @@
 //! What a distribution and an operator get besides the program: the list of files of the Debian package, its
-//! scripts, units of systemd. That the package can be made and run is shown by `deploy/package-test`, which
-//! is run by hand: it compiles a release.
+//! scripts, those of the tarball, units of systemd. `deploy/release` makes both, and `deploy/install-test`
+//! installs them; they are run by hand, because they compile a release and boot systemd.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use testkit::*;
@@ -36,13 +39,13 @@ fn the_package_lists_files_that_are_there() {
     for source in ["target/release/hedgerow", "config.toml", "target/package/man/*.1", "target/package/man/*.5"] {
         assert!(assets.iter().any(|[asset, ..]| asset == source), "{source} is not in the package");
     }
-    let script = std::fs::read_to_string(top().join("deploy/package")).expect("it is there");
+    let script = std::fs::read_to_string(top().join("deploy/release")).expect("it is there");
     // What the script makes is what is packed.
     for [source, ..] in assets.iter().filter(|[source, ..]| source.starts_with("target/package/")) {
         let below = source.trim_start_matches("target/package/");
         let (folder, name) = below.split_once('/').expect("a folder");
-        assert!(script.contains(&format!("/{folder}")), "deploy/package makes no {folder}");
-        assert!(folder == "man" || script.contains(&format!(" {name}")), "deploy/package makes no {source}");
+        assert!(script.contains(&format!("/{folder}")), "deploy/release makes no {folder}");
+        assert!(folder == "man" || script.contains(&format!(" {name}")), "deploy/release makes no {source}");
     }
 }
 
@@ -122,6 +125,64 @@ fn the_postinst_tells_the_main_process() {
     assert!(!installed.contains("kill "), "{installed}");
     let aborted = run("4711", &["abort-upgrade", "0.1.0-1"]);
     assert!(!aborted.contains("kill -USR2"), "{aborted}");
+}
+
+/// The files below a folder, relative to it.
+fn files_below(folder: &Path) -> Vec<String> {
+    let find = Command::new("find").args([".", "!", "-type", "d"]).current_dir(folder).output();
+    let text = String::from_utf8(find.expect("there is find").stdout).expect("UTF-8");
+    let mut files: Vec<_> = text.lines().map(|line| line.trim_start_matches("./").to_owned()).collect();
+    files.sort_unstable();
+    files
+}
+
+/// The scripts of the tarball, below a folder in place of `/`. `deploy/install-test` runs them on a system.
+#[test]
+fn uninstall_removes_what_install_has_made() {
+    let (release, root) = (tempfile::tempdir().expect("a temporary folder"), tempfile::tempdir().expect("another"));
+    let program = format!("#!/bin/sh\nexec {:?} \"$@\"\n", env!("CARGO_BIN_EXE_hedgerow"));
+    let files = [
+        ("bin/hedgerow", &*program),
+        ("lib/systemd/system/hedgerow.service", ""),
+        ("share/man/man1/hedgerow.1.gz", ""),
+    ];
+    for (file, text) in files {
+        let file = release.path().join(file);
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("our own folder");
+        std::fs::write(&file, text).expect("our own folder");
+        std::fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("our own file");
+    }
+    let run = |script: &str, arguments: &[&str]| {
+        std::fs::copy(top().join("deploy").join(script), release.path().join(script)).expect("it is there");
+        let mut command = Command::new("sh");
+        command.arg(release.path().join(script)).args(arguments).env("DESTDIR", root.path());
+        let output = command.output().expect("there is sh");
+        assert!(output.status.success(), "{script}: {output:?}");
+    };
+    let mut expected: Vec<_> = files.iter().map(|(file, _)| format!("usr/local/{file}")).collect();
+    expected.insert(0, "etc/hedgerow/config.toml".to_owned());
+    let config = root.path().join("etc/hedgerow/config.toml");
+    run("install.sh", &[]);
+    assert_eq!(files_below(root.path()), expected);
+    assert_eq!(
+        std::fs::read(&config).expect("a config"),
+        std::fs::read(top().join("src/cli/init/resolver.toml")).expect("a config")
+    );
+    run("uninstall.sh", &[]);
+    assert_eq!(files_below(root.path()), [""; 0]);
+    // A config of the operator survives both.
+    run("install.sh", &[]);
+    std::fs::write(&config, "# mine\n").expect("our own file");
+    run("install.sh", &[]);
+    run("uninstall.sh", &[]);
+    assert_eq!(files_below(root.path()), ["etc/hedgerow/config.toml"]);
+    assert_eq!(std::fs::read_to_string(&config).expect("a config"), "# mine\n");
+    run("uninstall.sh", &["--purge"]);
+    assert_eq!(files_below(root.path()), [""; 0]);
+    for script in ["install.sh", "uninstall.sh"] {
+        let text = std::fs::read_to_string(top().join("deploy").join(script)).expect("it is there");
+        assert!(text.lines().count() <= 60, "deploy/{script} is long");
+    }
 }
 
 /// Keys of the unit without which a part of what is promised does not hold.

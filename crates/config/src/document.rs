@@ -154,10 +154,12 @@ fn named<'d>(document: &mut ConfigSection<'d>, key: &'static str) -> Vec<(&'d st
 }
 
 fn read_user(name: &str, find_user: &dyn Fn(&str) -> Option<User>) -> Result<User, Expectation> {
-    match find_user(name) {
+    match User::from_ids(name).or_else(|| find_user(name)) {
         Some(User { uid: 0, .. }) => Err(Expectation::new("a user without root's rights")),
         Some(user) => Ok(user),
-        None => Err(Expectation::new("the name of a user of this host, as in /etc/passwd; useradd --system makes one")),
+        None => Err(Expectation::new(
+            "the name of a user of this host, as in /etc/passwd (useradd --system makes one), or UID:GID, such as 990:990",
+        )),
     }
 }
 
@@ -229,23 +231,32 @@ mod tests {
     fn a_user_is_one_of_this_host() {
         let users = |name: &str| {
             let uid = ["root", "nobody"].iter().position(|known| *known == name)? as u32;
-            Some(User { name: name.to_owned(), uid, gid: 7 })
+            Some(User { name: name.to_owned(), uid, gid: 7, groups: vec![7, 8] })
         };
         let read = |name: &str| {
             let text =
                 format!("user = \"{name}\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]\n");
             Config::parse_among(&text, "c.toml", Path::new(""), &users).map_err(|problems| problems.to_string())
         };
-        assert_eq!(
-            read("nobody").expect("a config").process.user,
-            Some(User { name: "nobody".to_owned(), uid: 1, gid: 7 })
-        );
-        for (name, expected) in [
-            ("nobdy", "c.toml:1:8: user: invalid value \"nobdy\": expected the name of a user of this host"),
-            ("root", "c.toml:1:8: user: invalid value \"root\": expected a user without root's rights"),
-        ] {
+        let user = |name: &str| read(name).expect("a config").process.user.expect("a user");
+        assert_eq!(user("nobody"), User { name: "nobody".to_owned(), uid: 1, gid: 7, groups: vec![7, 8] });
+        // No host needs to know these numbers.
+        let ids = user("65534:65533");
+        assert_eq!((ids.uid, ids.gid, &*ids.groups, ids.owner()), (65534, 65533, &[][..], "65534"));
+        assert_eq!(user("990:0").gid, 0);
+        for name in
+            ["nobdy", "990", "990:", ":990", "990:990:990", "+990:990", "-1:990", "4294967295:990", "990:4294967295"]
+        {
             let message = read(name).expect_err("no such user");
-            assert!(message.starts_with(expected), "{message}");
+            let place = format!("c.toml:1:8: user: invalid value {name:?}: ");
+            let expected =
+                "expected the name of a user of this host, as in /etc/passwd (useradd --system makes one), or UID:GID";
+            assert!(message.starts_with(&format!("{place}{expected}")), "{message}");
+        }
+        for name in ["root", "0:0", "0:990", "00:990"] {
+            let message = read(name).expect_err("root");
+            let place = format!("c.toml:1:8: user: invalid value {name:?}: ");
+            assert!(message.starts_with(&format!("{place}expected a user without root's rights")), "{message}");
         }
     }
 

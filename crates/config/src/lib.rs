@@ -183,15 +183,33 @@ impl Config {
     }
 }
 
-/// `user`: a user of this host.
+/// `user`: a user of this host, or the numbers of one that it does not know.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct User {
-    /// The user name.
+    /// The user name, or `UID:GID`.
     pub name: String,
     /// The user ID.
     pub uid: u32,
     /// The group ID.
     pub gid: u32,
+    /// The supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+impl User {
+    /// Reads `UID:GID`: a user without supplementary groups. A host without `/etc/passwd` knows no other
+    /// users.
+    pub fn from_ids(text: &str) -> Option<Self> {
+        // The largest number means "no change" to the kernel, and would keep the process root.
+        let id = |text: &str| text.parse().ok().filter(|&id| id != u32::MAX && !text.starts_with('+'));
+        let (uid, gid) = text.split_once(':')?;
+        Some(Self { name: text.to_owned(), uid: id(uid)?, gid: id(gid)?, groups: Vec::new() })
+    }
+
+    /// Returns the user as `install -o` takes it: the name, or the UID.
+    pub fn owner(&self) -> &str {
+        self.name.split_once(':').map_or(&*self.name, |(uid, _)| uid)
+    }
 }
 
 /// `[forwarder]`.

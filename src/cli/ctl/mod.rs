@@ -35,6 +35,7 @@ use self::connection::{AdminConnection, AdminOrder, AdminTarget, encoded};
 use super::{failure, print, usage};
 use crate::admin::CertificateSnapshot;
 use crate::control::observe::sight::serials::Serials;
+use crate::load::user_name;
 
 /// Show and change a running server
 #[derive(Debug, clap::Args)]
@@ -223,8 +224,8 @@ impl WhatToDo {
 }
 
 fn who() -> String {
-    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
-    let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
+    let uid = nix::unistd::getuid().as_raw();
+    let user = user_name(uid).unwrap_or_else(|| uid.to_string());
     let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
     format!("{user}@{}", host.unwrap_or_default())
 }

@@ -1,15 +1,14 @@
 //! Drops privileges after the addresses are bound: the user, capabilities, and means to regain them.
 //!
 //! All of this precedes the first worker thread, because capabilities and `no_new_privs` belong to threads
-//! and are inherited. The C library changes users and groups for all threads; `nix` has safe wrappers and
-//! looks users up. rustix, used elsewhere, changes the calling thread alone.
+//! and are inherited. The C library changes users and groups for all threads; `nix` has safe wrappers.
+//! rustix, used elsewhere, changes the calling thread alone.
 
-use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use config::{Config, User};
-use nix::unistd::{Gid, Uid, initgroups, setresgid, setresuid, setuid};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid, setuid};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -135,13 +134,13 @@ fn become_user(user: &User, kept: CapabilitySet) -> Result<(), PrivilegeError> {
     let refused = |error: nix::Error| unchanged(error.into());
     let kept_on = |error: Errno| PrivilegeError::Capabilities { user: name(), error: error.into() };
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    let text = CString::new(user.name.as_str()).map_err(|error| unchanged(error.into()))?;
+    let groups: Vec<_> = user.groups.iter().copied().map(Gid::from_raw).collect();
     // Before the right to do so is gone. Ignore errors for capabilities unknown to this kernel.
     for capability in CapabilitySet::all().iter() {
         let _ = remove_capability_from_bounding_set(capability);
     }
     // The user comes last: without root, groups cannot be changed.
-    initgroups(&text, gid).map_err(refused)?;
+    setgroups(&groups).map_err(refused)?;
     setresgid(gid, gid, gid).map_err(refused)?;
     if !kept.is_empty() {
         set_keep_capabilities(true).map_err(kept_on)?;
@@ -201,8 +200,9 @@ fn unusable(user: &User, files: &ConfigFiles) -> Vec<String> {
     let written = files.written.iter().filter(|file| !is_writable(file)).map(|file| {
         format!(
             "{}: user {name} cannot write it, so it will not be saved; make a folder for it alone \
-             (install -d -o {name} /var/lib/hedgerow) and name a file there in the config",
-            file.display()
+             (install -d -o {} /var/lib/hedgerow) and name a file there in the config",
+            file.display(),
+            user.owner()
         )
     });
     read.chain(written).collect()

@@ -124,6 +124,26 @@ fn a_server_that_root_starts_becomes_its_user_and_goes_on_as_ever() {
     assert!(fs::metadata(server.path("state/cache.bin")).is_ok_and(|file| file.len() > 0));
 }
 
+/// As in a container: no file needs to name the user.
+#[test]
+fn a_user_by_numbers_has_no_other_groups() {
+    if !is_root("hostile::privileges::a_user_by_numbers_has_no_other_groups") {
+        return;
+    }
+    let text = authority("'a.txt'", "user = '64123:64124'\n[cache]\npersist = 'cache.bin'\n");
+    let text = format!("{text}[forwarder]\nlisten = ['127.0.0.1:0']\n[pools.all]\nbackends = ['127.0.0.1:53']\n");
+    let server = Server::start_as(&text, &[("a.txt", &table(&["a.example"]))], |_| {});
+    for (key, id) in [("Uid", 64123), ("Gid", 64124)] {
+        let expected = [id.to_string(), id.to_string(), id.to_string(), id.to_string()].join(" ");
+        let found = of_threads(&server, key);
+        assert!(found.len() >= 2 && found.iter().all(|value| *value == expected), "{key}: {found:?}");
+    }
+    let groups = of_threads(&server, "Groups");
+    assert!(groups.iter().all(String::is_empty), "{groups:?}");
+    server.process.wait_for_log("make a folder for it alone (install -d -o 64123 /var/lib/hedgerow)");
+    assert_eq!(Client::of(server.listener("ts")).ask(&query("a.example", A)).answers(), ["192.0.2.1"]);
+}
+
 #[test]
 fn files_that_the_user_cannot_use_are_told_at_start() {
     if !is_root("hostile::privileges::files_that_the_user_cannot_use_are_told_at_start") {

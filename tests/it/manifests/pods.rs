@@ -26,8 +26,6 @@ fn require_right(objects: &Objects, kind: &str, name: &str, files: &[(&str, &str
     let text = objects.file(name, "config.toml");
     let output = check(&text.replace("/var/lib/hedgerow", "state"), files);
     assert!(output.status.success(), "{name}: {}", text_of(&output));
-    // Only the program knows the users of this host.
-    let text = text.replace("user = \"nobody\"\n", "");
     let config = Config::parse(&text, "config.toml", Path::new("/etc/hedgerow")).expect("it was right");
     let pod = &objects.find(kind, name)["spec"]["template"]["spec"];
     ends_in_time(name, pod, &config);
@@ -102,7 +100,7 @@ fn pods_of_nodes_are_right() {
         assert_eq!(spec["ports"][0]["name"], "dns");
     }
     // hedgerow becomes another user, and needs no more than that and the port.
-    assert!(text.contains("\nuser = \"nobody\"\n"));
+    assert!(text.contains("\nuser = \"65534:65534\"\n"));
     let rights = &pod["containers"][0]["securityContext"]["capabilities"];
     assert_eq!(rights, &serde_json::json!({ "drop": ["ALL"], "add": ["NET_BIND_SERVICE", "SETGID", "SETUID"] }));
     // hedgerow starts when the addresses are there, and they stay until it has ended.
