@@ -26,7 +26,7 @@ fn require_right(objects: &Objects, kind: &str, name: &str, files: &[(&str, &str
     let text = objects.file(name, "config.toml");
     let output = check(&text.replace("/var/lib/hedgerow", "state"), files);
     assert!(output.status.success(), "{name}: {}", text_of(&output));
-    let config = Config::parse(&text, "config.toml", Path::new("/etc/hedgerow")).expect("it was right");
+    let config = Config::parse(text, "config.toml", Path::new("/etc/hedgerow")).expect("it was right");
     let pod = &objects.find(kind, name)["spec"]["template"]["spec"];
     ends_in_time(name, pod, &config);
     is_probed(name, pod, &config);
