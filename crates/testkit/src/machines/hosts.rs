@@ -65,10 +65,11 @@ impl Host {
     }
 
     /// Makes a host that hangs on nothing yet. What is mounted at /sys shows its devices, as that of a
-    /// machine does.
+    /// machine does. It does not forward: a machine with containers does, and new namespaces begin as it is.
     pub fn apart() -> Self {
         let mut command = Command::new("unshare");
-        let script = "mount -t sysfs none /sys && ip link set lo up && echo there && exec cat";
+        let script = "mount -t sysfs none /sys && ip link set lo up && echo 0 >/proc/sys/net/ipv4/ip_forward && \
+                      echo there && exec cat";
         let holder = command.args(["--net", "--mount", "--", "sh", "-c", script]);
         let mut holder =
             holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a namespace can be made: this is one");
