@@ -88,8 +88,7 @@ impl Dns64Prefix {
         if count < NIBBLES || !is_rest {
             return None;
         }
-        let [a, b, c, d] = self.extract(nibbles.into())?.octets();
-        format!("{d}.{c}.{b}.{a}.in-addr.arpa").parse().ok()
+        Some(Name::reverse_of(self.extract(nibbles.into())?.into()))
     }
 
     /// RFC 6052 section 3.1: the well-known prefix is for global addresses only.

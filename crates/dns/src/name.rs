@@ -4,6 +4,7 @@
 //! of configuration and zones. Case is kept and compared exactly unless a function states otherwise.
 
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 
 /// An owned name, stored inline so that it never allocates.
 #[derive(Clone)]
@@ -33,6 +34,30 @@ impl Name {
         name.octets[..wire.len()].copy_from_slice(wire);
         name.len = wire.len() as u8;
         Ok(name)
+    }
+
+    /// Returns the name of the PTR records of an address (RFC 1035 section 3.5, RFC 3596 section 2.5).
+    pub fn reverse_of(address: IpAddr) -> Self {
+        let mut name = Self::root();
+        let mut push = |label: &[u8]| {
+            let at = usize::from(name.len) - 1;
+            name.octets[at] = label.len() as u8;
+            name.octets[at + 1..][..label.len()].copy_from_slice(label);
+            name.len += 1 + label.len() as u8;
+        };
+        match address {
+            IpAddr::V4(address) => {
+                address.octets().iter().rev().for_each(|octet| push(octet.to_string().as_bytes()));
+                push(b"in-addr");
+            }
+            IpAddr::V6(address) => {
+                let nibbles = address.octets().into_iter().rev().flat_map(|octet| [octet & 15, octet >> 4]);
+                nibbles.for_each(|nibble| push(format!("{nibble:x}").as_bytes()));
+                push(b"ip6");
+            }
+        }
+        push(b"arpa");
+        name
     }
 
     /// Returns the wire form, root label included.
@@ -186,6 +211,14 @@ mod tests {
 
     fn name(text: &str) -> Name {
         text.parse().expect("a name")
+    }
+
+    #[test]
+    fn reverse_names_have_the_address_backwards() {
+        let reverse = |address: &str| Name::reverse_of(address.parse().expect("an address")).to_string();
+        assert_eq!(reverse("192.0.2.10"), "10.2.0.192.in-addr.arpa.");
+        let zeros = "0.".repeat(22);
+        assert_eq!(reverse("2001:db8::af"), format!("f.a.{zeros}8.b.d.0.1.0.0.2.ip6.arpa."));
     }
 
     #[test]

@@ -355,18 +355,9 @@ pub(super) fn cache_size(answers: i64) -> String {
     format!("{}MiB", (answers / 6000 + 1).clamp(1, 65_536))
 }
 
-/// Returns the name of the PTR record of an address.
+/// Returns the name of the PTR records of an address, without the last dot.
 pub(super) fn reverse(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets();
-            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
-        }
-        IpAddr::V6(v6) => {
-            let digits = v6.octets().into_iter().rev().map(|octet| format!("{:x}.{:x}.", octet & 15, octet >> 4));
-            digits.collect::<String>() + "ip6.arpa"
-        }
-    }
+    Name::reverse_of(address).to_string().trim_end_matches('.').to_owned()
 }
 
 /// Returns the zone of the reverse names of a network, if its length is a multiple of a label.

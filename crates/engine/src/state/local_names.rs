@@ -59,7 +59,7 @@ impl LocalNames {
         }
         // Lists of blocked names give many of them the unspecified address, which is no host.
         if let Some(first) = names.first().filter(|_| !address.is_unspecified()) {
-            let host = self.entry(&reverse_name(address))?;
+            let host = self.entry(Name::reverse_of(address).as_wire())?;
             if host.0.is_empty() {
                 host.add(RecordType::PTR, first.as_wire())?;
             }
@@ -130,29 +130,6 @@ fn from_right<'r>(name: &[u8], room: &'r mut [u8; Name::MAX_LEN]) -> &'r [u8] {
         rest = before;
     }
     &room[..length]
-}
-
-/// Returns the name for PTR records of an address (RFC 1035 section 3.5, RFC 3596 section 2.5).
-fn reverse_name(address: IpAddr) -> Vec<u8> {
-    let mut name = Vec::new();
-    let mut push = |label: &[u8]| {
-        name.push(label.len() as u8);
-        name.extend_from_slice(label);
-    };
-    match address {
-        IpAddr::V4(address) => {
-            address.octets().iter().rev().for_each(|octet| push(octet.to_string().as_bytes()));
-            push(b"in-addr");
-        }
-        IpAddr::V6(address) => {
-            let nibbles = address.octets().into_iter().rev().flat_map(|octet| [octet & 15, octet >> 4]);
-            nibbles.for_each(|nibble| push(format!("{nibble:x}").as_bytes()));
-            push(b"ip6");
-        }
-    }
-    push(b"arpa");
-    name.push(0);
-    name
 }
 
 #[cfg(test)]
