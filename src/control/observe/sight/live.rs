@@ -24,18 +24,21 @@ pub struct Second {
     pub pools: Vec<PoolSecond>,
 }
 
-/// Queries and responses: in a second, or in each step of a history.
+/// Queries and responses: in a second, or in each step of a history. Older servers lack some of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnswerCounts<N> {
     /// Queries of clients.
     pub queries: N,
     /// Queries by transport, with all transports.
+    #[serde(default)]
     pub transports: BTreeMap<String, N>,
     /// Responses by source, with all sources.
     pub responses: BTreeMap<String, N>,
     /// Responses by rcode: NOERROR, NXDOMAIN, SERVFAIL, REFUSED, other.
+    #[serde(default)]
     pub rcodes: BTreeMap<String, N>,
     /// Responses that report a failure, from backends or from this forwarder.
+    #[serde(default)]
     pub failures: N,
     /// Dropped messages and queries by reason, with all reasons.
     pub dropped: BTreeMap<String, N>,
@@ -361,6 +364,16 @@ mod tests {
             (&idle["cache"], &idle["verdict"]),
             (&Value::Null, &json!({"state": "well", "since": 0, "reasons": []}))
         );
+    }
+
+    #[test]
+    fn a_second_of_an_older_server_is_read() {
+        let mut second = serde_json::to_value(Second::default()).expect("plain data");
+        let fields = second.as_object_mut().expect("an object");
+        for field in ["transports", "rcodes", "failures"] {
+            assert!(fields.remove(field).is_some(), "{field}");
+        }
+        assert_eq!(serde_json::from_value::<Second>(second).expect("a second"), Second::default());
     }
 
     #[test]

@@ -123,6 +123,9 @@ fn figures_are_of_that_second_and_null_where_nothing_was_measured() {
     site.snapshot.counts.queries[..2].copy_from_slice(&[700, 300]);
     site.snapshot.counts.responses[ResponseSource::Backend as usize][..4].copy_from_slice(&[900, 0, 0, 90]);
     site.snapshot.counts.responses[ResponseSource::Cache as usize][0] = 10;
+    // FORMERR, and a number that is not assigned.
+    site.snapshot.counts.responses[ResponseSource::Error as usize][1] = 3;
+    *site.snapshot.counts.responses[ResponseSource::Error as usize].last_mut().expect("others") = 4;
     site.snapshot.counts.dropped[DropReason::Late as usize] = 5;
     site.snapshot.cache = Some(cache(CacheStats { hits: 10, misses: 990, ..CacheStats::default() }));
     let second = site.second();
@@ -131,6 +134,11 @@ fn figures_are_of_that_second_and_null_where_nothing_was_measured() {
         (second.answers.responses["cache"], second.answers.responses["stale"], second.answers.dropped["late"]),
         (10, 0, 5)
     );
+    let json = |counts: &std::collections::BTreeMap<String, u64>| serde_json::to_value(counts).expect("plain data");
+    let rcodes = serde_json::json!({ "NOERROR": 910, "NXDOMAIN": 90, "SERVFAIL": 0, "REFUSED": 0, "other": 7 });
+    assert_eq!(json(&second.answers.rcodes), rcodes);
+    let transports = serde_json::json!({ "udp": 700, "tcp": 300, "tls": 0, "https": 0, "http": 0, "quic": 0 });
+    assert_eq!(json(&second.answers.transports), transports);
     assert_eq!(second.cache.map(|cache| (cache.hits, cache.misses)), Some((10, 990)));
     let pool = &second.pools[0];
     assert_eq!((pool.queries, pool.attempts, pool.in_flight), (1_000, 1_003, 4));
