@@ -434,14 +434,17 @@
   }
 
   // A lower rank is worse.
-  const RANKS = { down: 0, behind: 1, new: 2, draining: 3, up: 4 };
+  const RANKS = { down: 0, flapping: 1, behind: 2, new: 3, draining: 4, up: 5 };
   const rank = state => RANKS[state] ?? 0;
 
-  function stateCell({ state, byHand }, cell) {
+  // A backend that changes between up and down often looks worse than its state.
+  const look = ({ state, isFlapping }) => isFlapping && state !== "down" ? "flapping" : state;
+
+  function stateCell(row, cell) {
     if (!cell.firstChild) cell.append(make("span", { class: "state" }, make("span", { class: "shape", "aria-hidden": "true" }), document.createElement("span")));
     const span = cell.firstChild;
-    if (span.dataset.state !== state) span.dataset.state = state;
-    put(span.lastChild, state + (byHand ? " (by hand)" : ""));
+    if (span.dataset.state !== look(row)) span.dataset.state = look(row);
+    put(span.lastChild, row.state + (row.isFlapping ? ", flapping" : "") + (row.byHand ? " (by hand)" : ""));
   }
 
   const alarm = of => (row, cell) => {
@@ -479,7 +482,7 @@
         const more = of.get(backend.name), minute = more && (more.last_minute ?? backend);
         isCut ||= more?.last_minute === null;
         rows.push({
-          pool: pool.name, name: backend.name, state: backend.state, inFlight: backend.in_flight,
+          pool: pool.name, name: backend.name, state: backend.state, isFlapping: backend.flapping, inFlight: backend.in_flight,
           byHand: more?.by_hand && more.state === backend.state,
           since: !more ? "–" : more.state === backend.state ? span(more.since_seconds + age) : "now",
           p50: minute?.p50_ms, p99: minute?.p99_ms, errors: minute?.errors, timeouts: minute?.timeouts,
@@ -488,7 +491,7 @@
       }
     }
     const failures = row => (row.errors ?? 0) + (row.timeouts ?? 0);
-    rows.sort((one, other) => rank(one.state) - rank(other.state) || failures(other) - failures(one)
+    rows.sort((one, other) => rank(look(one)) - rank(look(other)) || failures(other) - failures(one)
       || (other.p99 ?? -1) - (one.p99 ?? -1) || one.pool.localeCompare(other.pool) || one.name.localeCompare(other.name));
     others += Math.max(0, rows.length - MAX_ROWS);
     fillTable($("backends"), BACKENDS, rows.slice(0, MAX_ROWS));
@@ -500,7 +503,7 @@
     column("Pool", row => row.name, "head"),
     column("Up", (row, cell) => {
       mark(cell, row.up < row.all);
-      return `${row.isCut ? "at least " : ""}${count(row.up)} of ${count(row.all)}`;
+      return `${count(row.up)} of ${count(row.all)}` + (row.up === 1 && row.all > 1 ? ", none to hedge to" : "");
     }),
     column("Queries/s", row => known(row.minute) ? number(row.minute.queries / 60) : "–"),
     column("p50", row => millis(row.minute?.p50_ms)),
@@ -522,7 +525,7 @@
       const isCut = pool.more_backends > 0 && sick === pool.backends.length;
       const up = isCut ? (told.get(pool.name)?.backends ?? []).filter(backend => backend.state === "up").length : all - sick;
       return {
-        name: pool.name, up, all, isCut: false, inFlight: pool.in_flight, tokens: pool.hedges.tokens,
+        name: pool.name, up, all, inFlight: pool.in_flight, tokens: pool.hedges.tokens,
         minute: told.get(pool.name)?.last_minute,
         hedges: addUp(minute.map(point => point.pools.get(pool.name)), figures => figures && { sent: figures.sent, won: figures.won, denied: figures.denied }),
       };
@@ -588,7 +591,7 @@
     column("Source", row => row.kind, "name"),
     column("Members", row => count(row.members)),
     column("Age", row => known(row.age_seconds) ? span(row.age_seconds) : "–"),
-    column("Refused", row => (row.refused ?? []).map(({ entry, reason }) => `${entry}: ${reason}`).join("\n"), "name"),
+    column("Refused", row => (row.refused ?? []).map(({ entry, reason }) => `${entry}: ${reason}`).join("\n"), "name long"),
   ];
 
   function showStatus() {
@@ -835,8 +838,8 @@
     column("At", row => day(moment(row.at)), "head"),
     column("Took", row => millis(row.took_ms)),
     column("Pool", row => row.pool, "name"),
-    column("Name", row => `${row.name} ${row.type}`, "name"),
-    column("Outcome", row => [row.outcome, row.rcode].filter(known).join(", "), "text"),
+    column("Name", row => `${row.name} ${row.type}`, "name long"),
+    column("Outcome", row => [row.outcome, row.rcode].filter(known).join(", "), "text long"),
     column("Why", (row, cell) => {
       if (!cell.firstChild) cell.append(document.createElement("span"), document.createElement("ul"));
       put(cell.firstChild, row.why ?? "");

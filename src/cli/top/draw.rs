@@ -11,8 +11,8 @@ use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 
 use super::look::{TerminalStyle, count, ms};
-use super::state::{BackendList, State, TopView};
-use super::text::{POOL_FIGURES, totals, verdict_for};
+use super::state::{BackendList, Row as BackendRow, State, TopView};
+use super::text::{Figure, POOL_FIGURES, totals, verdict_for};
 use crate::control::observe::sight::live::{PoolSecond, Second};
 
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, look: &TerminalStyle, now: Instant) {
@@ -23,7 +23,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, look: &TerminalStyle, n
         Layout::vertical([Constraint::Length(height), Constraint::Min(0), Constraint::Length(1)]).areas(frame.area());
     frame.render_widget(Paragraph::new(head), top);
     match (state.view, &state.second) {
-        (TopView::Help, _) => frame.render_widget(Paragraph::new(HELP), body),
+        (TopView::Help, _) => frame.render_widget(Paragraph::new(HELP).wrap(Wrap { trim: false }), body),
         (TopView::Races, _) => races(frame, body, state, look),
         (TopView::All, Some(second)) => all(frame, body, state, second, look),
         (TopView::Backend, Some(_)) => backend(frame, body, state, look),
@@ -95,51 +95,70 @@ fn backends_line(state: &State, second: &Second, look: &TerminalStyle) -> String
 }
 
 fn pool_table(frame: &mut Frame<'_>, area: Rect, state: &State, pools: &[PoolSecond], look: &TerminalStyle) {
-    let figures = POOL_FIGURES.iter().map(|(_, width, _)| usize::from(*width) + 1).sum::<usize>();
-    let curve = usize::from(area.width).saturating_sub(figures + usize::from(NAME_WIDTH) + 1);
+    let shown = fitting(&POOL_FIGURES, area.width.saturating_sub(POOL_NAME_WIDTH));
+    let figures = shown.iter().map(|figure| usize::from(figure.width) + 1).sum::<usize>();
+    let room = usize::from(area.width).saturating_sub(figures + usize::from(POOL_NAME_WIDTH) + 1);
+    let curve = if room < MIN_CURVE { 0 } else { room };
     let row = |pool: &PoolSecond| {
         let p99 = state.pool_history(&pool.name).map(|pool| look.curve(pool.p99_ms.iter().copied(), curve));
-        let figures = POOL_FIGURES.iter().map(|(.., figure)| right(figure(pool)));
+        let figures = shown.iter().map(|figure| right((figure.text)(pool)));
         let name = Cell::from(look.text(&pool.name));
         Row::new([name].into_iter().chain(figures).chain([Cell::from(p99.unwrap_or_default())]))
     };
-    let figures = POOL_FIGURES.iter().map(|(head, ..)| right((*head).to_owned()));
-    let curve_head = Cell::from(if curve > 3 { "P99" } else { "" });
-    let heads = Row::new([Cell::from("POOL")].into_iter().chain(figures).chain([curve_head]));
-    let widths = POOL_FIGURES.iter().map(|(_, width, _)| *width);
-    let widths = [NAME_WIDTH].into_iter().chain(widths).map(Constraint::Length).chain([Constraint::Min(0)]);
-    let shown = usize::from(area.height.saturating_sub(1));
-    let rows = pools.iter().take(shown).map(row);
+    let curve_head = Cell::from(if curve > 0 { "P99" } else { "" });
+    let heads = Row::new([Cell::from("POOL")].into_iter().chain(heads(&shown)).chain([curve_head]));
+    let widths = [POOL_NAME_WIDTH].into_iter().chain(shown.iter().map(|figure| figure.width)).map(Constraint::Length);
+    let widths = widths.chain([Constraint::Min(0)]);
+    let count = usize::from(area.height.saturating_sub(1));
+    let rows = pools.iter().take(count).map(row);
     frame.render_widget(Table::new(rows, widths).header(heads.style(look.head())), area);
 }
 
 fn backend_table(frame: &mut Frame<'_>, area: Rect, state: &State, look: &TerminalStyle) {
     let rows = state.rows();
     let marked = state.list.marked_row(&rows);
-    let mut heads = vec![Cell::from("POOL/BACKEND")];
-    heads.extend(["STATE", "Q/S", "WINS", "ERR", "TMO", "INFL", "P50 ms", "P99 ms"].map(|head| right(head.to_owned())));
-    let row = |row: &super::state::Row<'_>| {
+    let figures = backend_figures();
+    let shown = fitting(&figures, area.width.saturating_sub(BACKEND_NAME_WIDTH + STATE_WIDTH + 1));
+    let cells = rows.iter().map(|row| {
         let backend = row.backend;
-        let name = look.text(&format!("{}/{}", row.pool.name, backend.name));
-        Row::new(vec![
-            Cell::from(name),
-            right(look.text(&backend.state)).style(look.backend(&backend.state)),
-            right(count(backend.attempts)),
-            right(count(backend.wins)),
-            right(count(row.errors)),
-            right(count(row.timeouts)),
-            right(count(backend.in_flight)),
-            right(ms(backend.p50_ms)),
-            right(ms(backend.p99_ms)),
-        ])
-    };
-    let mut widths = vec![Constraint::Min(16)];
-    widths.extend([8, 6, 6, 5, 5, 6, 7, 7].map(Constraint::Length));
-    let table = Table::new(rows.iter().map(row), widths)
+        let name = Cell::from(look.text(&format!("{}/{}", row.pool.name, backend.name)));
+        let state = right(look.text(&backend.state)).style(look.backend(&backend.state));
+        Row::new([name, state].into_iter().chain(shown.iter().map(|figure| right((figure.text)(row)))))
+    });
+    let heads = [Cell::from("POOL/BACKEND"), right("STATE".to_owned())].into_iter().chain(heads(&shown));
+    let widths = [Constraint::Min(BACKEND_NAME_WIDTH), Constraint::Length(STATE_WIDTH)];
+    let widths = widths.into_iter().chain(shown.iter().map(|figure| Constraint::Length(figure.width)));
+    let table = Table::new(cells, widths)
         .header(Row::new(heads).style(look.head()))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     let mut table_state = TableState::new().with_selected((!rows.is_empty()).then_some(marked));
     frame.render_stateful_widget(table, area, &mut table_state);
+}
+
+fn backend_figures<'s>() -> [Figure<BackendRow<'s>>; 7] {
+    [
+        Figure { head: "Q/S", width: 6, rank: 0, text: |row| count(row.backend.attempts) },
+        Figure { head: "WINS", width: 6, rank: 5, text: |row| count(row.backend.wins) },
+        Figure { head: "ERR", width: 5, rank: 2, text: |row| count(row.errors) },
+        Figure { head: "TMO", width: 5, rank: 3, text: |row| count(row.timeouts) },
+        Figure { head: "INFL", width: 6, rank: 6, text: |row| count(row.backend.in_flight) },
+        Figure { head: "P50 ms", width: 7, rank: 4, text: |row| ms(row.backend.p50_ms) },
+        Figure { head: "P99 ms", width: 7, rank: 1, text: |row| ms(row.backend.p99_ms) },
+    ]
+}
+
+/// Returns the columns that fit the width, in their order. The first to be left out have the highest ranks.
+fn fitting<T>(figures: &[Figure<T>], width: u16) -> Vec<&Figure<T>> {
+    let mut shown: Vec<_> = figures.iter().collect();
+    while shown.iter().map(|figure| figure.width + 1).sum::<u16>() > width {
+        let last = shown.iter().enumerate().max_by_key(|(_, figure)| figure.rank).map(|(place, _)| place);
+        last.map(|place| shown.remove(place));
+    }
+    shown
+}
+
+fn heads<T>(shown: &[&Figure<T>]) -> impl Iterator<Item = Cell<'static>> {
+    shown.iter().map(|figure| right(figure.head.to_owned()))
 }
 
 fn backend(frame: &mut Frame<'_>, area: Rect, state: &State, look: &TerminalStyle) {
@@ -234,7 +253,14 @@ fn time_of_day(at: u64) -> String {
 
 const CURVE_LABEL: usize = 10;
 
-const NAME_WIDTH: u16 = 12;
+/// The narrowest curve that shows anything.
+const MIN_CURVE: usize = 10;
+
+const POOL_NAME_WIDTH: u16 = 12;
+
+const BACKEND_NAME_WIDTH: u16 = 16;
+
+const STATE_WIDTH: u16 = 8;
 
 const HELP: &str = "\
 This shows what the server does now, and changes nothing of it.

@@ -24,7 +24,7 @@ pub(super) fn page(second: &Second, target: &AdminTarget) -> String {
         return text;
     }
     let pools = TextTable::of(&second.pools).left("POOL", |pool| look.text(&pool.name));
-    let pools = POOL_FIGURES.iter().fold(pools, |table, (head, _, figure)| table.right(head, |pool| figure(pool)));
+    let pools = POOL_FIGURES.iter().fold(pools, |table, figure| table.right(figure.head, |pool| (figure.text)(pool)));
     let backends = second.pools.iter().flat_map(|pool| {
         let mut backends: Vec<_> = pool.backends.iter().collect();
         backends.sort_by(|a, b| worst_first(a, b));
@@ -74,19 +74,26 @@ pub(super) fn totals(second: &Second) -> String {
 /// The label of replies that arrive after the response of their race.
 const LATE: &str = "late";
 
-/// The head of a figure, its width on the screen, and its text.
-type PoolFigure = (&'static str, u16, fn(&PoolSecond) -> String);
+/// A column of numbers.
+pub(super) struct Figure<T> {
+    pub(super) head: &'static str,
+    /// The width on the screen, in columns.
+    pub(super) width: u16,
+    /// The importance: on a narrow screen the column of the highest rank is left out first.
+    pub(super) rank: u8,
+    pub(super) text: fn(&T) -> String,
+}
 
-pub(super) const POOL_FIGURES: [PoolFigure; 9] = [
-    ("Q/S", 6, |pool| count(pool.queries)),
-    ("IN FLIGHT", 9, |pool| count(pool.in_flight)),
-    ("P50 ms", 6, |pool| ms(pool.p50_ms)),
-    ("P99 ms", 6, |pool| ms(pool.p99_ms)),
-    ("P99.9 ms", 8, |pool| ms(pool.p999_ms)),
-    ("HEDGES", 6, |pool| count(pool.hedges.sent)),
-    ("WON", 5, |pool| count(pool.hedges.won)),
-    ("DENIED", 6, |pool| count(pool.hedges.denied)),
-    ("TOKENS", 6, |pool| count(pool.hedges.tokens)),
+pub(super) const POOL_FIGURES: [Figure<PoolSecond>; 9] = [
+    Figure { head: "Q/S", width: 6, rank: 0, text: |pool| count(pool.queries) },
+    Figure { head: "IN FLIGHT", width: 9, rank: 7, text: |pool| count(pool.in_flight) },
+    Figure { head: "P50 ms", width: 6, rank: 2, text: |pool| ms(pool.p50_ms) },
+    Figure { head: "P99 ms", width: 6, rank: 1, text: |pool| ms(pool.p99_ms) },
+    Figure { head: "P99.9 ms", width: 8, rank: 3, text: |pool| ms(pool.p999_ms) },
+    Figure { head: "HEDGES", width: 6, rank: 4, text: |pool| count(pool.hedges.sent) },
+    Figure { head: "WON", width: 5, rank: 5, text: |pool| count(pool.hedges.won) },
+    Figure { head: "DENIED", width: 6, rank: 6, text: |pool| count(pool.hedges.denied) },
+    Figure { head: "TOKENS", width: 6, rank: 8, text: |pool| count(pool.hedges.tokens) },
 ];
 
 #[cfg(test)]

@@ -58,6 +58,7 @@ impl Fixture {
             in_flight: 1,
             p50_ms: Some(0.4),
             p99_ms: Some(3.0),
+            is_flapping: self.state == VerdictState::Trouble && place == 2,
             ..BackendSecond::default()
         });
         let pool = PoolSecond {

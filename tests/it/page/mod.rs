@@ -21,6 +21,9 @@ use crate::support::admin_site::{HOST, Site};
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// The widths of a phone, a tablet, a laptop and a large screen, and in how many rows each has the charts.
+const WIDTHS: [(u32, u32); 4] = [(390, 5), (820, 5), (1280, 3), (2200, 2)];
+
 #[test]
 fn files_come_with_headers_that_let_them_do_no_more_than_they_need() {
     let site = Site::start();
@@ -115,6 +118,7 @@ fn what_is_told_is_shown_to_everybody() {
     let backends = browser.text("backends");
     let first = backends.lines().nth(1).expect("a row");
     assert!(first.starts_with("down\tts1\tts\t4"), "{backends}");
+    assert!(backends.lines().nth(2).is_some_and(|row| row.starts_with("up, flapping\tts3\t")), "{backends}");
     for (table, text) in [
         ("tiles", "From the cache"),
         // Of the pool that nearly all queries ask, not of the slower one.
@@ -171,9 +175,13 @@ fn what_is_told_is_shown_to_everybody() {
     browser.wait_for("document.getElementById('slow-title').textContent.startsWith('Slow races from')");
 
     accessible(&browser, "light");
-    browser.picture("light-1440", 1440);
-    let rows = "return new Set([...document.querySelectorAll('.chart')].map(chart => chart.offsetTop)).size";
-    assert_eq!(browser.run(rows), 3, "five charts, the first across both columns");
+    for (width, rows_of_charts) in WIDTHS {
+        browser.picture(&format!("light-{width}"), width);
+        let rows = "return new Set([...document.querySelectorAll('.chart')].map(chart => chart.offsetTop)).size";
+        assert_eq!(browser.run(rows), rows_of_charts, "{width}");
+        let cut = "return [...document.querySelectorAll('section > .wide')].filter(table => table.scrollWidth > table.clientWidth).length";
+        assert_eq!(browser.run(cut), 0, "tables with hidden columns at {width}");
+    }
     for width in [320, 360] {
         browser.resize(width, 640);
         let wide = browser.run("return document.documentElement.scrollWidth");
@@ -182,15 +190,13 @@ fn what_is_told_is_shown_to_everybody() {
     let titles = "return getComputedStyle(document.querySelector('#backends td'), '::before').content";
     assert_eq!(browser.run(titles), "\"State\"", "cells of a card have titles");
     accessible(&browser, "narrow");
-    browser.picture("light-360", 360);
     // Dark by the system's wish, and by the switch.
     let back = "return getComputedStyle(document.body).backgroundColor";
     let light = browser.run(back);
     browser.prefer("dark");
     assert_ne!(browser.run(back), light);
     accessible(&browser, "dark");
-    browser.picture("dark-360", 360);
-    browser.picture("dark-1440", 1440);
+    WIDTHS.iter().for_each(|(width, _)| browser.picture(&format!("dark-{width}"), *width));
     browser.click("theme");
     assert_eq!((browser.text("theme").as_str(), browser.run(back)), ("Theme: light", light));
 

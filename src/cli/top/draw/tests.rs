@@ -45,6 +45,20 @@ POOL/BACKEND              STATE    Q/S   WINS   ERR   TMO   INFL  P50 ms  P99 ms
 }
 
 #[test]
+fn a_narrow_screen_has_fewer_columns_and_whole_headings() {
+    let now = Instant::now();
+    let heads = |width| {
+        let lines = screen(&watched(now), &PLAIN, now, (width, 24));
+        let found = lines.into_iter().filter(|line| line.trim_start().starts_with("POOL"));
+        found.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    let backends = "POOL/BACKEND STATE Q/S ERR TMO P50 ms P99 ms";
+    assert_eq!(heads(60), ["POOL Q/S P50 ms P99 ms P99.9 ms HEDGES WON", backends]);
+    assert_eq!(heads(40), ["POOL Q/S P50 ms P99 ms", "POOL/BACKEND STATE Q/S P99 ms"]);
+    assert_eq!(heads(30), ["POOL Q/S P99 ms", "POOL/BACKEND STATE"]);
+}
+
+#[test]
 fn the_help_fits_80_columns_and_24_lines() {
     assert!(HELP.lines().all(|line| line.len() <= 80) && HELP.lines().count() <= 22, "{HELP}");
 }

@@ -159,6 +159,9 @@ pub struct BackendSecond {
     pub p50_ms: Option<f64>,
     /// The p99 of the reply time.
     pub p99_ms: Option<f64>,
+    /// True if the backend changes between up and down often, as the rule `flapping` of the verdict has it.
+    #[serde(default, rename = "flapping")]
+    pub is_flapping: bool,
 }
 
 /// The response of `/api/v1/history`: the figures of a [`Second`] as arrays as long as
@@ -299,6 +302,7 @@ mod tests {
             in_flight: 4,
             p50_ms: None,
             p99_ms: None,
+            is_flapping: true,
         };
         let pool = PoolSecond {
             name: "ts".to_owned(),
@@ -353,7 +357,7 @@ mod tests {
                     "hedges": {"sent": 20, "won": 18, "denied": 1, "tokens": 9},
                     "backends": [{
                         "name": "ts2", "state": "down", "attempts": 12, "wins": 3, "errors": 1, "timeouts": 2,
-                        "in_flight": 4, "p50_ms": null, "p99_ms": null,
+                        "in_flight": 4, "p50_ms": null, "p99_ms": null, "flapping": true,
                     }],
                     "more_backends": 3,
                 }],

@@ -125,6 +125,13 @@ pub struct Flaps {
     pub ago: Duration,
 }
 
+impl Flaps {
+    /// Returns true if the changes followed each other fast, and the last one is not long ago.
+    pub fn are_recent(&self) -> bool {
+        self.within <= FLAPPING && self.ago < FLAPPING
+    }
+}
+
 /// The attempts of ten seconds at a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailedAttempts {
@@ -289,7 +296,7 @@ fn one_or_more(pool: &PoolFacts<'_>, backends: &[&BackendFacts<'_>], effect: &st
 
 fn flapping(facts: &Facts<'_>) -> Vec<String> {
     of_backends(facts, |pool, backend| {
-        let Flaps { within, ago } = backend.flaps.filter(|flaps| flaps.within <= FLAPPING && flaps.ago < FLAPPING)?;
+        let Flaps { within, ago } = backend.flaps.filter(Flaps::are_recent)?;
         let (name, within, ago) = (backend.name, time(within), time(ago));
         Some(format!(
             "{name} of pool {pool} flaps: it changed between up and down four times in {within}, the last time {ago} ago"

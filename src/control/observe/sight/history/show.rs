@@ -45,15 +45,16 @@ impl History {
         Some(pool_figures(pool, |of| of(latest).into(), |of| of(latest).millis(), backends))
     }
 
-    /// Returns a sort key: sick, slow, failing, then the time to reply. That is a bucket of the last minute,
-    /// because one of the second would change the order all the time.
-    fn badness(&self, pool: &str, backend: &BackendSnapshot) -> (bool, bool, bool, Option<Percentile>) {
+    /// Returns a sort key: sick, flapping, slow, failing, then the time to reply. That is a bucket of the last
+    /// minute, because one of the second would change the order all the time.
+    fn badness(&self, pool: &str, backend: &BackendSnapshot) -> (bool, bool, bool, bool, Option<Percentile>) {
         let track = self.backends.find(pool, backend);
         let kept = track.and_then(|track| track.kept.as_ref());
         let has_failed = track.is_some_and(|track| track.latest.errors + track.latest.timeouts > 0);
         let latest = kept.and_then(|kept| kept.steps.back());
         let p99 = latest.map(|step| step.p99).filter(|p99| *p99 != Percentile::NONE);
-        (!backend.state.is_up(), kept.is_some_and(|kept| kept.slow_for > 0), has_failed, p99)
+        let is_flapping = track.is_some_and(BackendTrack::is_flapping);
+        (!backend.state.is_up(), is_flapping, kept.is_some_and(|kept| kept.slow_for > 0), has_failed, p99)
     }
 
     fn backend_second(&self, pool: &str, backend: &BackendSnapshot) -> BackendSecond {
@@ -70,6 +71,7 @@ impl History {
             in_flight: backend.counts.pending.in_flight.0,
             p50_ms: kept.and_then(|kept| kept.p50.millis()),
             p99_ms: kept.and_then(|kept| kept.p99.millis()),
+            is_flapping: track.is_some_and(BackendTrack::is_flapping),
         }
     }
 

@@ -422,6 +422,8 @@ fn changes_between_up_and_down_count_unless_they_are_by_hand() {
             site.second();
         }
         let flaps = site.history.facts(site.at(), &site.snapshot).pools[0].backends[0].flaps;
+        let second = site.history.second(0, &site.snapshot, Verdict::default());
+        assert_eq!(second.pools[0].backends[0].is_flapping, flaps.is_some());
         flaps.map(|flaps| (flaps.within.as_secs(), flaps.ago.as_secs()))
     };
     let by_probes = |states: &[BackendState]| flaps(&states.iter().map(|state| (*state, false)).collect::<Vec<_>>());

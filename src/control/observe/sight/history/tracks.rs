@@ -415,6 +415,10 @@ impl BackendTrack {
         (first > 0).then(|| Flaps { within: seconds(first, last), ago: seconds(last, self.turn) })
     }
 
+    pub(super) fn is_flapping(&self) -> bool {
+        self.flaps().is_some_and(|flaps| flaps.are_recent())
+    }
+
     fn end_ten(&mut self, backend: &BackendSnapshot) {
         let totals = self.totals;
         let Some(kept) = &mut self.kept else { return };
