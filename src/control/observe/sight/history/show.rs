@@ -45,8 +45,8 @@ impl History {
         Some(pool_figures(pool, |of| of(latest).into(), |of| of(latest).millis(), backends))
     }
 
-    /// Returns a sort key: sick, flapping, slow, failing, then the time to reply. That is a bucket of the last
-    /// minute, because one of the second would change the order all the time.
+    /// Returns a sort key: sick, flapping, slow, failing, then the time to reply. That is a bucket of the
+    /// last minute, because one of the second would change the order all the time.
     fn badness(&self, pool: &str, backend: &BackendSnapshot) -> (bool, bool, bool, bool, Option<Percentile>) {
         let track = self.backends.find(pool, backend);
         let kept = track.and_then(|track| track.kept.as_ref());
