@@ -92,6 +92,11 @@ impl Guard {
         }
     }
 
+    /// Returns true if the token would let the request in.
+    pub(super) fn wants_token(&self, denied: AccessDenial) -> bool {
+        denied != AccessDenial::ForeignSite && self.settings.borrow().token.is_some()
+    }
+
     pub(super) fn remedy(&self, denied: AccessDenial) -> String {
         let over_socket = self.socket.as_ref().map(|path| {
             format!(
@@ -370,6 +375,8 @@ mod tests {
             let mut guard = guard("127.0.0.1", has_token);
             guard.socket = guard.socket.filter(|_| socket);
             let reported = guard.remedy(AccessDenial::NoToken);
+            assert_eq!(guard.wants_token(AccessDenial::NoToken), has_token);
+            assert!(!guard.wants_token(AccessDenial::ForeignSite));
             assert!(ways.iter().all(|way| reported.contains(way)), "{reported}");
             assert_eq!(reported.contains("/run/admin.sock"), socket, "{reported}");
         }

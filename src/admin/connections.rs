@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
@@ -147,7 +147,9 @@ impl ConnectionParts {
     async fn answer(&self, request: Request<Incoming>, peer: RequestOrigin, turn: &RequestTurn) -> Response {
         let (mut head, body) = request.into_parts();
         if let Err(denied) = self.guard.check(&head.method, head.uri.path(), &head.headers, peer) {
-            return HttpError(StatusCode::FORBIDDEN, self.guard.remedy(denied)).into_response();
+            // The page asks for the token by this challenge (RFC 6750 section 3).
+            let challenge = self.guard.wants_token(denied).then_some([(WWW_AUTHENTICATE, "Bearer")]);
+            return (challenge, HttpError(StatusCode::FORBIDDEN, self.guard.remedy(denied))).into_response();
         }
         if page::is_part(head.uri.path()) && !self.guard.has_page() {
             return HttpError::no_such_path().into_response();

@@ -7,13 +7,15 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use config::{listen_address, words};
-use dns::{Name, RecordType, Transport};
+use data_encoding::BASE64;
+use dns::{Message, Name, RecordType, SectionRecord, Transport};
 use engine::explanation::{Event, Explanation, Transcript};
 use engine::state::carries;
 use net::sys::clock;
 use serde::Deserialize;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout};
+use zone::rdata_to_text;
 
 use super::AdminRequest;
 use super::routes::{AdminServer, HttpError, RequestBody, SharedServer, read_json};
@@ -62,7 +64,22 @@ pub(super) async fn explain(State(server): SharedServer, body: RequestBody) -> R
         follow(&server, &name, qtype, (client, is_fresh)).await
     });
     let too_slow = || format!("the question was not answered in {} s; ask again", PATIENCE.as_secs());
-    explained.await.unwrap_or_else(|_| Err(HttpError::too_slow(too_slow()))).map(Json)
+    let mut explained = explained.await.unwrap_or_else(|_| Err(HttpError::too_slow(too_slow())))?;
+    if let Some(response) = &mut explained.response {
+        response.records = records(&response.message);
+    }
+    Ok(Json(explained))
+}
+
+/// Returns the first records of a message in base64 as lines of a master file, without OPT.
+fn records(message: &str) -> Vec<String> {
+    let octets = BASE64.decode(message.as_bytes()).unwrap_or_default();
+    let Ok(message) = Message::read(&octets) else { return Vec::new() };
+    let records = message.records().lenient().map_while(Result::ok).filter(|record| record.rtype != RecordType::OPT);
+    let line = |SectionRecord { owner, ttl, rtype, rdata, .. }| {
+        format!("{owner} {ttl} {rtype} {}", rdata_to_text(rtype, &rdata))
+    };
+    records.map(line).take(MAX_RECORDS).collect()
 }
 
 fn read(body: &[u8]) -> Result<(Name, RecordType, ExplainedClient, bool), String> {
@@ -129,12 +146,28 @@ async fn follow(
 
 const PACE: Duration = Duration::from_millis(100);
 
+/// Records of the response as text. A message by TCP has room for thousands.
+const MAX_RECORDS: usize = 64;
+
 /// Covers the turn, the pool's `timeout` and late replies. It must stay below the timeout of `hedgerow ctl`.
 const PATIENCE: Duration = Duration::from_secs(55);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_records_of_a_response_are_text() {
+        let answer = b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01";
+        let opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
+        let message = |answers: usize| {
+            let head = [0, 0, 0x84, 0, 0, 1, 0, answers as u8, 0, 0, 0, 1];
+            BASE64.encode(&[&head[..], b"\x01a\0\0\x01\0\x01", &answer.repeat(answers), opt].concat())
+        };
+        assert_eq!(records(&message(2)), ["a. 300 A 192.0.2.1"; 2]);
+        assert_eq!(records(&message(100)).len(), MAX_RECORDS);
+        assert_eq!(records("!"), [""; 0]);
+    }
 
     #[test]
     fn questions_are_read_or_explained() {

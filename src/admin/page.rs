@@ -1,5 +1,6 @@
 //! The web page at `/`: its embedded files and security headers. There is no build step. All URLs are
-//! relative, so that the page works behind a path prefix of a proxy. The page sends only read requests.
+//! relative, so that the page works behind a path prefix of a proxy. The page reads, and explains names with
+//! the token.
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};

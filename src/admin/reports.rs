@@ -1,5 +1,5 @@
-//! `GET /api/v1/names`: the most queried names, and `GET /api/v1/slow`: the recorded slow races, filtered by
-//! pool, time and number.
+//! `GET /api/v1/names`: the most queried names and the clients with most queries, and `GET /api/v1/slow`: the
+//! recorded slow races, filtered by pool, time and number.
 
 use std::time::Duration;
 

@@ -52,6 +52,7 @@ fn a_slow_backend_is_named_and_its_response_is_whole() {
     let address = slow.address().to_string();
     check_why(&explained, &[&format!("{address} replied in "), " ms"]);
     assert_eq!(explained["outcome"], "won");
+    assert_eq!(explained["response"]["records"], json!([format!("www.example. 60 A {ONE}")]));
     assert_eq!(explained["winner"], json!(address));
     assert_eq!((&explained["route"], &explained["pool"]), (&json!("."), &json!("all")));
     assert_eq!((&explained["rcode"], &explained["response"]["source"]), (&json!("NOERROR"), &json!("backend")));

@@ -1,4 +1,4 @@
-//! The names asked for most: which are counted, how far, and which clients may read them.
+//! The names and clients that ask most: which are counted, how far, and who may read them.
 
 use hedgerow::control::observe::sight::names::{NameCount, NamesReport};
 use testkit::*;
@@ -25,13 +25,13 @@ fn names_asked_for_most_are_counted_by_one_question_of_sixteen() {
     const SELDOM: u64 = 800;
     let backend = Backend::new(answer(ADDRESS).except("broken", servfail()));
     let server = Server::start(&config(&backend, true));
-    let client = server.client();
+    let (client, other) = (server.client(), Client::at("127.0.0.2", server.address()));
     for number in 0..OFTEN {
         // Case does not matter.
         let name = if number % 2 == 0 { "often.example" } else { "oFTEN.eXample" };
         assert_eq!(client.ask(&query(name, A)).answers(), [ADDRESS]);
         if number % (OFTEN / SELDOM) == 0 {
-            assert_eq!(client.ask(&query("broken.example", AAAA)).rcode(), SERVFAIL);
+            assert_eq!(other.ask(&query("broken.example", AAAA)).rcode(), SERVFAIL);
         }
     }
     // All that were drawn are there when none has come any more for a while: both have far more than chance
@@ -47,11 +47,19 @@ fn names_asked_for_most_are_counted_by_one_question_of_sixteen() {
     }
     let failed: Vec<_> = names.servfail.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(failed, ["broken.example."]);
+    // A question and its client are counted together.
+    let clients: Vec<_> = names.clients.iter().map(|one| (one.client.to_string(), one.queries)).collect();
+    assert_eq!(clients, [("127.0.0.1".to_owned(), often.queries), ("127.0.0.2".to_owned(), broken.queries)]);
     let url = format!("http://{}", server.listener("admin"));
     let output = server.process.ctl(&["--admin", &url, "names"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines: Vec<_> = text.lines().filter_map(|line| line.split_whitespace().last()).collect();
-    assert_eq!(lines, ["NAME", "often.example.", "broken.example.", "SERVFAIL", "NAME", "broken.example."], "{text}");
+    let expected = [
+        &["NAME", "often.example.", "broken.example."][..],
+        &["CLIENT", "127.0.0.1", "127.0.0.2"],
+        &["SERVFAIL", "NAME", "broken.example."],
+    ];
+    assert_eq!(lines, expected.concat(), "{text}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
+use hedgerow::control::observe::sight::names::NamesReport;
 use proxy_header::{ProxiedAddress, ProxyHeader};
 use testkit::*;
 
@@ -61,6 +62,25 @@ fn proxy_socket() -> UdpSocket {
     let proxy = UdpSocket::bind((PROXY, 0)).expect("all of 127/8 is ours");
     proxy.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
     proxy
+}
+
+#[test]
+fn the_client_of_a_proxy_is_counted_and_not_the_proxy() {
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
+    let (chain, key) = authorities.issue("dns.example");
+    let config = config(&backend, "") + "names = true\n";
+    let server = Server::start_with_files(&config, &[("chain.pem", &chain), ("key.pem", &key)]);
+    let proxy = proxy_socket();
+    let datagram = [header(Some(WELCOME)), query("www.example", A).to_vec()].concat();
+    // One question of sixteen is drawn.
+    let clients = until("a client is counted", || {
+        ask_by_udp(&proxy, std::slice::from_ref(&datagram), server.address());
+        receive(&proxy);
+        let names: NamesReport = serde_json::from_str(&server.admin().get("/api/v1/names").body).expect("JSON");
+        Some(names.clients).filter(|clients| !clients.is_empty())
+    });
+    let clients: Vec<_> = clients.iter().map(|one| one.client.to_string()).collect();
+    assert_eq!(clients, ["198.51.100.7"]);
 }
 
 #[test]

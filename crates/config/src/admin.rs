@@ -22,7 +22,7 @@ config_section! {
         /// True if a page is served at `/`. By default, because it shows only what the listener serves
         /// anyway.
         page: bool = true, boolean;
-        /// True if the most frequent names are counted. Query names are private.
+        /// True if the most frequent names and clients are counted. Both are private.
         names: bool = false, boolean;
         /// The number of backends above which a pool has no series per backend. Each backend adds some 50
         /// lines to `/metrics`. At most the limit of members.

@@ -107,7 +107,7 @@ pub struct Candidate {
 }
 
 /// The response that a client would have got.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExplainedResponse {
     /// The source, as in metrics.
     pub source: String,
@@ -117,6 +117,9 @@ pub struct ExplainedResponse {
     pub took_ms: f64,
     /// The message in base64.
     pub message: String,
+    /// The first records as in a master file.
+    #[serde(default)]
+    pub records: Vec<String>,
 }
 
 /// The explanation of a question.
@@ -256,7 +259,7 @@ mod tests {
 
     fn response() -> Event {
         let (source, rcode) = ("backend".to_owned(), "NOERROR".to_owned());
-        Event::Response(ExplainedResponse { source, rcode, took_ms: 0.2, message: String::new() })
+        Event::Response(ExplainedResponse { source, rcode, took_ms: 0.2, ..ExplainedResponse::default() })
     }
 
     fn transcript() -> Transcript {

@@ -1,7 +1,7 @@
 // The page at / of the admin server: fetches the last ten minutes, then reads the events of /api/v1/live, and shows them.
 //
-// It reads and never writes. Data of the server goes into text nodes, never into markup. All stored data is bounded: 600 seconds,
-// 1,440 minutes, 64 backends. Rows of tables are reused.
+// It reads, and explains names with the token. Data of the server goes into text nodes, never into markup. All stored data is
+// bounded: 600 seconds, 1,440 minutes, 64 backends. Rows of tables are reused.
 "use strict";
 (() => {
   // Limits of the stored and shown data.
@@ -72,6 +72,11 @@
     return (isToday ? "" : `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} `) + clock(at);
   }
   const moment = at => typeof at === "number" ? at : Date.parse(at) / 1000;
+
+  function putList(list, texts) {
+    while (list.children.length > texts.length) list.lastChild.remove();
+    texts.forEach((text, place) => put(list.children[place] ?? list.appendChild(make("li", { class: "name" })), text));
+  }
 
   // ---- Tables: rows are reused, and only changed cells are written.
 
@@ -158,14 +163,23 @@
 
   // ---- Requests
 
-  async function ask(path) {
-    const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+  // The token stays in this variable, and goes into the header of private requests only.
+  let token = "";
+
+  async function ask(path, { isPrivate = false, body = null } = {}) {
+    const headers = body ? { "Content-Type": "application/json" } : {};
+    if (isPrivate && token) headers.Authorization = `Bearer ${token}`;
+    const response = await fetch(path, {
+      cache: "no-store", redirect: "error", signal: AbortSignal.timeout(body ? 60000 : 10000), headers,
+      ...(body && { method: "POST", body: JSON.stringify(body) }),
+    });
     const text = await response.text();
     let json = null;
     try { json = JSON.parse(text); } catch { /* told by the status */ }
     if (!response.ok || json === null) {
       const error = new Error(json?.error ?? `HTTP ${response.status}`);
       error.status = response.status;
+      error.wantsToken = /^bearer/i.test(response.headers.get("WWW-Authenticate") ?? "");
       throw error;
     }
     return { json, octets: text.length };
@@ -378,11 +392,7 @@
     put($("verdict-word"), WORDS[state] ?? state);
     const title = `${WORDS[state] ?? state} · hedgerow`;
     if (document.title !== title) document.title = title;
-    const list = $("reasons");
-    while (list.children.length > reasons.length) list.lastChild.remove();
-    reasons.forEach((reason, place) => {
-      put(list.children[place] ?? list.appendChild(make("li", { class: "name" })), reason.text);
-    });
+    putList($("reasons"), reasons.map(reason => reason.text));
     put($("verdict-since"), since ? `since ${day(since)}, for ${span(last.at - since)}` : "");
   }
 
@@ -832,13 +842,28 @@
     showCharts();
   });
 
-  // ---- On demand: slow races, names
+  // ---- On demand: slow races, names, explanations
+
+  // A cell whose button explains the name of its row.
+  const explaining = text => (row, cell) => {
+    if (!cell.firstChild) {
+      cell.append(make("button", { type: "button", class: "name", title: "Explain" }));
+      cell.firstChild.addEventListener("click", () => {
+        $("explain-name").value = cell.row.name;
+        $("explain-type").value = cell.row.type;
+        $("explain-title").focus();
+        explain();
+      });
+    }
+    cell.row = row;
+    put(cell.firstChild, text(row));
+  };
 
   const RACES = [
     column("At", row => day(moment(row.at)), "head"),
     column("Took", row => millis(row.took_ms)),
     column("Pool", row => row.pool, "name"),
-    column("Name", row => `${row.name} ${row.type}`, "name long"),
+    column("Name", explaining(row => `${row.name} ${row.type}`), "name long"),
     column("Outcome", row => [row.outcome, row.rcode].filter(known).join(", "), "text long"),
     column("Why", (row, cell) => {
       if (!cell.firstChild) cell.append(document.createElement("span"), document.createElement("ul"));
@@ -853,16 +878,55 @@
   const attemptText = ({ backend, kind, at_ms, took_ms, fate }) =>
     `${backend}: ${kind} after ${millis(at_ms)}, ${fate}` + (known(took_ms) ? ` in ${millis(took_ms)}` : "");
 
-  // Requests names. The server refuses them to remote clients, and to all browsers if it has a token.
-  async function askPrivate(path, note, way, fill) {
+  // Sends a private request. If the server wants its token, the field for it appears below the note.
+  async function askPrivate(path, note, way, fill, body = null) {
+    const sent = token, again = () => askPrivate(path, note, way, fill, body);
     put(note, "asking");
     try {
-      fill((await ask(path)).json);
+      fill((await ask(path, { isPrivate: true, body })).json);
     } catch (error) {
-      const remedy = `Names are private: run ${way} on the server's host. A server without a token shows them here, too, on its own host: forward the port, as with ssh -L.`;
-      put(note, error.status === 403 ? `${remedy} (${error.message})` : `It cannot be told: ${error.message}`);
+      if (error.status !== 403) return put(note, `It cannot be told: ${error.message}`);
+      // The token was typed meanwhile.
+      if (token && token !== sent) return again();
+      const remedy = error.wantsToken ? `${sent ? "This is not the token of the server" : "This needs the token of the server"}. Type it here, or run ${way} on the server's host.`
+        : body ? `Run ${way} on the server's host. A server with a token takes it here.`
+        : `Names are private: run ${way} on the server's host. A server without a token shows them here, too, on its own host: forward the port, as with ssh -L.`;
+      put(note, `${remedy} (${error.message})`);
+      if (!error.wantsToken) return;
+      setToken("");
+      note.after($("token-part"));
+      $("token-label").append(tokenField);
+      $("token-part").hidden = false;
+      tokenField.focus();
+      waiting.set(note, again);
     }
   }
+
+  // The requests that wait for the token, by their notes, and its field, which is part of the page only after it is needed.
+  const waiting = new Map();
+  const tokenField = make("input", { type: "password", autocomplete: "off", id: "token" });
+  function setToken(text) {
+    token = text;
+    tokenField.value = "";
+    $("token-label").hidden = $("token-use").hidden = Boolean(token);
+    $("token-forget").hidden = !token;
+  }
+  function useToken() {
+    const text = tokenField.value.trim();
+    // Errors of fetch may quote a header that it cannot send.
+    if (!/^[!-~]+$/.test(text)) return put($("token-part").previousElementSibling, "A token has ASCII letters, digits and signs, and no blanks.");
+    setToken(text);
+    const all = [...waiting.values()];
+    waiting.clear();
+    all.forEach(again => again());
+  }
+  $("token-use").addEventListener("click", useToken);
+  $("token-forget").addEventListener("click", () => {
+    setToken("");
+    $("token-part").hidden = true;
+  });
+  const onEnter = (node, act) => node.addEventListener("keydown", event => { if (event.key === "Enter") act(); });
+  onEnter(tokenField, useToken);
 
   function showList(table, columns, rows) {
     fillTable(table, columns, rows);
@@ -890,18 +954,64 @@
   $("slow-all").addEventListener("click", () => askSlow(0));
 
   const NAMES = [
-    column("Name", row => row.name, "head"),
+    column("Name", explaining(row => row.name), "head"),
     column("Type", row => row.type, "name"),
     column("Queries", row => count(row.queries)),
-    column("Too many by, at most", row => count(row.error)),
+    column("Error, at most", row => count(row.error)),
   ];
-  $("names-show").addEventListener("click", () => askPrivate("api/v1/names", $("names-note"), "hedgerow ctl names", json => {
-    put($("names-note"), json.names.length ? "" : "None was asked for.");
-    showList($("names"), NAMES, json.names.slice(0, MAX_ROWS));
-    const failed = json.servfail ?? [];
-    $("servfail-title").hidden = !failed.length;
-    showList($("servfail"), NAMES, failed.slice(0, MAX_ROWS));
-  }));
+  const CLIENTS = [column("Client", row => row.client, "head"), ...NAMES.slice(2)];
+  function showNames({ names = [], servfail = [], clients = [] }) {
+    showList($("names"), NAMES, names.slice(0, MAX_ROWS));
+    $("servfail-title").hidden = !servfail.length;
+    showList($("servfail"), NAMES, servfail.slice(0, MAX_ROWS));
+    $("clients-part").hidden = !clients.length;
+    fillTable($("clients"), CLIENTS, clients.slice(0, MAX_ROWS));
+  }
+  function askNames() {
+    showNames({});
+    askPrivate("api/v1/names", $("names-note"), "hedgerow ctl names", json => {
+      put($("names-note"), json.names.length ? "" : "None was asked for.");
+      showNames(json);
+    });
+  }
+  $("names-show").addEventListener("click", askNames);
+
+  const CANDIDATES = [
+    column("#", row => row.place ?? "–"),
+    column("Backend", row => row.backend, "head"),
+    column("State", stateCell, "text"),
+    column("p50", row => millis(row.p50_ms)),
+    column("p99", row => millis(row.p99_ms)),
+    column("In flight", row => count(row.in_flight)),
+    column("Why here", row => row.why, "why"),
+  ];
+  // Plan, cause and response, in the order of hedgerow ctl explain.
+  function explanationLines({ pool, route, rule, worker, cache, balance, dispatch, hedge_delay_ms: delay, hedge_delay_from: from, tokens, attempts, why, response }) {
+    const lines = [];
+    if (rule) lines.push(`Rule ${rule}`);
+    if (route) {
+      lines.push(`Pool ${pool} by ${route === "rule" ? "the rule" : `route ${route}`}, worker ${worker}`);
+      const left = cache.state === "stale" ? cache.stale_seconds : cache.ttl_seconds;
+      lines.push(`Cache: ${cache.state}` + (known(left) ? `, for ${count(left)} s more` : ""));
+      lines.push(`Order: ${balance}. Asking: ${dispatch}` + (known(delay) ? `, a hedge after ${millis(delay)}: ${from}; budget for ${count(tokens)} more` : ""));
+    } else if (!rule) lines.push("No route");
+    lines.push(...attempts.map(attemptText), `Why: ${why}`);
+    if (response) lines.push(`Response: ${response.rcode} from ${SOURCES[response.source] ?? response.source} after ${millis(response.took_ms)}`, ...response.records);
+    return lines;
+  }
+  function showExplanation(explained) {
+    put($("explain-note"), "");
+    putList($("explain-lines"), explained ? explanationLines(explained) : []);
+    showList($("candidates"), CANDIDATES, explained?.candidates ?? []);
+  }
+  function explain() {
+    showExplanation(null);
+    const body = { name: $("explain-name").value, type: $("explain-type").value };
+    askPrivate("api/v1/explain", $("explain-note"), "hedgerow ctl explain", showExplanation, body);
+  }
+  $("explain-run").addEventListener("click", explain);
+  onEnter($("explain-name"), explain);
+  onEnter($("explain-type"), explain);
 
   // ---- Light and dark
 

@@ -265,7 +265,7 @@ mod tests {
         ];
         let message = BASE64.encode(&message.concat());
         let (source, rcode) = ("backend".to_owned(), "NOERROR".to_owned());
-        let response = ExplainedResponse { source, rcode, took_ms: 186.1, message };
+        let response = ExplainedResponse { source, rcode, took_ms: 186.1, message, records: Vec::new() };
         Explanation { race: sample_race(), plan, rule: None, response: Some(response) }
     }
 

@@ -96,7 +96,7 @@ enum Action {
     Slow(slow::SlowArgs),
     /// Write the latencies of races to a file, for hedgerow simulate --trace
     Record(record::RecordArgs),
-    /// Show the most frequent names of the last ten minutes, and those with most SERVFAIL
+    /// Show the most frequent names and clients of the last ten minutes
     Names(Show),
     /// Show the zone versions of the members of a pool, and the members that lag
     Serials(OfPool),

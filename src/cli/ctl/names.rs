@@ -1,14 +1,20 @@
-//! `hedgerow ctl names`: the most frequent names of the last ten minutes, and those with most SERVFAIL.
+//! `hedgerow ctl names`: the most frequent names of the last ten minutes, the clients with the most queries,
+//! and the names with most SERVFAIL.
 
 use super::table::TextTable;
 use crate::control::observe::sight::names::{NameCount, NamesReport};
 
-pub(super) fn text(NamesReport { names, servfail }: &NamesReport) -> String {
+pub(super) fn text(NamesReport { names, servfail, clients }: &NamesReport) -> String {
     let failed = match servfail.as_slice() {
         [] => "no SERVFAIL".to_owned(),
         servfail => format!("SERVFAIL\n{}", list(servfail)),
     };
-    format!("{}\n\n{failed}", list(names))
+    let clients = TextTable::of(clients)
+        .right("QUERIES", |count| count.queries)
+        .right("ERROR", |count| count.error)
+        .left("CLIENT", |count| count.client)
+        .text();
+    format!("{}\n\n{clients}\n\n{failed}", list(names))
 }
 
 fn list(names: &[NameCount]) -> String {

@@ -69,6 +69,8 @@ impl Operator {
             rcode: rcode.to_string(),
             took_ms: now.saturating_duration_since(since).as_micros() as f64 / 1e3,
             message: BASE64.encode(message),
+            // The admin thread adds them.
+            records: Vec::new(),
         }));
     }
 }

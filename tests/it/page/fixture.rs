@@ -7,6 +7,7 @@ use hedgerow::control::observe::sight::live::{
     AnswerCounts, BackendSecond, CacheLookups, CacheSecond, HedgeFigures, HedgesSecond, HistoryFigures, PoolHistory,
     PoolSecond, Reason, Second, Verdict, VerdictState,
 };
+use hedgerow::control::observe::sight::names::{ClientCount, NameCount, NamesReport};
 use serde_json::{Value, json};
 
 /// The moment at which histories end.
@@ -176,6 +177,7 @@ impl Fixture {
             ("/api/v1/history?span=24h", (200, self.history(1_440, 60))),
             ("/api/v1/status", (200, self.status())),
             ("/api/v1/slow", (200, races())),
+            ("/api/v1/names", (200, names())),
         ]
     }
 }
@@ -187,6 +189,18 @@ fn queries(at: u64) -> u64 {
 
 fn counts(of: &[(&str, u64)]) -> BTreeMap<String, u64> {
     of.iter().map(|(key, count)| ((*key).to_owned(), *count)).collect()
+}
+
+/// Two names of one client, and a third that got SERVFAIL.
+fn names() -> Value {
+    let count = |name: &str, queries| NameCount { name: name.to_owned(), qtype: "A".to_owned(), queries, error: 16 };
+    let client = |client: &str, queries| ClientCount { client: client.parse().expect("an address"), queries, error: 0 };
+    let report = NamesReport {
+        names: vec![count("www.example.org.", 3_200), count(HOSTILE, 160)],
+        servfail: vec![count("broken.example.", 48)],
+        clients: vec![client("192.0.2.7", 3_200), client("2001:db8::7", 160)],
+    };
+    serde_json::to_value(report).expect("plain data")
 }
 
 /// A slow race each second of the last ten minutes, the newest first.

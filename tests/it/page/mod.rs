@@ -15,7 +15,7 @@ use testkit::stand_in::StandIn;
 use testkit::*;
 
 use self::fixture::{Fixture, HOSTILE, NOW, WRONG};
-use crate::support::admin_site::{HOST, Site};
+use crate::support::admin_site::{HOST, Site, TOKEN};
 
 /// The rights of the page in a browser.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -174,6 +174,15 @@ fn what_is_told_is_shown_to_everybody() {
     browser.click_in(".u-over", 300);
     browser.wait_for("document.getElementById('slow-title').textContent.startsWith('Slow races from')");
 
+    // The names and clients that ask most.
+    browser.click("names-show");
+    browser.wait_for("document.querySelectorAll('#clients tbody tr').length === 2");
+    assert_eq!(browser.text("clients"), "Client\tQueries\tError, at most\n192.0.2.7\t3,200\t0\n2001:db8::7\t160\t0");
+    assert!(browser.text("names").contains("onerror") && browser.text("servfail").contains("broken.example."));
+    let places = "return ['names', 'clients-part'].map(id => document.getElementById(id).closest('section').offsetTop)";
+    let places = browser.run(places);
+    assert_eq!(places[0], places[1], "clients stand beside names");
+
     accessible(&browser, "light");
     for (width, rows_of_charts) in WIDTHS {
         browser.picture(&format!("light-{width}"), width);
@@ -206,13 +215,16 @@ fn what_is_told_is_shown_to_everybody() {
     assert!(requests.iter().all(|url| url.starts_with(&stand_in.url())), "{requests:?}");
     assert_eq!(browser.console(), Vec::<String>::new());
     // From elsewhere the page shows no names, but how to see them.
-    stand_in.reported().answers.insert("/api/v1/slow", (403, json!({"error": "names are private"})));
+    for path in ["/api/v1/slow", "/api/v1/names"] {
+        stand_in.reported().answers.insert(path, (403, json!({"error": "names are private"})));
+    }
     for (button, note) in [("slow-all", "slow-note"), ("names-show", "names-note")] {
         browser.click(button);
         browser.wait_for(&format!("document.getElementById('{note}').textContent.includes('Names are private')"));
         assert!(browser.text(note).contains("hedgerow ctl"), "{}", browser.text(note));
     }
-    assert_eq!(browser.run("return document.querySelectorAll('#slow-table tbody tr, #names tbody tr').length"), 0);
+    let shown = "return document.querySelectorAll('#slow-table tbody tr, #names tbody tr, #clients tbody tr').length";
+    assert_eq!(browser.run(shown), 0, "the page forgets what it may no longer read");
     assert_eq!(browser.console().len(), 2, "the two refusals");
 }
 
@@ -289,6 +301,118 @@ fn tabs_share_the_connections_of_a_browser_and_rest_while_hidden() {
     stand_in.reported().answers.insert("/api/v1/live", (500, json!({"error": "no more"})));
     browser.wait_for(&mode("late"));
     assert!(browser.text("feed").contains("old"), "{}", browser.text("feed"));
+}
+
+/// A forwarder whose admin server counts names, with these further keys.
+fn counting(backend: &Backend, keys: &str) -> Server {
+    let config = Forwarder::to(&[backend], "").admin().to_toml() + "names = true\n" + keys;
+    let server = Server::start_with_files(&config, &[("admin.token", TOKEN)]);
+    until("names are counted", || {
+        server.client().ask(&query("www.example", A));
+        server.admin().send_over_socket("GET", "/api/v1/names", "").body.contains("www.example").then_some(())
+    });
+    server
+}
+
+#[test]
+fn a_name_is_explained_with_the_token_which_goes_nowhere_else() {
+    let Some(browser) = Browser::start("the token of the page") else { return };
+    let backend = Backend::new(answer("192.0.2.1"));
+    let server = counting(&backend, "token_file = 'admin.token'\n");
+    let url = format!("http://{}/", server.listener("admin"));
+    browser.open(&url);
+    browser.wait_for("document.getElementById('feed').dataset.state === 'live'");
+    assert_eq!(browser.run("return document.getElementById('token-part').hidden"), true);
+
+    // The server refuses, and the page asks for the token.
+    let note = |part: &str| format!("document.getElementById('explain-note').textContent.includes('{part}')");
+    browser.fill("explain-name", "www.example");
+    browser.click("explain-run");
+    browser.wait_for(&note("This needs the token of the server"));
+    assert_eq!(browser.run("return document.activeElement.id"), "token");
+    browser.press("two words\u{e007}");
+    browser.wait_for(&note("no blanks"));
+    browser.fill("token", "fedcba9876543210");
+    browser.click("token-use");
+    browser.wait_for(&note("This is not the token of the server"));
+    accessible(&browser, "the page that asks for the token");
+    // Another request waits for the token, too.
+    browser.click("names-show");
+    browser.wait_for("document.getElementById('names-note').textContent.includes('This needs the token')");
+    browser.run("document.getElementById('token').focus()");
+    browser.press(&format!("{TOKEN}\u{e007}"));
+    browser.wait_for("document.getElementById('explain-lines').children.length > 0");
+    let (lines, name) = (browser.text("explain-lines"), backend.address());
+    let attempt = format!("{name}: first after 0 ms, won in ");
+    let response = ["Response: NOERROR from a backend after ", "www.example. 60 A 192.0.2.1"];
+    let starts =
+        ["Pool all by route ., worker", "Cache: off", "Order: ", &attempt, &format!("Why: {name} replied in ")];
+    let mut expected = starts.iter().copied().chain(response);
+    assert!(lines.lines().all(|line| expected.next().is_some_and(|start| line.starts_with(start))), "{lines}");
+    assert_eq!(expected.next(), None, "{lines}");
+    let candidates = browser.text("candidates");
+    assert!(candidates.lines().nth(1).is_some_and(|row| row.starts_with(&format!("1\t{name}\tup"))), "{candidates}");
+
+    // The same token shows names, clients and slow races, and a click explains a name of the list.
+    browser.wait_for("document.querySelectorAll('#clients tbody tr').length === 1");
+    assert!(browser.text("clients").contains("127.0.0.1"), "{}", browser.text("clients"));
+    browser.click("slow-all");
+    browser.wait_for("document.getElementById('slow-note').textContent === 'There was none.'");
+    browser.fill("explain-name", "");
+    browser.run("document.querySelector('#names tbody button').click()");
+    browser.wait_for("document.getElementById('explain-name').value === 'www.example.'");
+    browser.wait_for("document.getElementById('explain-lines').children.length > 0");
+    // A request that is not private.
+    browser.click("span-24h");
+    browser.wait_for("performance.getEntriesByType('resource').some(({ name }) => name.includes('span=24h'))");
+    accessible(&browser, "the page with an explained name");
+    browser.picture("explain-1440", 1440);
+    browser.picture("explain-360", 360);
+
+    // The token is in no storage, no URL and no text, and only in one header of private requests.
+    let places = "return JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href, history.state, \
+                  window.name, document.documentElement.outerHTML, [...document.querySelectorAll('input')].map(input => input.value)])";
+    let places = browser.run(places);
+    assert!(places.as_str().is_some_and(|text| text.contains("www.example.") && !text.contains(TOKEN)), "{places}");
+    let private = ["api/v1/explain", "api/v1/names", "api/v1/slow"].map(|path| format!("{url}{path}"));
+    let mut with_token = 0;
+    for mut request in browser.sent_requests() {
+        let sent = request["url"].as_str().expect("text").to_owned();
+        assert!(sent.starts_with(&url), "{request}");
+        let headers = request["headers"].as_object_mut().expect("headers");
+        if let Some(credentials) = headers.remove("Authorization") {
+            assert!(private.iter().any(|path| sent.split('?').next() == Some(path)), "{request}");
+            with_token += usize::from(credentials == format!("Bearer {TOKEN}"));
+        }
+        assert!(!request.to_string().contains(TOKEN), "{request}");
+    }
+    assert_eq!(with_token, 4, "explained twice, names and slow races");
+    // Chromium would have a form around the field.
+    let problems = browser.console().into_iter().filter(|line| !line.contains("Password field is not contained"));
+    assert_eq!(problems.count(), 3, "the three refusals");
+
+    // Forgotten, it is not sent.
+    browser.click("token-forget");
+    browser.click("explain-run");
+    browser.wait_for(&note("This needs the token of the server"));
+    let sent = browser.sent_requests();
+    assert!(sent.iter().any(|request| request["url"] == private[0].as_str()), "{sent:?}");
+    assert!(sent.iter().all(|request| request["headers"]["Authorization"].is_null()), "{sent:?}");
+}
+
+#[test]
+fn without_a_token_names_are_shown_here_and_the_page_says_where_they_are_explained() {
+    let Some(browser) = Browser::start("the page without a token") else { return };
+    let backend = Backend::new(answer("192.0.2.1"));
+    let server = counting(&backend, "");
+    browser.open(&format!("http://{}/", server.listener("admin")));
+    browser.wait_for("document.getElementById('feed').dataset.state === 'live'");
+    browser.click("names-show");
+    browser.wait_for("document.querySelectorAll('#names tbody tr').length === 1");
+    browser.run("document.querySelector('#names tbody button').click()");
+    browser.wait_for("document.getElementById('explain-note').textContent.includes('hedgerow ctl explain')");
+    assert!(browser.text("explain-note").contains("admin.token_file"), "{}", browser.text("explain-note"));
+    assert_eq!(browser.run("return document.getElementById('token-part').hidden"), true);
 }
 
 #[test]

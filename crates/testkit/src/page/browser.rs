@@ -123,6 +123,11 @@ impl Browser {
         text.as_str().unwrap_or_else(|| panic!("there is no {id}")).to_owned()
     }
 
+    /// Sets the value of the input with this ID.
+    pub fn fill(&self, id: &str, value: &str) {
+        self.run(&format!("document.getElementById({id:?}).value = {value:?}"));
+    }
+
     /// Clicks the element with this ID.
     pub fn click(&self, id: &str) {
         self.run(&format!("document.getElementById({id:?}).click()"));
@@ -190,13 +195,18 @@ impl Browser {
         log.as_array().expect("a list").iter().map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// The URLs of all requests of pages since this was asked last.
+    /// The URLs of all requests of pages since requests were asked for last.
     pub fn requests(&self) -> Vec<String> {
+        self.sent_requests().iter().filter_map(|request| request["url"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// All requests of pages since requests were asked for last, as the DevTools protocol describes them.
+    pub fn sent_requests(&self) -> Vec<Value> {
         let log = self.send("/se/log", &json!({"type": "performance"}));
         let events = log.as_array().expect("a list").iter().filter_map(|entry| entry["message"].as_str());
         let events = events.map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
         let sent = events.filter(|event| event["message"]["method"] == "Network.requestWillBeSent");
-        sent.filter_map(|event| event["message"]["params"]["request"]["url"].as_str().map(str::to_owned)).collect()
+        sent.map(|event| event["message"]["params"]["request"].clone()).collect()
     }
 
     /// Takes a picture of the whole page, so many pixels wide; it goes to `target/shots`.

@@ -1,5 +1,7 @@
-//! The path of questions to the count of names: one of sixteen responses, drawn at random, is counted.
+//! The path of questions to the count of names and clients: one of sixteen responses, drawn at random, is
+//! counted.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use dns::{Rcode, RecordType};
@@ -40,7 +42,7 @@ impl NamesAppender {
         Self { appender: Appender::new(Arc::clone(&tap.exchange), worker), side: tap.side, turn: (worker as u64) << 48 }
     }
 
-    /// Appends a question, if it is drawn. Returns false if there is no room.
+    /// Appends a question and its client, if it is drawn. Returns false if there is no room.
     pub(super) fn append(&mut self, response: &TapResponse<'_>) -> bool {
         if response.side != self.side {
             return true;
@@ -53,9 +55,14 @@ impl NamesAppender {
             return true;
         };
         let rcode = response.said.map_or(Rcode::NOERROR, |(_, rcode)| rcode);
+        let client = match response.client.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
         self.appender.append(HEAD + name.len(), |out| {
             out.extend_from_slice(&rcode.0.to_be_bytes());
             out.extend_from_slice(&[type_high, type_low]);
+            out.extend_from_slice(&client.octets());
             out.extend(name.iter().map(u8::to_ascii_lowercase));
         })
     }
@@ -71,14 +78,18 @@ impl RecordTap for NamesTap {
     }
 
     fn take(&self, record: &[u8]) {
-        let Some((&[high, low, type_high, type_low], name)) = record.split_first_chunk::<HEAD>() else { return };
+        let Some((&[high, low, type_high, type_low, ref client @ ..], name)) = record.split_first_chunk::<HEAD>()
+        else {
+            return;
+        };
         let rcode = Rcode(u16::from_be_bytes([high, low]));
         let qtype = RecordType(u16::from_be_bytes([type_high, type_low]));
-        lock(&self.names).count(name, qtype, rcode, TopNames::minute_of(clock::unix_now()));
+        let client = IpAddr::from(*client).to_canonical();
+        lock(&self.names).count(client, (name, qtype), rcode, TopNames::minute_of(clock::unix_now()));
     }
 }
 
-/// The bytes before the name: response code and type.
-const HEAD: usize = 4;
+/// The bytes before the name: response code, type and client.
+const HEAD: usize = 20;
 
 const QTYPE_QCLASS: usize = 4;
