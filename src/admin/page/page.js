@@ -552,7 +552,7 @@
   }
 
   const SOURCES = {
-    backend: "a backend", cache: "the cache", stale: "the cache, stale", synthesized: "made up here", authority: "a zone here", error: "an error",
+    backend: "a backend", cache: "the cache", stale: "the cache, stale", synthesized: "made up here", authority: "a zone here", rule: "a rule", error: "an error",
   };
   const SHARES = [
     column("Source", row => row.name, "head"),
@@ -577,7 +577,7 @@
     // Late replies of hedges are expected, so they are no loss.
     const { late = 0, ...lost } = addUp(minute, point => point.dropped);
     $("late").hidden = !late;
-    put($("late"), `${grouped(late)} late replies: of hedges, and of backends that were waited for no more.`);
+    put($("late"), `${grouped(late)} late replies: each came after its client had an answer, as from a hedge.`);
     $("cache-part").hidden = !last.cache;
     if (last.cache) {
       fillTable($("cache"), LOOKUPS, shares(addUp(minute, point => point.cache), { hits: "hits", stale_hits: "stale hits (a backend is asked too)", misses: "misses" }));
@@ -956,16 +956,19 @@
   const NAMES = [
     column("Name", explaining(row => row.name), "head"),
     column("Type", row => row.type, "name"),
-    column("Queries", row => count(row.queries)),
+    column("Queries", row => count(row.count)),
+    SHARES[2],
     column("Error, at most", row => count(row.error)),
   ];
   const CLIENTS = [column("Client", row => row.client, "head"), ...NAMES.slice(2)];
   function showNames({ names = [], servfail = [], clients = [] }) {
-    showList($("names"), NAMES, names.slice(0, MAX_ROWS));
+    const all = recent.reduce((sum, point) => sum + point.queries, 0);
+    const rows = list => list.slice(0, MAX_ROWS).map(row => ({ ...row, count: row.queries, all }));
+    showList($("names"), NAMES, rows(names));
     $("servfail-title").hidden = !servfail.length;
-    showList($("servfail"), NAMES, servfail.slice(0, MAX_ROWS));
+    showList($("servfail"), NAMES, rows(servfail));
     $("clients-part").hidden = !clients.length;
-    fillTable($("clients"), CLIENTS, clients.slice(0, MAX_ROWS));
+    fillTable($("clients"), CLIENTS, rows(clients));
   }
   function askNames() {
     showNames({});

@@ -177,13 +177,17 @@ fn what_is_told_is_shown_to_everybody() {
     // The names and clients that ask most.
     browser.click("names-show");
     browser.wait_for("document.querySelectorAll('#clients tbody tr').length === 2");
-    assert_eq!(browser.text("clients"), "Client\tQueries\tError, at most\n192.0.2.7\t3,200\t0\n2001:db8::7\t160\t0");
+    let clients =
+        "Client\tQueries\tShare\tError, at most\n192.0.2.7\t3,200\t0.52 %\n\t0\n2001:db8::7\t160\t0.03 %\n\t0";
+    assert_eq!(browser.text("clients"), clients);
     assert!(browser.text("names").contains("onerror") && browser.text("servfail").contains("broken.example."));
     let places = "return ['names', 'clients-part'].map(id => document.getElementById(id).closest('section').offsetTop)";
     let places = browser.run(places);
     assert_eq!(places[0], places[1], "clients stand beside names");
 
     accessible(&browser, "light");
+    browser.click("names-show");
+    browser.wait_for("document.querySelectorAll('#names tbody tr').length > 0");
     for (width, rows_of_charts) in WIDTHS {
         browser.picture(&format!("light-{width}"), width);
         let rows = "return new Set([...document.querySelectorAll('.chart')].map(chart => chart.offsetTop)).size";
