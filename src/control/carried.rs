@@ -7,6 +7,7 @@
 //!     save_cache() the cache, as bytes ─────────── load_cache ──▶ CarriedState::cache  ─▶ the first state
 //!     hand_over_counted()  all counters, and at the end ────────▶ add_counted()        ─▶ sets of their own
 //!                  of the drain the difference to that
+//!     history()    the charts, with the first counters ─────────▶ take_history()       ─▶ observers
 //! ```
 //!
 //! Order of the transfer: learned state while the old process still serves, then operator changes since
@@ -16,13 +17,14 @@
 
 use std::sync::Arc;
 
+use config::Config;
 use dns::{HashSeed, QuestionHasher};
 use engine::LearntBackend;
 use engine::cache::Cache;
 
-use super::pools::{CarriedPools, Learnt};
 #[cfg(doc)]
-use super::pools::{SavedLatency, ServerPools};
+use super::pools::ServerPools;
+use super::pools::{CarriedPools, Learnt, SavedLatency, read_saved_latency};
 use crate::control::zones::secondary::SavedZones;
 
 /// The initial state of a server. The default is empty, for a first start.
@@ -34,6 +36,8 @@ pub struct CarriedState {
     pub learnt: Option<Learnt>,
     /// The saved latency of backends, without learned state.
     pub latency: Vec<LearntBackend>,
+    /// The text with the saved history, which is read after the start, because clients come first.
+    pub history: Vec<u8>,
     /// The source of the cache content.
     pub cache: CarriedCache,
     /// Saved zones that have already been read.
@@ -45,6 +49,20 @@ pub struct CarriedState {
 }
 
 impl CarriedState {
+    /// Reads the saved latency and history.
+    pub(crate) fn read_saved(&mut self, text: Vec<u8>) {
+        if let Some(latency) = SavedLatency::read(&text) {
+            (self.latency, self.history) = (latency, text);
+        }
+    }
+
+    /// Reads the file in `state_dir`, unless another process has sent newer data.
+    pub(super) fn read_file(&mut self, config: &Config) {
+        if let (None, [], Some(folder)) = (&self.learnt, &self.history[..], &config.process.state_dir) {
+            read_saved_latency(folder).into_iter().for_each(|text| self.read_saved(text));
+        }
+    }
+
     /// Returns the seed of this process with the hasher of questions: those of the previous process if its
     /// learned state is known.
     pub(super) fn hash(&self) -> (HashSeed, QuestionHasher) {

@@ -21,7 +21,8 @@ pub enum ServerEvent {
     Asked(ProcessChange, Answer),
     /// New operator changes or states of backends, sent only if there are other processes.
     Known(CarriedPools),
-    /// The latency of backends for a process after a crash, sent only if there are other processes.
+    /// The latency of backends and the history for a process after a crash, sent only if there are other
+    /// processes.
     Latency(Vec<u8>),
     /// A new version of a secondary zone was saved; sent only if there are other processes.
     ZoneSaved,

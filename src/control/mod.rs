@@ -44,7 +44,7 @@ pub use self::carried::{CarriedCache, CarriedState};
 pub use self::event::{Answer, Loss, ServerEvent, StartError};
 use self::links::ServerLinks;
 use self::observe::ServerObservers;
-use self::pools::read_saved_latency;
+use self::observe::sight::SavedHistory;
 pub use self::pools::{CarriedPools, Learnt, SavedLatency, ServerPools};
 use self::process::{AddressChanges, ProcessEvent, Reloads};
 pub use self::process::{
@@ -97,9 +97,7 @@ impl Server {
         let (requests, requested) = channel(ADMIN_REQUESTS);
         let process = ServerProcess::start(&mut setup, listeners, reloads, &shares, requests, links.clone())?;
         let (seed, hasher) = carried.hash();
-        if let (None, [], Some(folder)) = (&carried.learnt, &carried.latency[..], &setup.config.process.state_dir) {
-            carried.latency = read_saved_latency(folder);
-        }
+        carried.read_file(&setup.config);
         let catching_up_until = carried.takes_over.then(|| Instant::now() + CATCHING_UP);
         let tls = Arc::clone(&process.certificates.tls);
         let (mut workers, signals) =
@@ -117,9 +115,7 @@ impl Server {
         let pools = ServerPools::start(&mut setup, &carried, &mut reload, seed, signals.health, links.clone());
         let zones = ServerZones::start(zones, &mut reload, signals.notifies, links.clone());
         let counters: Vec<Arc<Counters>> = (0..links.workers.count()).map(|_| Arc::default()).collect();
-        // A predecessor that sends learned state also sends its counters when it stops.
-        let is_successor = carried.learnt.is_some();
-        let observe = ServerObservers::start(&setup.config, &counters, hasher, is_successor, &links.tasks)?;
+        let observe = ServerObservers::start(&setup.config, &counters, hasher, &mut carried, &links.tasks)?;
         let parts =
             WorkerStart { pools: &pools, zones: &zones, observe: &observe, process: &process, interfaces: &interfaces };
         let learnt = |number| match &carried.learnt {
@@ -267,7 +263,7 @@ impl Server {
         let roots = self.process.on_second(now);
         self.end_hold(false);
         self.pools.on_second(now);
-        self.pools.save_latency(self.process.is_supervised(), now);
+        self.save_latency(now);
         self.zones.note_served();
         if !self.interfaces.follows(self.pools.state.as_deref()) {
             let _ = self.follow_interfaces();
@@ -278,6 +274,14 @@ impl Server {
         if let Some(roots) = roots {
             self.zones.secondaries.trust(roots);
             self.pools.renew_tls();
+        }
+    }
+
+    /// Saves the latency of backends, and the history, if that is due.
+    pub fn save_latency(&mut self, now: Instant) {
+        if self.pools.is_save_due(self.process.is_supervised(), now) {
+            let history = self.history();
+            self.pools.save_latency(self.process.is_supervised(), history, now);
         }
     }
 
@@ -313,6 +317,20 @@ impl Server {
         self.process.admin.end(AdminEnding::PassedOn);
         self.observe.freeze(&counted);
         counted
+    }
+
+    /// Returns the history for the next process, which continues it; `None` without an admin server.
+    pub fn history(&self) -> Option<SavedHistory> {
+        self.observe.history(|| self.snapshot())
+    }
+
+    /// Continues the history of the previous process.
+    pub fn take_history(&mut self, history: &SavedHistory) {
+        if self.observe.sight.is_none() {
+            self.see(Instant::now());
+        }
+        let snapshot = self.snapshot();
+        self.observe.take_history(history, &snapshot);
     }
 
     /// Adds counters of the previous process: all of them first, then the difference at the end of its drain.

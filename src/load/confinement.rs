@@ -292,7 +292,7 @@ const SYSTEM: &[&str] = &[
 /// The file in `state_dir` with the last known members.
 pub const SAVED_MEMBERS: &str = "members.json";
 
-/// The file in `state_dir` with the latency of backends.
+/// The file in `state_dir` with the latency of backends and the history.
 pub const SAVED_LATENCY: &str = "latency.json";
 
 #[cfg(test)]

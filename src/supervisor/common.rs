@@ -20,7 +20,7 @@ pub(super) struct Common {
     pub(super) edition: Option<(Edition, OwnedFd)>,
     /// Manual changes and states of backends.
     pub(super) known: Option<OwnedFd>,
-    /// The saved latency of backends.
+    /// The saved latency of backends, and the history.
     pub(super) latency: Option<OwnedFd>,
     pub(super) sockets: Vec<ListeningSocket>,
     pub(super) facts: TreeFacts,

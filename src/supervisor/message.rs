@@ -49,7 +49,7 @@ pub(super) enum ProcessPart {
 
 /// The start data of a process. These descriptors accompany it, in this order: the locks to serve and to
 /// supervise, both ends of the introduction channel, the text of the active config if known, the states
-/// of backends, their latency, and a newcomer's channel to the server.
+/// of backends, their latency with the history, and a newcomer's channel to the server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Handover {
     pub(super) protocol: u32,
@@ -157,7 +157,7 @@ pub(super) enum Upward {
     Edition(Edition),
     /// Manual changes and states of backends, in a memory file.
     Known,
-    /// The saved latency of backends, in a memory file.
+    /// The saved latency of backends and the history, in a memory file.
     Latency,
     /// The server has saved a zone that it received by transfer.
     ZoneSaved,

@@ -22,7 +22,7 @@ use super::message::{Downward, Edition, ProcessPart, Sockets, Upward, pack, to_m
 use super::prepare::PreparedProcess;
 use super::process::{MemberProcess, duplicates, ended};
 use super::spawn::Image;
-use super::takeover::{TakeoverMessage, add_counted, give, pass};
+use super::takeover::{TakeoverMessage, add_counted, give, give_counted, pass};
 use super::tree::{ChangeKind, Pid, ProcessOrder, TreeRules};
 use crate::admin::{ChangeRefusal, ProcessChange};
 use crate::control::{Answer, CarriedPools, CarriedState, Listeners, Loss, Read, Server, ServerEvent, StartError};
@@ -138,7 +138,7 @@ impl Serving {
     fn send_latency(&self, saved: &[u8]) {
         match to_memory(saved) {
             Ok(saved) => self.member.send(&Upward::Latency, Some(&saved)),
-            Err(error) => tracing::warn!(%error, "the latency of backends cannot be sent to the supervisor"),
+            Err(error) => tracing::warn!(%error, "latency and history cannot be sent to the supervisor"),
         }
     }
 
@@ -304,7 +304,7 @@ impl Serving {
                 Some(Err(error)) => tracing::warn!(%error, "the latest changes by hand are lost"),
                 None => {}
             },
-            TakeoverMessage::Counted => add_counted(&mut self.server, descriptor.as_ref()),
+            TakeoverMessage::Counted => add_counted(&mut self.server, descriptor.as_ref(), descriptors.pop().as_ref()),
             TakeoverMessage::Connection { section, input } => {
                 if let Some(socket) = descriptor {
                     self.server.process.adopt(MovedConnection { section, input, socket });
@@ -387,7 +387,7 @@ impl Serving {
                 if let Some(way) = &self.way {
                     // If the newcomer has died, a standby serves.
                     let _ = pass(way, &TakeoverMessage::Known, &self.server.known());
-                    let _ = pass(way, &TakeoverMessage::Counted, &numbers);
+                    let _ = give_counted(way, &numbers, self.server.history().as_ref());
                 }
                 counted = Some(numbers);
                 self.server.pools.leave_files();

@@ -8,12 +8,11 @@
 //! ```
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use engine::LearntBackend;
 use metrics::Role;
 use net::sys::memory::release_unused;
 use net::tasks::blocking;
@@ -25,7 +24,7 @@ use super::prepare::PreparedProcess;
 use super::process::{MemberProcess, ended};
 use super::serving::Serving;
 use super::takeover::{TakeoverMessage, ask};
-use crate::control::{CarriedState, SavedLatency, SavedZones};
+use crate::control::{CarriedState, SavedZones};
 use crate::load::{ConfigReader, Confinement, LoadError, Setup};
 use crate::signals::{BlockedSignals, SignalRequest, Signals};
 
@@ -53,8 +52,13 @@ impl MemberProcess {
             ProcessPart::Standby => {
                 let since = self.stand_by(&mut prepared, &mut signals).await?;
                 let known = self.common.known.as_ref().map(unpack).transpose()?.unwrap_or_default();
-                let latency = self.common.latency.as_ref().map_or_else(Vec::new, saved_latency);
-                (since, CarriedState { known, latency, takes_over: true, ..CarriedState::default() }, None)
+                let mut carried = CarriedState { known, takes_over: true, ..CarriedState::default() };
+                match self.common.latency.as_ref().map(|latency| from_memory(latency.as_fd())) {
+                    Some(Ok(text)) => carried.read_saved(text),
+                    Some(Err(error)) => tracing::warn!(%error, "the saved latency is ignored"),
+                    None => {}
+                }
+                (since, carried, None)
             }
             ProcessPart::Newcomer { is_cold, .. } => match self.take_over(&prepared, is_cold).await {
                 Ok((since, carried, way)) => (since, CarriedState { takes_over: true, ..carried }, Some(way)),
@@ -165,15 +169,5 @@ impl MemberProcess {
         let since = Instant::now();
         serve.release(LockPart::Second)?;
         Ok((since, carried, way))
-    }
-}
-
-fn saved_latency(memory: &OwnedFd) -> Vec<LearntBackend> {
-    match from_memory(memory.as_fd()) {
-        Ok(text) => SavedLatency::read(&text),
-        Err(error) => {
-            tracing::warn!(%error, "the saved latency is ignored");
-            Vec::new()
-        }
     }
 }

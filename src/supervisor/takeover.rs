@@ -6,7 +6,7 @@
 //!     ◀───────────────── Known, Learnt, Cache (a pipe)     nothing has changed yet
 //!     takes the place next in line
 //!     Now ───────────────────────────────────────▶
-//!     ◀──────────────────────────── Known, Counted         and gives the lock up
+//!     ◀─────────────── Known, Counted (with the history)   and gives the lock up
 //!     has the lock, serves
 //!     Serves ────────────────────────────────────▶         drains
 //!     ◀───────────────── connections, each as it falls idle
@@ -16,7 +16,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use config::Config;
@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::WatchedChannel;
 use super::message::{pack, unpack};
+use crate::control::observe::sight::SavedHistory;
 use crate::control::{CarriedCache, CarriedState, Server};
 
 /// A message of the takeover. Large data accompanies it in a memory file.
@@ -111,10 +112,23 @@ pub(super) fn pass(way: &WatchedChannel, message: &TakeoverMessage, value: &impl
     way.send(message, &[pack(value)?.as_fd()])
 }
 
-pub(super) fn add_counted(server: &mut Server, counted: Option<&OwnedFd>) {
+/// Sends the counters and, in another memory file, the history. A process that knows no history takes the
+/// last file only.
+pub(super) fn give_counted(way: &WatchedChannel, counted: &Snapshot, history: Option<&SavedHistory>) -> io::Result<()> {
+    let (history, counted) = (history.map(pack).transpose()?, pack(counted)?);
+    let files: Vec<_> = history.iter().chain([&counted]).map(AsFd::as_fd).collect();
+    way.send(&TakeoverMessage::Counted, &files)
+}
+
+pub(super) fn add_counted(server: &mut Server, counted: Option<&OwnedFd>, history: Option<&OwnedFd>) {
     match counted.map(unpack::<Snapshot>) {
         Some(Ok(counted)) => server.add_counted(&counted),
         Some(Err(error)) => tracing::warn!(%error, "the counters of the previous process are lost"),
+        None => {}
+    }
+    match history.map(unpack) {
+        Some(Ok(history)) => server.take_history(&history),
+        Some(Err(error)) => tracing::warn!(%error, "the history of the previous process is lost"),
         None => {}
     }
 }

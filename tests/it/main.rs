@@ -101,6 +101,7 @@ mod rfc_9471;
 mod rfc_9520;
 mod rfc_9660;
 mod rules;
+mod saved_history;
 mod saved_latency;
 mod schema;
 mod serials;

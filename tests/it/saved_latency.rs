@@ -39,7 +39,7 @@ fn a_start_continues_with_the_latency_in_state_dir() {
         assert_eq!(p50(&first.admin, backend.address()), None);
         ask(&first.client(), 100);
         first.run(|server| {
-            server.pools.save_latency(false, Instant::now() + Duration::from_secs(10));
+            server.save_latency(Instant::now() + Duration::from_secs(60));
             std::future::ready(())
         });
         until("the file", || file.exists().then_some(()));
@@ -52,6 +52,7 @@ fn a_start_continues_with_the_latency_in_state_dir() {
         (whole.clone(), true, "ready"),
         (whole[..whole.len() / 2].to_owned(), false, "WARN"),
         (whole.replace("\"version\":1", "\"version\":0"), false, "WARN"),
+        (whole.replace("\"history\":{", "\"history\":7,\"unknown\":{"), true, "the saved history is ignored"),
     ] {
         std::fs::write(&file, text).expect("our own folder");
         let server = Server::start(&config);

@@ -20,7 +20,7 @@ pub struct Histogram {
 impl Histogram {
     /// Adds one duration.
     pub fn record(&self, duration: Duration) {
-        self.counts[Buckets::bucket_of(duration, MAX_MICROS)].increment();
+        self.counts[bucket_of_time(duration)].increment();
         self.nanos.add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
 }
@@ -150,6 +150,12 @@ impl Eq for HistogramSnapshot {}
 /// Returns the middle of a bucket.
 pub fn time_of_bucket(bucket: usize) -> Duration {
     Duration::from_micros((Buckets::border(bucket) + Buckets::border(bucket + 1) - 1) / 2)
+}
+
+/// Returns the bucket of a time.
+#[inline]
+pub fn bucket_of_time(time: Duration) -> usize {
+    Buckets::bucket_of(time, MAX_MICROS)
 }
 
 type Buckets = LogLinear<STEPS>;

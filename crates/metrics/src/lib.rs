@@ -31,7 +31,7 @@ pub use counters::{
 };
 pub use discovery::{BackendOrder, MemberOrigin, MembershipChange, OrderWord, SourceSnapshot, SourceState};
 pub use frames::FrameSnapshot;
-pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, time_of_bucket};
+pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, bucket_of_time, time_of_bucket};
 pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover, Usage};
 pub use snapshot::{
     AuthoritiesSnapshot, BackendSnapshot, BackendState, CacheSnapshot, CacheStats, CatalogSnapshot, ExpiredZone,

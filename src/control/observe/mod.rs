@@ -7,6 +7,7 @@ pub mod sight;
 pub mod taps;
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,9 +19,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::LiveSubscriber;
 use crate::admin::status::Status;
+use crate::control::carried::CarriedState;
 use crate::control::observe::sight::live::{Verdict, VerdictState};
-use crate::control::observe::sight::{Event, Sight};
+use crate::control::observe::sight::{Event, SavedHistory, Sight};
 use crate::control::observe::taps::Taps;
+use crate::control::pools::{SavedLatency, wall_clock};
 
 /// The observers, on the control thread.
 pub(super) struct ServerObservers {
@@ -34,6 +37,8 @@ pub(super) struct ServerObservers {
     /// will.
     uncounted: Option<Vec<oneshot::Sender<Snapshot>>>,
     pub(super) sight: Option<Sight>,
+    /// The text with the history of a previous process, until the first sample.
+    saved: Vec<u8>,
     subscribers: Vec<mpsc::Sender<Event>>,
     backend_series: Option<u16>,
     pub(super) tasks_lost: u64,
@@ -41,12 +46,12 @@ pub(super) struct ServerObservers {
 }
 
 impl ServerObservers {
-    /// Starts the observers of a config. With `is_successor`, a previous process will send its counters.
+    /// Starts the observers of a config. They take the history of a previous process.
     pub(super) fn start(
         config: &Config,
         workers: &[Arc<Counters>],
         hasher: QuestionHasher,
-        is_successor: bool,
+        previous: &mut CarriedState,
         tasks: &Tasks,
     ) -> io::Result<Self> {
         let taps = Taps::new(workers.len(), hasher, rand::random(), tasks.clone());
@@ -57,8 +62,10 @@ impl ServerObservers {
             taps,
             carried,
             frozen: None,
-            uncounted: is_successor.then(Vec::new),
+            // A predecessor that sends learned state also sends its counters when it stops.
+            uncounted: previous.learnt.is_some().then(Vec::new),
             sight: None,
+            saved: mem::take(&mut previous.history),
             subscribers: Vec::new(),
             backend_series: None,
             tasks_lost: 0,
@@ -79,12 +86,18 @@ impl ServerObservers {
     /// Takes the sample of a second; without an admin server there is none.
     pub(super) fn on_second(&mut self, now: Instant, snapshot: Option<&Snapshot>) {
         let Some(snapshot) = snapshot else {
-            (self.sight, self.subscribers) = (None, Vec::new());
+            (self.sight, self.saved, self.subscribers) = (None, Vec::new(), Vec::new());
             return;
         };
-        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let at = wall_clock();
         let Some(sight) = &mut self.sight else {
             self.sight = Some(Sight::new(now, at, snapshot));
+            let text = mem::take(&mut self.saved);
+            if !text.is_empty()
+                && let Some(saved) = SavedLatency::history(&text)
+            {
+                self.take_history(&saved, snapshot);
+            }
             return;
         };
         let before = sight.verdict().state;
@@ -92,6 +105,18 @@ impl ServerObservers {
             log_verdict(before, sight.verdict());
             // A subscriber with a full queue is disconnected, and gets the missed seconds when it reconnects.
             self.subscribers.retain(|subscriber| subscriber.try_send(event.clone()).is_ok());
+        }
+    }
+
+    /// Returns the history for another process; `None` without one.
+    pub(super) fn history(&self, snapshot: impl FnOnce() -> Snapshot) -> Option<SavedHistory> {
+        Some(self.sight.as_ref()?.history().save(&snapshot()))
+    }
+
+    /// Continues the history of a previous process.
+    pub(super) fn take_history(&mut self, saved: &SavedHistory, snapshot: &Snapshot) {
+        if let Some(sight) = &mut self.sight {
+            sight.restore(Instant::now(), wall_clock(), snapshot, saved);
         }
     }
 

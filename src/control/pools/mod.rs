@@ -38,7 +38,8 @@ use self::known::{KnownPool, PoolEdits};
 pub use self::learnt::Learnt;
 use self::members::{Membership, own_forwarder, read_saved};
 use self::minutes::LastMinutes;
-use self::persist::{CacheSaves, wall_clock};
+use self::persist::CacheSaves;
+pub(super) use self::persist::wall_clock;
 use self::probes::BackendProbes;
 use self::saved_latency::LatencySaves;
 pub use self::saved_latency::SavedLatency;
@@ -49,6 +50,7 @@ use super::process::SectionName;
 use super::reload::Reload;
 use super::zones::Lease;
 use crate::admin::{CacheAccess, ChangeRefusal};
+use crate::control::observe::sight::SavedHistory;
 use crate::control::observe::sight::divergence::Divergences;
 use crate::control::observe::sight::serials::Serials;
 use crate::load::{ForwarderFiles, Setup};
@@ -277,7 +279,8 @@ impl ServerPools {
         }
     }
 
-    /// Waits for an event and handles it, or returns saved latency for the supervisor. Cancel safe.
+    /// Waits for an event and handles it, or returns saved latency and history for the supervisor. Cancel
+    /// safe.
     pub(super) async fn on_event(&mut self) -> Option<Vec<u8>> {
         tokio::select! {
             () = self.probes.on_event() => {}
@@ -293,9 +296,19 @@ impl ServerPools {
         None
     }
 
-    /// Saves the latency of backends if that is due.
-    pub fn save_latency(&mut self, is_supervised: bool, now: Instant) {
-        self.latency_saves.tick(is_supervised, &self.links, now);
+    /// Returns true if it is time to save the latency of backends and the history.
+    pub(super) fn is_save_due(&self, is_supervised: bool, now: Instant) -> bool {
+        self.latency_saves.is_due(is_supervised, now)
+    }
+
+    /// Begins to save the latency of backends and the history.
+    pub(super) fn save_latency(&mut self, is_supervised: bool, history: Option<SavedHistory>, now: Instant) {
+        self.latency_saves.begin(is_supervised, history, &self.links, now);
+    }
+
+    /// Returns the final save of the latency and the history in `state_dir`.
+    pub(super) fn save_last_latency(&mut self, history: Option<SavedHistory>) -> impl Future<Output = ()> + use<> {
+        self.latency_saves.last_one(history, &self.links)
     }
 
     pub(super) fn on_second(&mut self, now: Instant) {

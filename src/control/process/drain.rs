@@ -87,15 +87,19 @@ impl Server {
         self.interfaces.end(&self.links.workers);
         self.process.listening.divert(rest, |name| *name == SectionName::Forwarder);
         let workers = self.links.workers.clone();
-        let drained = async {
+        let history = self.history();
+        let saved = self.pools.save_last_latency(history);
+        let rounds = async {
             // Twice: the first round ends the intake, the second finishes queries that workers handed over
             // meanwhile.
             for _ in 0..2 {
                 all(workers.ask(|done| ForwarderCommand::Drain(rest, done))).await;
             }
         };
+        // A stalled disk must not look like unanswered queries.
+        let drained = async { tokio::join!(timeout_at(deadline, rounds), timeout_at(deadline, saved)).0 };
         let mut drained = tokio::select! {
-            result = timeout_at(deadline, drained) => if result.is_ok() { DrainResult::Whole } else { DrainResult::Late },
+            result = drained => if result.is_ok() { DrainResult::Whole } else { DrainResult::Late },
             lost = self.supervise_while_draining() => return self.end_lost(lost),
         };
         self.process.listening.divert(rest, |name| *name != SectionName::Forwarder);

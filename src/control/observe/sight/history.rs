@@ -5,6 +5,7 @@
 //! of histograms, so they are of that second and not since the start. Bounds limit the memory to
 //! [`MAX_OCTETS`] with any number of pools and backends.
 
+mod saved;
 mod show;
 mod steps;
 mod tracks;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use metrics::{BackendSnapshot, DropReason, PoolSnapshot, Snapshot, Tap, TapFate};
 
+pub use self::saved::SavedHistory;
 use self::steps::{ServerStep, ServerTotals, TapTotals, push};
 #[cfg(test)]
 pub(super) use self::tests::{Site, backend, pool};
@@ -69,7 +71,7 @@ impl History {
         }
         self.latest = now;
         let totals = ServerTotals::of(snapshot);
-        let step = ServerStep { at, counts: totals.since(&self.totals), verdict: VerdictState::Well };
+        let step = ServerStep { at, counts: totals.since(&self.totals), ..ServerStep::default() };
         self.totals = totals;
         let taps = TapTotals(snapshot.counts.taps);
         push(&mut self.taps, taps.since(&self.tap_totals), SECONDS_OF_TAPS);
@@ -131,7 +133,7 @@ impl History {
     /// Returns the input of the verdict. `at` is the current Unix time.
     pub fn facts<'s>(&self, at: Duration, snapshot: &'s Snapshot) -> Facts<'s> {
         let mut last = ServerTotals::default();
-        self.seconds.iter().rev().take(TEN_SECONDS).for_each(|step| last.add(&step.counts));
+        own(&self.seconds, TEN_SECONDS).for_each(|step| last.add(&step.counts));
         let share = |of: fn(&ServerTotals) -> u64| RecentShare {
             now: AnswerShare { part: of(&last), answered: last.answered() },
             usual: self.usual_share(of),
@@ -151,10 +153,12 @@ impl History {
     fn pool_facts<'s>(&self, at: Duration, pool: &'s PoolSnapshot) -> PoolFacts<'s> {
         let track = self.pool(&pool.name);
         let measured = track.and_then(|track| track.measured(pool));
-        let usual = track.map(PoolTrack::usual_p99).and_then(steps::Percentile::micros);
+        let usual =
+            track.map(|track| track.usual_p99(own(&self.minutes, HOUR).count())).and_then(steps::Percentile::micros);
+        let seconds = own(&self.seconds, TEN_SECONDS).count();
         let hedges = |of: fn(&steps::PoolStep) -> u32| {
             let kept = track.and_then(|track| track.kept.as_ref());
-            kept.map_or(0, |kept| kept.seconds.iter().rev().take(TEN_SECONDS).map(|step| u64::from(of(step))).sum())
+            kept.map_or(0, |kept| kept.seconds.iter().rev().take(seconds).map(|step| u64::from(of(step))).sum())
         };
         let backend = |backend: &'s BackendSnapshot| {
             let track = self.backends.find(&pool.name, backend);
@@ -193,7 +197,7 @@ impl History {
 
     /// Returns the usual share of `such` answers in the last hour, or else in the last day.
     fn usual_share(&self, such: fn(&ServerTotals) -> u64) -> Option<AnswerShare> {
-        if self.minutes.len() < MIN_MINUTES {
+        if own(&self.minutes, MIN_MINUTES).count() < MIN_MINUTES {
             return None;
         }
         let of = |count| {
@@ -201,7 +205,7 @@ impl History {
                 part: sum.part + such(&step.counts),
                 answered: sum.answered + step.counts.answered(),
             };
-            self.minutes.iter().rev().take(count).fold(AnswerShare::default(), add)
+            own(&self.minutes, count).fold(AnswerShare::default(), add)
         };
         [HOUR, MINUTES].into_iter().map(of).find(|usual| usual.answered >= MIN_ANSWERED)
     }
@@ -239,6 +243,12 @@ impl History {
     }
 }
 
+/// Returns the last steps that this process has counted, `max` at most, the newest first. A verdict judges
+/// only these: after a gap, or with a cold cache, the steps of a previous process are no measure.
+fn own(steps: &VecDeque<ServerStep>, max: usize) -> impl Iterator<Item = &ServerStep> {
+    steps.iter().rev().take(max).take_while(|step| !step.is_carried)
+}
+
 /// Returns true if a period is over; the next one begins at its end, unless that is long ago.
 fn is_over(now: Instant, began: &mut Instant, length: Duration) -> bool {
     // A tick that is slightly early ends the period too.
@@ -271,8 +281,8 @@ const MAX_TRACKED_POOLS: usize = 64;
 const MAX_KEPT_BACKENDS: usize = 256;
 /// Backends with a last second; the others only have a state.
 const MAX_TRACKED_BACKENDS: usize = 2_048;
-/// The memory limit, with the kept events: 4 MiB.
-pub const MAX_OCTETS: usize = 4 << 20;
+/// The memory limit, with the kept events: 4.5 MiB.
+pub const MAX_OCTETS: usize = 9 << 19;
 
 #[cfg(test)]
 mod tests;

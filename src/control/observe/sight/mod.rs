@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use metrics::Snapshot;
 
-pub use self::history::{History, MAX_OCTETS};
+pub use self::history::{History, MAX_OCTETS, SavedHistory};
 pub use self::kept::Event;
 use self::kept::RecentEvents;
 use self::live::{Second, Verdict};
@@ -59,6 +59,11 @@ impl Sight {
     /// they do not appear as new.
     pub fn carry(&mut self, given: &Snapshot) {
         self.history.carry(given);
+    }
+
+    /// Puts the history of a previous process before this one.
+    pub fn restore(&mut self, now: Instant, at: Duration, snapshot: &Snapshot, saved: &SavedHistory) {
+        self.history.restore(now, at.as_secs(), snapshot, saved);
     }
 
     /// Returns the current verdict.

@@ -180,8 +180,11 @@ fn pool_figures<N, T, B>(
 }
 
 fn by_rcode<V>(value: impl Fn(usize) -> V) -> BTreeMap<String, V> {
-    let labels = RCODES.iter().map(ToString::to_string).chain(["other".to_owned()]);
-    labels.enumerate().map(|(place, label)| (label, value(place))).collect()
+    rcode_labels().into_iter().enumerate().map(|(place, label)| (label, value(place))).collect()
+}
+
+pub(super) fn rcode_labels() -> [String; RCODES.len() + 1] {
+    std::array::from_fn(|place| RCODES.get(place).map_or_else(|| "other".to_owned(), ToString::to_string))
 }
 
 fn by_label<V>(labels: &[&str], value: impl Fn(usize) -> V) -> BTreeMap<String, V> {

@@ -1,10 +1,13 @@
 //! Compact time steps, and histograms in half of their size.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use dns::{Rcode, Transport};
 use hedge::log_linear::quantile;
-use metrics::{BUCKETS, DropReason, HistogramSnapshot, ResponseSource, Snapshot, Tap, TapFate, time_of_bucket};
+use metrics::{
+    BUCKETS, DropReason, HistogramSnapshot, ResponseSource, Snapshot, Tap, TapFate, bucket_of_time, time_of_bucket,
+};
 
 use crate::control::observe::sight::live::VerdictState;
 
@@ -14,6 +17,14 @@ pub(super) fn push<T>(ring: &mut VecDeque<T>, item: T, max: usize) {
         ring.pop_front();
     }
     ring.push_back(item);
+}
+
+/// Puts earlier items, the newest first, before the `own` items of a ring. A ring with fewer own items is
+/// newer than these and gets none.
+pub(super) fn prepend<T>(ring: &mut VecDeque<T>, own: usize, earlier: impl Iterator<Item = T>) {
+    if ring.len() == own {
+        earlier.for_each(|item| ring.push_front(item));
+    }
 }
 
 /// The counts of the server: since its start, or of a step.
@@ -123,6 +134,8 @@ pub(super) struct ServerStep {
     pub(super) at: u64,
     pub(super) counts: ServerTotals,
     pub(super) verdict: VerdictState,
+    /// True if a previous process has counted at least a part of it.
+    pub(super) is_carried: bool,
 }
 
 impl ServerStep {
@@ -134,6 +147,7 @@ impl ServerStep {
         }
         self.counts.add(&next.counts);
         self.verdict = self.verdict.max(next.verdict);
+        self.is_carried |= next.is_carried;
     }
 }
 
@@ -171,7 +185,9 @@ pub(super) struct BackendStep {
     pub(super) timeouts: u32,
     pub(super) p50: Percentile,
     pub(super) p99: Percentile,
-    pub(super) is_slow: bool,
+    /// True if the step says nothing about the usual latency: the backend was slow, or another process has
+    /// measured it.
+    pub(super) is_unusual: bool,
 }
 
 /// Returns the growth of a counter; all of it after a reset.
@@ -261,6 +277,12 @@ impl Percentile {
 
     pub(super) fn millis(self) -> Option<f64> {
         self.micros().map(|micros| micros as f64 / 1e3)
+    }
+
+    /// Returns the percentile that [`millis`](Self::millis) has shown.
+    pub(super) fn of_millis(millis: Option<f64>) -> Self {
+        let micros = |millis: f64| Duration::from_micros((millis * 1e3).round() as u64);
+        millis.map_or(Self::NONE, |millis| Self(bucket_of_time(micros(millis)) as u8))
     }
 }
 

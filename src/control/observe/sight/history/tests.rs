@@ -1,5 +1,7 @@
 //! Tests of the history: counters that grow, fall, come and go.
 
+mod saved;
+
 use std::time::{Duration, Instant, SystemTime};
 
 use metrics::{

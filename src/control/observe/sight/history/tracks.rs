@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use metrics::{BackendCounts, BackendSnapshot, BackendState, HEDGE, PoolSnapshot};
 
-use super::steps::{BackendStep, Counts, HistogramMark, Percentile, PoolStep, grown, median, push};
+use super::steps::{BackendStep, Counts, HistogramMark, Percentile, PoolStep, grown, median, prepend, push};
 use super::{MARKS, MAX_KEPT_BACKENDS, MAX_TRACKED_BACKENDS, MIN_MINUTES, MINUTES, SECONDS, TEN_SECONDS, TENS};
 use crate::control::observe::sight::live::{BackendMinute, HedgesSecond, PoolMinute};
 use crate::control::observe::sight::verdict::{FailedAttempts, Flaps, is_failing, is_slow};
@@ -137,6 +137,16 @@ impl PoolTrack {
         }
     }
 
+    /// Puts seconds and minutes of a previous process, the newest first, before the own ones. The current
+    /// minute begins with the first `open` of these seconds.
+    pub(super) fn restore(&mut self, own: (usize, usize), seconds: Vec<PoolStep>, minutes: Vec<PoolStep>, open: usize) {
+        let Some(kept) = &mut self.kept else { return };
+        let own_part = std::mem::take(&mut kept.open);
+        seconds.iter().take(open).rev().chain([&own_part]).for_each(|step| kept.open.extend(step));
+        prepend(&mut kept.seconds, own.0, seconds.into_iter());
+        prepend(&mut kept.minutes, own.1, minutes.into_iter());
+    }
+
     pub(super) fn measured(&self, pool: &PoolSnapshot) -> Option<Counts> {
         let (_, mark) = self.kept.as_ref()?.marks.front()?;
         Some(mark.until(&pool.counts.duration))
@@ -162,10 +172,10 @@ impl PoolTrack {
         })
     }
 
-    /// Returns the usual p99: the median over those minutes of the last hour with enough queries.
-    pub(super) fn usual_p99(&self) -> Percentile {
+    /// Returns the usual p99: the median over those of the last `count` minutes with enough queries.
+    pub(super) fn usual_p99(&self, count: usize) -> Percentile {
         let Some(kept) = &self.kept else { return Percentile::NONE };
-        let enough = kept.minutes.iter().rev().take(HOUR).filter(|minute| minute.queries >= MIN_QUERIES);
+        let enough = kept.minutes.iter().rev().take(count).filter(|minute| minute.queries >= MIN_QUERIES);
         median(enough.map(|minute| minute.p99), MIN_MINUTES)
     }
 
@@ -181,7 +191,7 @@ impl PoolTrack {
     }
 }
 
-fn small(count: u64) -> u32 {
+pub(super) fn small(count: u64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
@@ -230,6 +240,18 @@ impl BackendTracks {
 
     pub(super) fn end_ten(&mut self, pools: &[PoolSnapshot]) {
         self.for_each(pools, BackendTrack::end_ten);
+    }
+
+    /// Puts steps of a previous process, the newest first, before the `own` ones of a backend.
+    pub(super) fn restore(
+        &mut self,
+        (pool, backend): (&str, &BackendSnapshot),
+        own: usize,
+        steps: impl Iterator<Item = BackendStep>,
+    ) {
+        if let Some(kept) = self.find_mut(pool, backend).and_then(|track| track.kept.as_mut()) {
+            prepend(&mut kept.steps, own, steps);
+        }
     }
 
     pub(super) fn carry(&mut self, pools: &[PoolSnapshot]) {
@@ -371,7 +393,9 @@ impl BackendTrack {
     fn keep(&mut self, backend: &BackendSnapshot) {
         let mark = HistogramMark::of(&backend.counts.latency);
         let marks = [(self.totals, mark.clone())].into();
-        self.kept = Some(Box::new(HistoryBaseline { second: mark, marks, ..HistoryBaseline::default() }));
+        let (recent, steps) = (VecDeque::with_capacity(RECENT), VecDeque::with_capacity(TENS));
+        self.kept =
+            Some(Box::new(HistoryBaseline { second: mark, marks, recent, steps, ..HistoryBaseline::default() }));
     }
 
     fn take(&mut self, backend: &BackendSnapshot) {
@@ -429,11 +453,11 @@ impl BackendTrack {
             timeouts: grown(totals.timeouts, before.timeouts),
             p50: counts.percentile(0.5),
             p99: counts.percentile(0.99),
-            is_slow: kept.slow_for > 0,
+            is_unusual: kept.slow_for > 0,
         };
         push(&mut kept.steps, step, TENS);
         push(&mut kept.marks, (totals, HistogramMark::of(&backend.counts.latency)), MARKS);
-        let sound = kept.steps.iter().filter(|step| !step.is_slow).map(|step| step.p50);
+        let sound = kept.steps.iter().filter(|step| !step.is_unusual).map(|step| step.p50);
         let usual = median(sound, MIN_TENS);
         if kept.slow_for == 0 && usual != Percentile::NONE {
             kept.usual = usual;
@@ -490,7 +514,7 @@ impl HistoryBaseline {
         if self.slow_for >= MAX_SLOW {
             // A delay of this length is usual by now.
             (self.slow_for, self.usual) = (0, Percentile::NONE);
-            self.steps.iter_mut().for_each(|step| step.is_slow = false);
+            self.steps.iter_mut().for_each(|step| step.is_unusual = false);
         }
     }
 
