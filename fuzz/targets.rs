@@ -2,6 +2,7 @@
 //! must hold of whatever that makes of them. `fuzz_targets/` hands them to libFuzzer, and `tests/it/fuzz.rs`
 //! to `cargo test` with what is kept in `corpus/`. hickory-proto is the oracle for messages.
 
+mod edits;
 pub mod ethernet;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -107,6 +108,7 @@ pub fn query(octets: &[u8]) {
     }
     write_error(octets, Rcode::REFUSED, None, UDP_SIZE, &mut out);
     assert_read_by_hickory(&out);
+    edits::of_query(octets, &query);
 }
 
 /// A message from a backend: relayed whole and cut, kept, and given out from there as it ages.
@@ -122,6 +124,7 @@ pub fn reply(octets: &[u8]) {
     with_opt[11] = 1;
     let (mut out, mut kept, mut aged) = (Vec::new(), Vec::new(), Vec::new());
     made_of_reply(&reply, &mut out);
+    edits::of_reply(octets, &reply, question.as_wire());
     for query in [&plain, &with_opt] {
         let Ok(query) = read_query(query) else { return };
         let form = ClientForm::of(&query);
@@ -319,7 +322,7 @@ fn rdata_of(rtype: RecordType, text: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// A name, as text and as wire.
+/// A name, as text and as wire; or an address of a config.
 pub fn name(octets: &[u8]) {
     let read = [Name::from_wire(octets).ok(), str::from_utf8(octets).ok().and_then(|text| text.parse().ok())];
     for name in read.iter().flatten() {
@@ -335,6 +338,10 @@ pub fn name(octets: &[u8]) {
         let above =
             std::iter::successors(name.parent(), Name::parent).inspect(|above| assert!(name.is_at_or_below(above)));
         assert_eq!(above.count(), name.labels().count(), "{text}");
+        edits::of_reverse_name(name);
+    }
+    if let Ok(text) = str::from_utf8(octets) {
+        edits::of_address(text);
     }
 }
 
@@ -670,9 +677,21 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             assert_eq!(read.len(), texts.len(), "each of these texts is right");
             texts.iter().chain(&read).map(|(rtype, content)| of(*rtype, content)).collect()
         }
-        "name" => [r".", r"www.example.org.", r"a\.b\\c.\000\255.x", "\x03www\x07Example\0", "xn--bcher-kva.example"]
-            .map(|text| text.as_bytes().to_vec())
-            .to_vec(),
+        "name" => [
+            r".",
+            r"www.example.org.",
+            r"a\.b\\c.\000\255.x",
+            "\x03www\x07Example\0",
+            "xn--bcher-kva.example",
+            "tls://[2001:db8::1]:8853#DNS.Example.",
+            "https://192.0.2.1/dns-query#dns.example",
+            "quic://192.0.2.1#sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            "tcp://127.0.0.1:5300",
+            "dot://192.0.2.1",
+            "1.2.0.0.0.0.c.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.b.9.f.f.4.6.0.0.ip6.arpa",
+        ]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec(),
         "image" => {
             let (now, rules) = (Instant::now(), CacheRules::default());
             let mut saved = Vec::new();
