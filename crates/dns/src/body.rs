@@ -30,6 +30,9 @@ impl<'a> MessageBounds<'a> {
     ///
     /// Returns `None` if a record does not fit, bytes are left, or an OPT record is not alone (RFC 6891
     /// section 6.1.1), not owned by the root or not in the additional section. The caller checks the options.
+    ///
+    /// Also returns `None` if the owners have more compression pointers to follow than the message has bytes.
+    /// A sender needs a few for each, and thousands of long chains would cost milliseconds (CVE-2026-96405).
     pub(super) fn read(message: &'a [u8], header: Header, at: usize) -> Option<Self> {
         let mut body = Self {
             answers: at,
@@ -40,20 +43,20 @@ impl<'a> MessageBounds<'a> {
             has_authority_ns: false,
             has_authority_soa: false,
         };
-        let mut at = at;
+        let (mut at, mut jumps) = (at, message.len());
         for _ in 0..header.ancount() {
-            at = RecordBounds::read(message, at)?.not_opt()?.end;
+            at = RecordBounds::read_within(message, at, &mut jumps)?.not_opt()?.end;
         }
         body.authority = at;
         for _ in 0..header.nscount() {
-            let record = RecordBounds::read(message, at)?.not_opt()?;
+            let record = RecordBounds::read_within(message, at, &mut jumps)?.not_opt()?;
             body.has_authority_ns |= record.rtype == RecordType::NS;
             body.has_authority_soa |= record.rtype == RecordType::SOA;
             at = record.end;
         }
         body.additional = at;
         for _ in 0..header.arcount() {
-            let record = RecordBounds::read(message, at)?;
+            let record = RecordBounds::read_within(message, at, &mut jumps)?;
             if record.rtype == RecordType::OPT {
                 let opt = OptBounds::read(message, &record)?;
                 if body.opt.replace(opt).is_some() {
@@ -91,7 +94,13 @@ pub(super) struct RecordBounds {
 
 impl RecordBounds {
     pub(super) fn read(message: &[u8], at: usize) -> Option<Self> {
-        let owner_end = skip_name(message, at)?;
+        let mut unlimited = usize::MAX;
+        Self::read_within(message, at, &mut unlimited)
+    }
+
+    /// Reads a record, and takes the pointers that its owner has from the number that may be followed.
+    fn read_within(message: &[u8], at: usize, jumps: &mut usize) -> Option<Self> {
+        let owner_end = skip_name_within(message, at, jumps)?;
         let &[t0, t1, _, _, _, _, _, _, l0, l1] = message.get(owner_end..)?.first_chunk()?;
         let rdata = owner_end + RECORD_FIXED_LEN;
         let end = rdata + usize::from(u16::from_be_bytes([l0, l1]));
@@ -120,11 +129,16 @@ pub(super) fn records(message: &[u8], mut at: usize) -> impl Iterator<Item = Rec
 
 /// Returns the end of the possibly compressed name at `at` if the name is valid.
 pub(super) fn skip_name(message: &[u8], at: usize) -> Option<usize> {
+    let mut unlimited = usize::MAX;
+    skip_name_within(message, at, &mut unlimited)
+}
+
+fn skip_name_within(message: &[u8], at: usize, jumps: &mut usize) -> Option<usize> {
     // Nearly every owner in a reply is a pointer to the question, which is already checked.
     if message.get(at..at + 2) == Some(&QUESTION_POINTER) {
         return Some(at + 2);
     }
-    walk_name(message, at, |_| {})
+    walk_name_within(message, at, jumps, |_| {})
 }
 
 pub(super) fn read_name(message: &[u8], at: usize) -> Option<Name> {
@@ -156,7 +170,17 @@ pub(super) fn labels_of_name(message: &[u8], at: usize) -> Option<usize> {
 /// in place. Every pointer must point before the labels that led to it, and its target must not run into
 /// them, so there is no loop. The bound on jumps stops a message with one long chain of pointers and
 /// thousands of owners at its end.
-pub(super) fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl FnMut(&'a [u8])) -> Option<usize> {
+pub(super) fn walk_name<'a>(message: &'a [u8], start: usize, on_label: impl FnMut(&'a [u8])) -> Option<usize> {
+    let mut unlimited = usize::MAX;
+    walk_name_within(message, start, &mut unlimited, on_label)
+}
+
+fn walk_name_within<'a>(
+    message: &'a [u8],
+    start: usize,
+    jumps_left: &mut usize,
+    mut on_label: impl FnMut(&'a [u8]),
+) -> Option<usize> {
     let mut at = start;
     let mut segment = start;
     let mut bound = message.len();
@@ -178,6 +202,7 @@ pub(super) fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl 
             }
             NamePiece::Pointer(target) => {
                 jumps += 1;
+                *jumps_left = jumps_left.checked_sub(1)?;
                 if !(HEADER_LEN..segment).contains(&target) || jumps > MAX_JUMPS {
                     return None;
                 }
@@ -319,5 +344,25 @@ mod tests {
         check(MAX_JUMPS, true);
         check(MAX_JUMPS + 1, false);
         check(8_000, false);
+    }
+
+    #[test]
+    fn pointers_of_all_owners_together_are_bounded() {
+        // The first owners are a chain of pointers; each further owner has the whole chain to follow.
+        let check = |depth: usize, further: usize, fits: bool| {
+            let mut octets = message(REPLY, [1, (depth + further) as u16, 0, 0], &[QUESTION]);
+            for index in 0..depth + further {
+                let target = if index == 0 { HEADER_LEN } else { RECORDS + 16 * (index.min(depth) - 1) };
+                octets.extend(a(&(0xC000 | target as u16).to_be_bytes()));
+            }
+            let header = Header::read(&octets).expect("a header");
+            assert_eq!(MessageBounds::read(&octets, header, RECORDS).is_some(), fits, "{depth} {further}");
+        };
+        // A record of this kind has 16 octets.
+        check(30, 0, true);
+        check(15, 3000, true);
+        check(18, 3000, false);
+        check(120, 0, false);
+        check(120, 3000, false);
     }
 }

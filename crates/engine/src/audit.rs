@@ -11,7 +11,7 @@ use super::io::ClientHandle;
 use super::slots::RaceRef;
 
 impl<C: ClientHandle> Engine<C> {
-    /// Returns the number of waiting clients, or the invariant that is violated between two events.
+    /// Returns the number of places that clients hold, or the invariant that is violated between two events.
     pub(crate) fn audit(&self) -> Result<usize, String> {
         let mut named = BTreeSet::new();
         for (at, entry) in self.in_flight.iter() {
@@ -46,7 +46,7 @@ impl<C: ClientHandle> Engine<C> {
                 }
             }
         }
-        Ok(self.in_flight.iter().map(|(_, entry)| entry.waiter_count()).sum())
+        Ok(self.in_flight.iter().map(|(_, entry)| entry.place_count()).sum())
     }
 
     /// Checks that a race has a timer or is being fetched, so no client waits forever.

@@ -133,11 +133,20 @@ pub(super) struct Spill<C> {
     slots: [Option<QuerySlot>; FAR_SLOTS],
     again_at: Option<Offset>,
     replies: Replies,
-    stale_given: u32,
+    stale: GivenStale,
     denied_at: Option<Offset>,
     is_explained: bool,
     digest: Option<ReplyDigest>,
     subnets: SpilledSubnets,
+}
+
+/// The clients that got a stale answer while the race went on: their number, and the place of one of them.
+/// The race holds that place until it ends. Otherwise one client could start any number of races for expired
+/// names.
+#[derive(Default)]
+struct GivenStale {
+    clients: u32,
+    place: Option<ClientPlace>,
 }
 
 /// The client subnet of the query, and that of the first client.
@@ -160,7 +169,7 @@ impl<C> Default for Spill<C> {
             slots: [None; FAR_SLOTS],
             again_at: None,
             replies: [None; MAX_ATTEMPTS],
-            stale_given: 0,
+            stale: GivenStale::default(),
             denied_at: None,
             is_explained: false,
             digest: None,
@@ -180,7 +189,7 @@ impl<C> Spill<C> {
         self.slots = [None; FAR_SLOTS];
         self.again_at = None;
         self.replies = [None; MAX_ATTEMPTS];
-        self.stale_given = 0;
+        self.stale = GivenStale::default();
         self.denied_at = None;
         self.is_explained = false;
         self.digest = None;
@@ -432,13 +441,13 @@ impl<C: ClientHandle> RaceEntry<C> {
         if clients > 0
             && let Some(spill) = self.spill_at_hand(spills)
         {
-            spill.stale_given = spill.stale_given.saturating_add(clients as u32);
+            spill.stale.clients = spill.stale.clients.saturating_add(clients as u32);
         }
     }
 
     /// Returns the number of clients that got a stale answer; 1 if the number could not be noted.
     pub(super) fn stale_given(&self) -> u32 {
-        let noted = self.spill.as_ref().map_or(0, |spill| spill.stale_given);
+        let noted = self.spill.as_ref().map_or(0, |spill| spill.stale.clients);
         noted.max(u32::from(self.stale() == StaleAnswer::Given))
     }
 
@@ -532,12 +541,36 @@ impl<C: ClientHandle> RaceEntry<C> {
         }
     }
 
-    pub(super) fn retain_waiters(&mut self, clients: &Clients, mut is_kept: impl FnMut(&Waiter<C>) -> bool) {
+    pub(super) fn retain_waiters(&mut self, clients: &Clients, is_kept: impl FnMut(&Waiter<C>) -> bool) {
         let zones = self.zones;
+        self.end_waits(is_kept, |place| clients.end_wait(place, zones));
+    }
+
+    /// Ends the wait of the clients that get a stale answer. The place of the first is held until the race
+    /// ends.
+    pub(super) fn retain_without_stale(
+        &mut self,
+        clients: &Clients,
+        spills: &mut Spills<C>,
+        is_kept: impl FnMut(&Waiter<C>) -> bool,
+    ) {
+        let zones = self.zones;
+        let known = self.spill.as_ref().and_then(|spill| spill.stale.place);
+        let mut held = known;
+        self.end_waits(is_kept, |place| match held {
+            Some(_) => clients.end_wait(place, zones),
+            None => held = Some(place),
+        });
+        if held != known {
+            self.spill(spills).stale.place = held;
+        }
+    }
+
+    fn end_waits(&mut self, mut is_kept: impl FnMut(&Waiter<C>) -> bool, mut end: impl FnMut(ClientPlace)) {
         let mut is_kept = |waiter: &Waiter<C>| {
             let is_kept = is_kept(waiter);
             if !is_kept {
-                clients.end_wait(waiter.place, zones);
+                end(waiter.place);
             }
             is_kept
         };
@@ -554,12 +587,19 @@ impl<C: ClientHandle> RaceEntry<C> {
             clients.end_wait(place, self.zones);
         }
         if let Some(spill) = &mut self.spill {
-            spill.waiters.drain(..).for_each(|waiter| clients.end_wait(waiter.place, self.zones));
+            let held = spill.stale.place.take();
+            let places = spill.waiters.drain(..).map(|waiter| waiter.place).chain(held);
+            places.for_each(|place| clients.end_wait(place, self.zones));
         }
     }
 
     pub(super) fn has_clients(&self) -> bool {
         self.waiter_count() > usize::from(self.is_explained())
+    }
+
+    /// Returns the number of places that its clients hold, one of which may have a stale answer already.
+    pub(super) fn place_count(&self) -> usize {
+        self.waiter_count() + usize::from(self.spill.as_ref().is_some_and(|spill| spill.stale.place.is_some()))
     }
 
     pub(super) fn waiter_count(&self) -> usize {

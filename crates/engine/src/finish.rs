@@ -71,7 +71,7 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 
     pub(super) fn respond_stale(&mut self) {
-        let Self { entry, pool, worker, io, scratch, now, .. } = self;
+        let Self { entry, spills, pool, worker, io, scratch, now, .. } = self;
         if entry.is_signed() {
             return;
         }
@@ -85,10 +85,10 @@ impl<I: Io> ActiveRace<'_, I> {
         let origin = ResponseOrigin::of_race(entry.hash, &pool.plan.shared, &entry.race, None);
         let waited = entry.waiter_count();
         let mut responder = ClientResponder::new(*io, worker, scratch, *now);
-        entry.retain_waiters(&worker.shared.clients, |waiter| {
+        entry.retain_without_stale(&worker.shared.clients, spills, |waiter| {
             !LookupReason::Need.takes(cached.give(&mut responder, &key, waiter, &origin, LookupReason::Need))
         });
-        entry.note_stale_given(waited - entry.waiter_count(), self.spills);
+        entry.note_stale_given(waited - entry.waiter_count(), spills);
         // Clients that still wait found no entry: it was evicted meanwhile.
         if !entry.has_waiters() {
             entry.set_stale(StaleAnswer::Given);

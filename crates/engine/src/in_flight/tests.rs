@@ -136,6 +136,33 @@ fn each_client_has_its_own_form() {
 }
 
 #[test]
+fn a_race_holds_one_place_after_a_stale_answer() {
+    let (clients, now) = (clients(), Instant::now());
+    let mut in_flight = InFlight::new(Arc::clone(&clients));
+    let at = insert(&mut in_flight, &query(1, &name(b"www", 1)), now);
+    let (entry, spills) = in_flight.lend(at).expect("it is in flight");
+    // The client of `insert` is not counted until here.
+    let place = clients.wait_regardless(ZonePlaces::NONE);
+    assert_eq!(place, ClientPlace::UNCOUNTED);
+    for port in [2, 3] {
+        let place = clients.wait_regardless(ZonePlaces::NONE);
+        entry.add_waiter(Waiter { place, ..waiter(port, &query(1, &name(b"www", 1)), now) }, spills);
+    }
+    assert_eq!(clients.waiting(), 3);
+    for _ in 0..2 {
+        entry.retain_without_stale(&clients, spills, |_| false);
+        assert_eq!((entry.has_waiters(), clients.waiting()), (false, 1));
+    }
+    // A client that comes later, and gets the answer at once, has its own place back.
+    let place = clients.wait_regardless(ZonePlaces::NONE);
+    entry.add_waiter(Waiter { place, ..waiter(4, &query(1, &name(b"www", 1)), now) }, spills);
+    entry.retain_without_stale(&clients, spills, |_| false);
+    assert_eq!(clients.waiting(), 1);
+    in_flight.remove(at);
+    assert_eq!(clients.waiting(), 0);
+}
+
+#[test]
 fn query_slots_of_all_attempts_are_held() {
     let mut in_flight = InFlight::new(clients());
     let at = insert(&mut in_flight, &query(1, &name(b"www", 1)), Instant::now());
