@@ -10,7 +10,7 @@ const FORGED: &str = "203.0.113.66";
 
 /// The backend sends a forgery at once and the true reply when released. Between the two the client
 /// hears nothing, and no other backend is asked, for that would mean that the forgery ended the attempt.
-fn check(forgery: Script) {
+pub(crate) fn check(forgery: Script) {
     let backend = Backend::new(forgery.and(answer(TRUE).held()).except("fence", answer(TRUE)));
     let other = Backend::new(answer(FORGED));
     let keys = "dispatch = 'sequential'\nbalance = 'ordered'\naccept = 'any'\ntimeout = '20s'\n\

@@ -28,6 +28,7 @@ mod connections_quic;
 mod container;
 mod ctl;
 mod ctl_cache;
+mod cve;
 mod divergence;
 mod dns64;
 mod docs;
