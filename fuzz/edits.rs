@@ -118,8 +118,9 @@ pub(super) fn of_reply(octets: &[u8], reply: &Reply<'_>, question: &[u8]) {
     let mut out = Vec::new();
     write_unchanged(reply, 0xABCD, &mut out);
     assert!(out[..2] == [0xAB, 0xCD] && out[2..] == octets[2..]);
-    let edits: [(fn(&mut Vec<u8>), bool); 2] = [(shorten, true), (ask_for_cookie, reply.edns().is_some())];
-    for (edit, _) in edits.into_iter().filter(|(_, is_possible)| *is_possible) {
+    let mut edits: Vec<fn(&mut Vec<u8>)> = vec![shorten];
+    edits.extend(reply.edns().map(|_| ask_for_cookie as fn(&mut Vec<u8>)));
+    for edit in edits {
         out.clear();
         out.extend_from_slice(octets);
         edit(&mut out);
