@@ -39,6 +39,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("crates/net/src/sys/batch/control.rs", "the control messages of the same calls"),
     ("crates/xdp/src/bpf.rs", "the call `bpf`, which no crate at hand offers without C"),
     ("crates/xdp/src/socket.rs", "sockets of AF_XDP, with rings over memory that is shared with the kernel"),
+    ("crates/net/src/sys/group.rs", "getpgid, which `rustix` assumes to be above zero"),
     ("crates/net/src/sys/memory.rs", "madvise over the text of the program, and malloc_trim"),
     ("crates/net/src/sys/slice.rs", "the calls of scheduling attributes, which no crate at hand offers"),
     ("crates/net/src/sys/options.rs", "setsockopt and getsockopt for options that no crate at hand offers"),

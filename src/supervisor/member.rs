@@ -6,9 +6,10 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::SystemTime;
 
 use metrics::{ProcessSnapshot, Role};
+use net::sys::group::is_in_own_group;
 use rustix::process::{
-    Pid as SystemPid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, geteuid, getpgid, getpgrp, pidfd_open,
-    pidfd_send_signal, wait, waitid,
+    Pid as SystemPid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, geteuid, pidfd_open, pidfd_send_signal,
+    wait, waitid,
 };
 use serde::Serialize;
 
@@ -127,7 +128,7 @@ impl Common {
             return is_child(WaitId::Pid(process));
         }
         // After a succession, the other processes are no children, and have no fewer rights than this one.
-        getpgid(Some(process)).is_ok_and(|group| group == getpgrp())
+        is_in_own_group(process.as_raw_nonzero().get())
     }
 }
 

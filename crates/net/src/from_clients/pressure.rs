@@ -24,8 +24,9 @@ pub(super) struct UdpPressure {
 
 #[derive(Debug)]
 struct Under {
-    /// The time since when the socket was never empty; `None` once that has lasted for [`STANDING`].
-    began: Option<Instant>,
+    /// The time for which the socket was never empty; `None` once that is [`STANDING`].
+    stood: Option<Duration>,
+    looked: Instant,
     buffer: usize,
     measured: Instant,
     /// The time since when the socket was empty now and then; `None` if it was not lately.
@@ -50,7 +51,7 @@ impl UdpPressure {
     }
 
     pub(super) fn is_overload(&self) -> bool {
-        self.under.as_ref().is_some_and(|under| under.began.is_none())
+        self.under.as_ref().is_some_and(|under| under.stood.is_none())
     }
 
     pub(super) fn look(
@@ -60,7 +61,13 @@ impl UdpPressure {
         now: Instant,
     ) -> Adjustment {
         let Some(under) = &mut self.under else {
-            self.under = Some(Under { began: Some(now), buffer: buffer(), measured: now, relieved: None });
+            self.under = Some(Under {
+                stood: Some(Duration::ZERO),
+                looked: now,
+                buffer: buffer(),
+                measured: now,
+                relieved: None,
+            });
             return Adjustment::Begin;
         };
         if self.full >= FULL {
@@ -69,14 +76,14 @@ impl UdpPressure {
             self.under = None;
             return Adjustment::End;
         }
-        if let Some(began) = &mut under.began {
-            if self.full == 0 {
-                *began = now;
-            }
-            if now.saturating_duration_since(*began) < STANDING {
+        let step = now.saturating_duration_since(under.looked).min(MAX_STEP);
+        under.looked = now;
+        if let Some(stood) = &mut under.stood {
+            *stood = if self.full == 0 { Duration::ZERO } else { *stood + step };
+            if *stood < STANDING {
                 return Adjustment::Nothing;
             }
-            under.began = None;
+            under.stood = None;
         }
         if now.saturating_duration_since(under.measured) < INTERVAL {
             return Adjustment::Nothing;
@@ -101,6 +108,10 @@ const FULL: u32 = 16;
 /// The time without an empty socket that counts as a burst. Stub resolvers wait at least a second before a
 /// retry, so until then no work is wasted.
 const STANDING: Duration = Duration::from_secs(1);
+
+/// The longest time between two calls that counts towards [`STANDING`]. A process that was stopped for longer
+/// was not too slow.
+const MAX_STEP: Duration = Duration::from_millis(100);
 
 /// The age above which queries are dropped under overload. Stub resolvers retry after at least a second, but
 /// the queries of a page wait for each other, and a short burst leaves no queue of this length.
@@ -140,11 +151,18 @@ mod tests {
         /// Creates a socket under overload.
         fn overloaded() -> Self {
             let mut bench = Self::under();
-            bench.call(STANDING - Duration::from_millis(1), true, 0);
+            bench.stand(STANDING - MAX_STEP);
             assert!(!bench.0.is_overload());
-            assert_eq!(bench.call(Duration::from_millis(1), true, 50), Adjustment::Measure(None));
+            assert_eq!(bench.call(MAX_STEP, true, 50), Adjustment::Measure(None));
             assert!(bench.0.is_overload());
             bench
+        }
+
+        /// Calls that find the socket full for this time.
+        fn stand(&mut self, time: Duration) {
+            for _ in 0..time.as_millis() / MAX_STEP.as_millis() {
+                self.call(MAX_STEP, true, 500);
+            }
         }
 
         /// A call after `later`; the oldest datagram has waited `waited` ms.
@@ -167,12 +185,21 @@ mod tests {
     #[test]
     fn queue_that_has_an_end_is_no_overload() {
         let mut bench = Bench::under();
-        assert_eq!(bench.call(STANDING / 2, true, 500), Adjustment::Nothing);
+        bench.stand(STANDING / 2);
         assert_eq!(bench.call(STANDING / 4, false, 500), Adjustment::Nothing);
-        assert_eq!(bench.call(STANDING / 2, true, 500), Adjustment::Nothing);
+        bench.stand(STANDING / 2);
         assert!(!bench.0.is_overload());
-        bench.call(STANDING / 2, true, 500);
+        bench.stand(STANDING / 2);
         assert!(bench.0.is_overload());
+    }
+
+    #[test]
+    fn stops_of_the_process_are_no_overload() {
+        let mut bench = Bench::under();
+        for _ in 0..5 {
+            assert_eq!(bench.call(STANDING * 2, true, 2_000), Adjustment::Nothing);
+        }
+        assert!(!bench.0.is_overload());
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod busy_poll;
 pub mod clock;
 pub mod descriptors;
 mod gro;
+pub mod group;
 mod gso;
 pub mod memory;
 pub mod options;
