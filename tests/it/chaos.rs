@@ -1,7 +1,10 @@
 //! Chaos: three authorities are killed, stopped, continued and started again at random under load, and every
 //! query has its one right answer. One of the three is always well. `HEDGEROW_CHAOS_SECONDS` makes it longer,
 //! `HEDGEROW_SEED` repeats it.
+//!
+//! The program `deploy/chaos` has faults of hedgerow itself and of its links; here it runs for ten seconds.
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -120,3 +123,43 @@ const SECONDS: u64 = 10;
 /// A recovered backend may be taken to be down for this long: during it, silence of all others counts as the
 /// failure of all, and `on_all_down` applies after `attempt_timeout`.
 const FOUND_UP: Duration = Duration::from_millis(1_000);
+
+/// The list of this seed has each of [`EVENTS`] once in ten seconds, and no stop of the server.
+const SEED: &str = "17272";
+
+/// Events as the report of `deploy/chaos` names them.
+const EVENTS: [&str; 10] = [
+    "broken reload",
+    "disk full",
+    "forged queries",
+    "forged replies",
+    "kill server",
+    "kill supervisor",
+    "kill two",
+    "link down two",
+    "reload",
+    "upgrade",
+];
+
+#[test]
+fn ten_seconds_of_the_chaos_day_lose_no_query() {
+    let test = "chaos::ten_seconds_of_the_chaos_day_lose_no_query";
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("{test}: not tested, needs root");
+    }
+    if !["ip", "tc", "unshare", "python3"].iter().all(|program| need_program(test, program).is_some()) {
+        return;
+    }
+    let mut command = Command::new(super::docs::top().join("deploy/chaos"));
+    command.args([env!("CARGO_BIN_EXE_hedgerow"), "--seed", SEED, "--seconds", "10", "--rate", "300"]);
+    let output = command.stdin(Stdio::null()).output().expect("python3 runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let has_happened = |event: &str| {
+        text.lines().any(|line| line.strip_prefix(event).is_some_and(|rest| rest.trim().starts_with("1 ")))
+    };
+    for event in EVENTS {
+        assert!(has_happened(event), "{event}: {text}");
+    }
+}
