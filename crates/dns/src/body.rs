@@ -94,13 +94,18 @@ pub(super) struct RecordBounds {
 
 impl RecordBounds {
     pub(super) fn read(message: &[u8], at: usize) -> Option<Self> {
-        let mut unlimited = usize::MAX;
-        Self::read_within(message, at, &mut unlimited)
+        Self::behind(message, at, skip_name(message, at)?)
     }
 
     /// Reads a record, and takes the pointers that its owner has from the number that may be followed.
     fn read_within(message: &[u8], at: usize, jumps: &mut usize) -> Option<Self> {
-        let owner_end = skip_name_within(message, at, jumps)?;
+        let owner_end =
+            if message.get(at..at + 2) == Some(&QUESTION_POINTER) { at + 2 } else { walk_within(message, at, jumps)? };
+        Self::behind(message, at, owner_end)
+    }
+
+    #[inline]
+    fn behind(message: &[u8], at: usize, owner_end: usize) -> Option<Self> {
         let &[t0, t1, _, _, _, _, _, _, l0, l1] = message.get(owner_end..)?.first_chunk()?;
         let rdata = owner_end + RECORD_FIXED_LEN;
         let end = rdata + usize::from(u16::from_be_bytes([l0, l1]));
@@ -129,16 +134,22 @@ pub(super) fn records(message: &[u8], mut at: usize) -> impl Iterator<Item = Rec
 
 /// Returns the end of the possibly compressed name at `at` if the name is valid.
 pub(super) fn skip_name(message: &[u8], at: usize) -> Option<usize> {
-    let mut unlimited = usize::MAX;
-    skip_name_within(message, at, &mut unlimited)
-}
-
-fn skip_name_within(message: &[u8], at: usize, jumps: &mut usize) -> Option<usize> {
     // Nearly every owner in a reply is a pointer to the question, which is already checked.
     if message.get(at..at + 2) == Some(&QUESTION_POINTER) {
         return Some(at + 2);
     }
-    walk_name_within(message, at, jumps, |_| {})
+    walk_name(message, at, |_| {})
+}
+
+/// Returns the end of a valid name, and takes its pointers from the number that may be followed. The function
+/// is separate because most owners are a pointer to the question.
+#[inline(never)]
+fn walk_within(message: &[u8], at: usize, jumps: &mut usize) -> Option<usize> {
+    let count = || {
+        *jumps = jumps.checked_sub(1)?;
+        Some(())
+    };
+    walk_counting(message, at, |_| {}, count)
 }
 
 pub(super) fn read_name(message: &[u8], at: usize) -> Option<Name> {
@@ -171,15 +182,15 @@ pub(super) fn labels_of_name(message: &[u8], at: usize) -> Option<usize> {
 /// them, so there is no loop. The bound on jumps stops a message with one long chain of pointers and
 /// thousands of owners at its end.
 pub(super) fn walk_name<'a>(message: &'a [u8], start: usize, on_label: impl FnMut(&'a [u8])) -> Option<usize> {
-    let mut unlimited = usize::MAX;
-    walk_name_within(message, start, &mut unlimited, on_label)
+    walk_counting(message, start, on_label, || Some(()))
 }
 
-fn walk_name_within<'a>(
+#[inline]
+fn walk_counting<'a>(
     message: &'a [u8],
     start: usize,
-    jumps_left: &mut usize,
     mut on_label: impl FnMut(&'a [u8]),
+    mut on_jump: impl FnMut() -> Option<()>,
 ) -> Option<usize> {
     let mut at = start;
     let mut segment = start;
@@ -202,7 +213,7 @@ fn walk_name_within<'a>(
             }
             NamePiece::Pointer(target) => {
                 jumps += 1;
-                *jumps_left = jumps_left.checked_sub(1)?;
+                on_jump()?;
                 if !(HEADER_LEN..segment).contains(&target) || jumps > MAX_JUMPS {
                     return None;
                 }
