@@ -5,6 +5,8 @@
 mod crates;
 #[path = "tidy/prose.rs"]
 mod prose;
+#[path = "tidy/rfc.rs"]
+mod rfc;
 #[path = "tidy/shape.rs"]
 mod shape;
 #[path = "tidy/source.rs"]
