@@ -87,6 +87,7 @@ mod rfc_1995;
 mod rfc_1996;
 mod rfc_2181;
 mod rfc_2308;
+mod rfc_3597;
 mod rfc_4035;
 mod rfc_4592;
 mod rfc_5155;
