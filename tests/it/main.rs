@@ -92,6 +92,7 @@ mod rfc_4035;
 mod rfc_4592;
 mod rfc_5155;
 mod rfc_5936;
+mod rfc_6303;
 mod rfc_6672;
 mod rfc_7873;
 mod rfc_8767;
