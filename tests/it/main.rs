@@ -94,6 +94,7 @@ mod rfc_5155;
 mod rfc_5936;
 mod rfc_6303;
 mod rfc_6672;
+mod rfc_6761;
 mod rfc_7873;
 mod rfc_8767;
 mod rfc_8945;
