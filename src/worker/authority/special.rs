@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use dns::{
     Cookie, Flag, HEADER_LEN, Header, Message, Name, Opcode, Query, QueryRejection, Rcode, RecordType, Transport,
-    write_error,
+    rewrite_header, write_error,
 };
 use limit::RefusedSources;
 use metrics::{DropReason, Limit};
 use net::sys::clock::unix_now;
 use tokio::sync::mpsc::Sender;
-use zone::transfer::tsig::{self, ServerChain, verify_query};
+use zone::transfer::tsig::{self, ServerChain, TsigRefusal, verify_query};
 use zone::transfer::{
     MESSAGE_LIMIT, Serial, TransferKind, TransferOffer, TransferQuery, TransferWriter, differences, read_notify,
     read_transfer_query, whole, write_datagram,
@@ -28,9 +28,14 @@ use super::{AuthorityArrival, AuthorityLinks, UDP_SIZE};
 pub(super) fn is_special(read: &Result<Query<'_>, QueryRejection>, message: &[u8]) -> bool {
     match read {
         Ok(query) => query.is_signed || matches!(query.question.qtype(), RecordType::AXFR | RecordType::IXFR),
-        Err(QueryRejection::Answer(_)) => Header::read(message).is_some_and(|header| header.opcode() == Opcode::NOTIFY),
+        // RFC 8945 section 5.3: the response to a signed query is signed, also if it is an error.
+        Err(QueryRejection::Answer(_)) => is_notify(message) || tsig::is_signed(message),
         Err(QueryRejection::Short | QueryRejection::NotAQuery) => false,
     }
+}
+
+fn is_notify(message: &[u8]) -> bool {
+    Header::read(message).is_some_and(|header| header.opcode() == Opcode::NOTIFY)
 }
 
 pub(super) struct Special<'a> {
@@ -58,8 +63,11 @@ impl Special<'_> {
         let chain = match verify_query(&self.state.keys, message, now) {
             Ok(chain) => chain,
             Err(refusal) => {
-                if read.is_err() {
-                    self.refuse_notify(now, "its signature does not hold; compare keys and clocks of both servers");
+                match is_notify(message) {
+                    true => {
+                        self.refuse_notify(now, "its signature does not hold; compare keys and clocks of both servers")
+                    }
+                    false => self.log_refusal(&refusal, now),
                 }
                 refusal.write(message, now, out);
                 return SpecialOutcome::Reaction(Reaction::Respond(refusal.rcode));
@@ -69,6 +77,7 @@ impl Special<'_> {
             Ok(query) if matches!(query.question.qtype(), RecordType::AXFR | RecordType::IXFR) => {
                 self.transfer(query, chain.as_ref(), out)
             }
+            Err(QueryRejection::Answer(rcode)) if !is_notify(message) => Err(*rcode),
             Ok(_) => Ok(PlannedResponse::Written(self.answer(out))),
             Err(_) => Err(self.take_notify(chain.as_ref(), now)),
         };
@@ -94,7 +103,8 @@ impl Special<'_> {
         respond_to(&self.state.zone_db, read, cookie.as_ref(), message, *transport, UDP_SIZE, out)
     }
 
-    /// Signs a response. If it becomes too long, a response with TC=1 replaces it (RFC 8945 section 5.3).
+    /// Signs a response. If it becomes too long, a response with TC=1 and NOERROR replaces it (RFC 8945
+    /// section 5.3).
     fn sign(&self, mut chain: ServerChain, now: u64, out: &mut Vec<u8>) {
         let before = chain.clone();
         chain.sign(now, out);
@@ -104,6 +114,7 @@ impl Special<'_> {
         };
         if out.len() > limit {
             truncate(self.arrival.message, self.arrival.cookie.as_ref(), out);
+            rewrite_header(out, |header| header.with_rcode(Rcode::NOERROR));
             chain = before;
             chain.sign(now, out);
         }
@@ -149,6 +160,16 @@ impl Special<'_> {
                 }
                 Ok(PlannedResponse::Written(Reaction::Respond(Rcode::NOERROR)))
             }
+        }
+    }
+
+    /// Logs a query whose signature is refused, unless a line of the last minute names its sender (RFC 8945
+    /// section 5.2).
+    fn log_refusal(&self, refusal: &TsigRefusal, now: u64) {
+        let client = self.arrival.client.ip();
+        if REFUSED.is_due(client, now) {
+            let error = refusal.error_name();
+            tracing::warn!(%client, error, "signed query refused: compare keys and clocks of both servers");
         }
     }
 
@@ -203,7 +224,7 @@ impl Special<'_> {
     }
 }
 
-/// The logged senders of refused NOTIFYs, for all workers.
+/// The logged senders of refused NOTIFYs and signatures, for all workers.
 static REFUSED: RefusedSources = RefusedSources::empty();
 
 /// Replaces a response by TC=1 with the question, OPT record and cookie for its query.

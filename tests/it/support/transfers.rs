@@ -1,5 +1,9 @@
 //! A small zone, `example.`, in any version, and messages of it, for the tests of transfers.
 
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
 use dns::{HEADER_LEN, Header, Message, Name, RecordType};
 use zone::Record;
 use zone::transfer::{Records, TransferWriter};
@@ -54,4 +58,15 @@ pub(crate) fn with_header(mut message: Vec<u8>, change: impl Fn(Header) -> Heade
     let header = Header::read(&message).unwrap();
     message[..HEADER_LEN].copy_from_slice(&change(header).to_wire());
     message
+}
+
+/// Accepts a connection of a secondary, and reads its query.
+pub(crate) fn accept_query(primary: &TcpListener) -> (TcpStream, Vec<u8>) {
+    let (mut connection, _) = primary.accept().unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut length = [0; 2];
+    connection.read_exact(&mut length).unwrap();
+    let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+    connection.read_exact(&mut query).unwrap();
+    (connection, query)
 }

@@ -43,6 +43,17 @@ impl TsigRefusal {
         Self { rcode: Rcode::NOTAUTH, error, found: Some(found), key }
     }
 
+    /// Returns the name of the error for people.
+    pub fn error_name(&self) -> &'static str {
+        match self.error {
+            BADSIG => "BADSIG",
+            Rcode::BADKEY => "BADKEY",
+            Rcode::BADTIME => "BADTIME",
+            Rcode::BADTRUNC => "BADTRUNC",
+            _ => "FORMERR",
+        }
+    }
+
     /// Writes the response to `query` into `out`.
     pub fn write(&self, query: &[u8], now: u64, out: &mut Vec<u8>) {
         out.clear();
@@ -68,6 +79,11 @@ impl TsigRefusal {
         }
         tsig.append(out);
     }
+}
+
+/// Returns true if a message has a TSIG record at its place, which is not verified here.
+pub fn is_signed(message: &[u8]) -> bool {
+    Tsig::find(message).is_ok_and(|found| found.is_some())
 }
 
 /// Verifies the signature of a query. `None` if the query is not signed.
@@ -179,6 +195,12 @@ impl Tsig {
             unsigned[..HEADER_LEN].copy_from_slice(&header.with_id(self.original_id).with_counts(counts).to_wire());
         }
         unsigned
+    }
+
+    /// Returns the time of the server, which a BADTIME response carries (RFC 8945 section 5.2.3).
+    fn server_time(&self) -> Option<u64> {
+        let &[t0, t1, t2, t3, t4, t5] = self.other.first_chunk().filter(|time| time.len() == self.other.len())?;
+        Some(u64::from_be_bytes([0, 0, t0, t1, t2, t3, t4, t5]))
     }
 
     /// Returns the signed fields for the first message (RFC 8945 section 4.3.3), names in canonical form.

@@ -73,6 +73,11 @@ pub enum TsigFailure {
     /// The signature is too old, in the future, or earlier than the previous one.
     #[error("it was signed at another time, do the clocks agree?")]
     BadTime,
+    /// The clock of the server differs too much. The rejection is signed.
+    #[error(
+        "the clocks of the primary and this host differ (BADTIME): synchronize them, the primary has {0} (Unix time)"
+    )]
+    OtherClock(u64),
     /// The server rejected the TSIG of the query. An unsigned rejection may be forged.
     #[error("{}", rejection(*.0))]
     Refused(Rcode),
@@ -117,7 +122,8 @@ impl ClientChain {
             return Err(TsigFailure::BadMac);
         }
         if tsig.error != Rcode::NOERROR {
-            return Err(TsigFailure::Refused(tsig.error));
+            let theirs = tsig.server_time().filter(|_| tsig.error == Rcode::BADTIME);
+            return Err(theirs.map_or(TsigFailure::Refused(tsig.error), TsigFailure::OtherClock));
         }
         // RFC 8945 section 5.3.1: the times of a response never go back.
         if (now & TIME_MASK).abs_diff(tsig.time) > u64::from(tsig.fudge) || tsig.time < self.last_time {
