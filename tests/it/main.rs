@@ -99,6 +99,7 @@ mod rfc_7873;
 mod rfc_8767;
 mod rfc_8945;
 mod rfc_9018;
+mod rfc_9103;
 mod rfc_9432;
 mod rfc_9462;
 mod rfc_9471;

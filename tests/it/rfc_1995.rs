@@ -67,7 +67,7 @@ fn section_2_a_response_that_does_not_fit_is_the_soa() {
     let mut out = Vec::new();
     for (limit, count) in [(512, 1), (8_192, 104)] {
         let records = differences(soa, &steps);
-        write_datagram(message.header, &message.question.unwrap(), soa, records, limit, &mut out);
+        write_datagram(message.header, &message.question.unwrap(), b"", soa, records, limit, &mut out);
         assert!(out.len() <= limit);
         assert_eq!(Header::read(&out).unwrap().ancount(), count);
         // The SOA alone announces more, which comes by TCP.

@@ -174,6 +174,7 @@ impl Trust {
             alpn: scheme.alpn().iter().map(|protocol| protocol.to_vec()).collect(),
             certificate: None,
             early_data: false,
+            needs_tls_1_3: false,
         };
         ClientTls::new(&rules)
     }

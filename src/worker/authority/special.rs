@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dns::{
-    Cookie, Flag, HEADER_LEN, Header, Message, Name, Opcode, Query, QueryRejection, Rcode, RecordType, Transport,
-    rewrite_header, write_error,
+    Cookie, Flag, HEADER_LEN, Header, Message, Name, Opcode, OptRecord, Query, QueryRejection, Rcode, RecordType,
+    Transport, rewrite_header, write_error,
 };
 use limit::RefusedSources;
 use metrics::{DropReason, Limit};
@@ -83,7 +83,8 @@ impl Special<'_> {
         };
         let reaction = match planned {
             Ok(PlannedResponse::Transfer(zone, transfers)) => {
-                let transfer = Transfer { client: client.ip(), query: message.to_vec(), zone, transfers, chain };
+                let (client, query, opt) = (client.ip(), message.to_vec(), self.opt());
+                let transfer = Transfer { client, query, opt, zone, transfers, chain };
                 return SpecialOutcome::Transfer(Box::new(transfer));
             }
             Ok(PlannedResponse::Written(reaction)) => reaction,
@@ -101,6 +102,16 @@ impl Special<'_> {
     fn answer(&self, out: &mut Vec<u8>) -> Reaction {
         let AuthorityArrival { message, read, cookie, transport, .. } = self.arrival;
         respond_to(&self.state.zone_db, read, cookie.as_ref(), message, *transport, UDP_SIZE, out)
+    }
+
+    /// Returns the OPT record of the messages of a transfer; empty if the query has none.
+    fn opt(&self) -> Vec<u8> {
+        let AuthorityArrival { read, cookie, .. } = self.arrival;
+        let mut opt = Vec::new();
+        if let Some(edns) = read.as_ref().ok().and_then(|query| query.edns) {
+            OptRecord::new(UDP_SIZE, edns.dnssec_ok).with_cookie(cookie.as_ref()).append(&mut opt);
+        }
+        opt
     }
 
     /// Signs a response. If it becomes too long, a response with TC=1 and NOERROR replaces it (RFC 8945
@@ -151,11 +162,11 @@ impl Special<'_> {
                 let limit = query.limit(Transport::Udp, UDP_SIZE).saturating_sub(room);
                 match TransferOffer::choose(asked, &transfers.journal, Serial(zone.serial()), transfers.size) {
                     TransferOffer::Steps(steps) => {
-                        write_datagram(header, &question, soa, differences(soa, steps), limit, out);
+                        write_datagram(header, &question, &self.opt(), soa, differences(soa, steps), limit, out);
                     }
                     // RFC 1995 section 2: the SOA alone means either no new version, or to use TCP.
                     TransferOffer::UpToDate | TransferOffer::Whole => {
-                        write_datagram(header, &question, soa, std::iter::once(soa), limit, out);
+                        write_datagram(header, &question, &self.opt(), soa, std::iter::once(soa), limit, out);
                     }
                 }
                 Ok(PlannedResponse::Written(Reaction::Respond(Rcode::NOERROR)))
@@ -240,6 +251,8 @@ pub(super) fn truncate(query: &[u8], cookie: Option<&Cookie>, response: &mut Vec
 pub(super) struct Transfer {
     client: IpAddr,
     query: Vec<u8>,
+    /// The OPT record of each message, or nothing.
+    opt: Vec<u8>,
     /// The version to send, whatever comes meanwhile.
     zone: Arc<Zone>,
     transfers: Arc<ZoneTransfers>,
@@ -249,15 +262,19 @@ pub(super) struct Transfer {
 impl Transfer {
     /// Sends all messages, each after the client has taken the previous one.
     pub(super) async fn send(self, parts: Sender<Vec<u8>>) {
-        let Self { client, query, zone, transfers, chain } = self;
+        let Self { client, query, opt, zone, transfers, chain } = self;
         let (Ok(query), Some(soa)) = (read_transfer_query(&query), zone.soa()) else {
             return;
         };
         let (how, is_sent) =
             match TransferOffer::choose(query.asked, &transfers.journal, Serial(zone.serial()), transfers.size) {
-                TransferOffer::UpToDate => ("SOA alone", send_all(&query, std::iter::once(soa), chain, parts).await),
-                TransferOffer::Steps(steps) => ("IXFR", send_all(&query, differences(soa, steps), chain, parts).await),
-                TransferOffer::Whole => ("AXFR", send_all(&query, whole(soa, zone.iter()), chain, parts).await),
+                TransferOffer::UpToDate => {
+                    ("SOA alone", send_all(&query, opt, std::iter::once(soa), chain, parts).await)
+                }
+                TransferOffer::Steps(steps) => {
+                    ("IXFR", send_all(&query, opt, differences(soa, steps), chain, parts).await)
+                }
+                TransferOffer::Whole => ("AXFR", send_all(&query, opt, whole(soa, zone.iter()), chain, parts).await),
             };
         let (zone, serial) = (zone.apex(), zone.serial());
         match is_sent {
@@ -269,11 +286,12 @@ impl Transfer {
 
 async fn send_all<'a>(
     query: &TransferQuery<'_>,
+    opt: Vec<u8>,
     records: impl Iterator<Item = Record<'a>>,
     mut chain: Option<ServerChain>,
     parts: Sender<Vec<u8>>,
 ) -> bool {
-    let mut writer = TransferWriter::new(query.header, &query.question, records, MESSAGE_LIMIT);
+    let mut writer = TransferWriter::new(query.header, &query.question, records, MESSAGE_LIMIT).with_opt(opt);
     let mut message = Vec::new();
     while writer.next_message(&mut message) {
         if let Some(chain) = &mut chain {

@@ -62,7 +62,7 @@ pub enum TransferError {
     /// TSIG is missing or wrong.
     #[error("its reply is not to be trusted: {0}")]
     Tsig(TsigFailure),
-    /// A message without any answer, which would let a primary keep the transfer open forever.
+    /// A message without answer and without OPT, which would let a primary keep the transfer open forever.
     #[error("a message without records")]
     Empty,
     /// The first record is no SOA of the zone.
@@ -162,19 +162,22 @@ impl TransferReader {
             chain.verify(octets, now).map_err(TransferError::Tsig)?;
         }
         self.check_head(&message)?;
-        let mut answers = 0;
+        let (mut answers, mut has_opt) = (0, false);
         for record in message.records() {
             let record = record.map_err(|_| TransferError::NotOurs)?;
+            has_opt |= record.rtype == RecordType::OPT;
             // RFC 5936 section 2.2: only the answer section has records of the zone.
             if record.section == Section::Answer {
                 answers += 1;
                 self.take_record(&record)?;
             }
         }
-        if answers == 0 {
-            return Err(TransferError::Empty);
+        match (answers, has_opt) {
+            // RFC 9103 section 7.9.1: a message may have padding alone. It counts toward the limit.
+            (0, true) => self.count(octets.len()).map(|()| TransferProgress::More),
+            (0, false) => Err(TransferError::Empty),
+            (answers, _) => self.finish_message(answers),
         }
-        self.finish_message(answers)
     }
 
     fn check_head(&mut self, message: &Message<'_>) -> Result<(), TransferError> {
@@ -213,10 +216,7 @@ impl TransferReader {
         let owner = record.owner.as_wire();
         // RFC 2181 section 8: a TTL with the highest bit set is 0.
         let ttl = if record.ttl <= MAX_TTL { record.ttl } else { 0 };
-        self.size += owner.len() + record.rdata.len() + RECORD_OVERHEAD;
-        if self.size > self.limit {
-            return Err(TransferError::TooLarge);
-        }
+        self.count(owner.len() + record.rdata.len() + RECORD_OVERHEAD)?;
         let soa = match record.rtype {
             RecordType::SOA => {
                 let is_apex = owner.eq_ignore_ascii_case(self.zone.as_wire());
@@ -226,6 +226,11 @@ impl TransferReader {
             _ => None,
         };
         self.advance(Record { owner, rtype: record.rtype, ttl, rdata: &record.rdata }, soa)
+    }
+
+    fn count(&mut self, octets: usize) -> Result<(), TransferError> {
+        self.size += octets;
+        if self.size > self.limit { Err(TransferError::TooLarge) } else { Ok(()) }
     }
 
     /// Advances by one record. `soa` is its serial if it is an SOA record.

@@ -38,6 +38,8 @@ pub struct TransferWriter<I: Iterator> {
     limit: usize,
     is_started: bool,
     names: CompressionNames,
+    /// The OPT record of each message, or nothing.
+    opt: Vec<u8>,
 }
 
 impl<'a, I: Iterator<Item = Record<'a>>> TransferWriter<I> {
@@ -53,7 +55,13 @@ impl<'a, I: Iterator<Item = Record<'a>>> TransferWriter<I> {
             limit,
             is_started: false,
             names: CompressionNames::new(),
+            opt: Vec::new(),
         }
+    }
+
+    /// Adds this OPT record to each message, because the query has one (RFC 9103 section 6.3.4).
+    pub fn with_opt(self, opt: Vec<u8>) -> Self {
+        Self { limit: self.limit.saturating_sub(opt.len()), opt, ..self }
     }
 
     /// Writes the next message into `out`, or returns `false` if there is none. A record that is longer than
@@ -86,7 +94,8 @@ impl<'a, I: Iterator<Item = Record<'a>>> TransferWriter<I> {
             ancount += 1;
             self.records.next();
         }
-        let header = self.header.with_counts([qdcount, ancount, 0, 0]);
+        out.extend_from_slice(&self.opt);
+        let header = self.header.with_counts([qdcount, ancount, 0, u16::from(!self.opt.is_empty())]);
         out[..HEADER_LEN].copy_from_slice(&header.to_wire());
         true
     }
@@ -97,15 +106,16 @@ impl<'a, I: Iterator<Item = Record<'a>>> TransferWriter<I> {
 pub fn write_datagram<'a>(
     query: Header,
     question: &Question<'_>,
+    opt: &[u8],
     soa: Record<'a>,
     records: impl Iterator<Item = Record<'a>>,
     limit: usize,
     out: &mut Vec<u8>,
 ) {
-    let mut writer = TransferWriter::new(query, question, records, limit);
+    let mut writer = TransferWriter::new(query, question, records, limit).with_opt(opt.to_vec());
     writer.next_message(out);
     if writer.records.peek().is_some() || out.len() > limit {
-        TransferWriter::new(query, question, std::iter::once(soa), limit).next_message(out);
+        TransferWriter::new(query, question, std::iter::once(soa), limit).with_opt(opt.to_vec()).next_message(out);
     }
 }
 
@@ -244,6 +254,9 @@ mod tests {
         let soa_owner = HEADER_LEN + ZONE.len() + 4;
         assert_eq!(first[soa_owner..soa_owner + 2], [0xC0, 12]);
         assert!(first.windows(5).any(|window| window == b"\x02h1\xC0\x0C"));
+        // RFC 3597 section 4: names in RDATA are not compressed here.
+        let rdata = soa(1);
+        assert!(first.windows(rdata.as_record().rdata.len()).any(|window| window == rdata.as_record().rdata));
         // The same name in another case is another name.
         let shouted = Record { owner: b"\x07EXAMPLE\0", rtype: RecordType::A, ttl: 0, rdata: &[0; 4] };
         let [message] = &messages(&[shouted].into_iter().collect(), MESSAGE_LIMIT)[..] else { panic!("one message") };
@@ -258,7 +271,7 @@ mod tests {
         let mut out = Vec::new();
         let soa = records.first().unwrap();
         let count = |limit: usize, out: &mut Vec<u8>| {
-            write_datagram(query.header, &query.question.unwrap(), soa, records.iter(), limit, out);
+            write_datagram(query.header, &query.question.unwrap(), b"", soa, records.iter(), limit, out);
             Header::read(out).unwrap().ancount()
         };
         assert_eq!(count(4096, &mut out), 51);

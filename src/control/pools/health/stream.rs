@@ -183,6 +183,7 @@ mod tests {
             alpn: vec![b"dot".to_vec()],
             certificate: None,
             early_data: false,
+            needs_tls_1_3: false,
         };
         let tls = Arc::new(ClientTls::new(&rules).expect("rules"));
         let acceptor = TlsAcceptor::from(others.leaf(&["dns.example"]).server());

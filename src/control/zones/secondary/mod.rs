@@ -28,7 +28,7 @@ use dns::Name;
 use net::sys::clock::SleepMeter;
 use net::tasks::{Task, TaskKind, Tasks, blocking};
 use net::to_backends::server_client::ConnectError;
-use net::to_backends::tls::{ClientTls, KnownRoots};
+use net::to_backends::tls::{ClientTls, KnownRoots, TrustRules};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use thiserror::Error;
@@ -373,7 +373,8 @@ impl ZoneTask {
         let primary = primary.expect("the config holds no secondary without a primary");
         let PrimaryConfig { address, trust } = primary;
         let is_encrypted = address.scheme.is_encrypted();
-        let rules = || self.roots.borrow().rules(*address, trust);
+        // RFC 9103 section 7.2.
+        let rules = || TrustRules { needs_tls_1_3: true, ..self.roots.borrow().rules(*address, trust) };
         let tls = is_encrypted.then(|| ClientTls::new(&rules()));
         Primary { address: *address, tls, zone: config.zone.clone(), key: key.clone() }
     }

@@ -53,6 +53,7 @@ impl KnownRoots {
             alpn: server.scheme.alpn().iter().map(|protocol| protocol.to_vec()).collect(),
             certificate: trust.certificate.as_deref().and_then(|name| self.shown(name)).cloned(),
             early_data: false,
+            needs_tls_1_3: false,
         }
     }
 

@@ -9,6 +9,7 @@ use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection};
 
 use super::problem::tls_problem;
@@ -41,6 +42,8 @@ pub struct TrustRules {
     pub certificate: Option<Arc<ClientCertificate>>,
     /// True if a resumed session may send early data (0-RTT).
     pub early_data: bool,
+    /// True if TLS 1.2 is not accepted.
+    pub needs_tls_1_3: bool,
 }
 
 /// A client certificate with its key.
@@ -62,7 +65,11 @@ impl ClientTls {
         let provider = Arc::new(ring::default_provider());
         let verifier = verifier(rules, &provider)?;
         let builder = ClientConfig::builder_with_provider(provider);
-        let builder = builder.with_safe_default_protocol_versions().map_err(|error| tls_problem(&error))?;
+        let builder = match rules.needs_tls_1_3 {
+            true => builder.with_protocol_versions(&[&TLS13]),
+            false => builder.with_safe_default_protocol_versions(),
+        };
+        let builder = builder.map_err(|error| tls_problem(&error))?;
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match rules.certificate.as_deref() {
             Some(ClientCertificate { chain, key }) => builder

@@ -8,6 +8,8 @@ use dns::address::{Pin, ServerIdentity, Verify};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, date_time_ymd};
 use ring::digest::{SHA256, digest};
 use testkit::{CertificateAuthority, Leaf};
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::version::TLS12;
 use tokio_rustls::rustls::{ClientConnection, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection};
 
 use super::*;
@@ -24,6 +26,7 @@ pub(crate) fn rules(ca: &CertificateAuthority, name: Option<&str>) -> TrustRules
         alpn: vec![b"dot".to_vec()],
         certificate: None,
         early_data: false,
+        needs_tls_1_3: false,
     }
 }
 
@@ -187,6 +190,21 @@ fn protocol_may_be_missing_in_the_answer() {
         server.alpn_protocols = spoken;
         let (client, _) = shake_hands(&tls, &Arc::new(server)).unwrap();
         assert_eq!(client.alpn_protocol(), expected);
+    }
+}
+
+#[test]
+fn tls_1_2_is_refused_where_1_3_is_needed() {
+    let ca = CertificateAuthority::new();
+    let leaf = ca.leaf(&["dns.example"]);
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_protocol_versions(&[&TLS12]).unwrap().with_no_client_auth();
+    let server = Arc::new(builder.with_single_cert(vec![leaf.der().clone()], leaf.private_key()).unwrap());
+    for needs_tls_1_3 in [false, true] {
+        let rules = TrustRules { needs_tls_1_3, ..rules(&ca, Some("dns.example")) };
+        let tls = ClientTls::new(&rules).unwrap();
+        assert_eq!(shake_hands(&tls, &server).is_ok(), !needs_tls_1_3);
+        assert!(shake_hands(&tls, &leaf.server()).is_ok(), "with the newer version");
     }
 }
 
