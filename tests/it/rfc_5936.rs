@@ -1,13 +1,19 @@
 //! RFC 5936: AXFR, out and in.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+
 use dns::{Flag, Header, Message, Name, Rcode, RecordType};
 use proptest::prelude::*;
+use tempfile::TempDir;
+use testkit::{Client, Server, framed};
 use zone::Record;
 use zone::transfer::{
-    MESSAGE_LIMIT, Records, TransferError, TransferKind, TransferProgress, TransferReader, TransferResult, whole,
+    MESSAGE_LIMIT, Records, TransferError, TransferKind, TransferProgress, TransferReader, TransferResult,
+    TransferWriter, read_transfer_query, whole, write_transfer_query,
 };
 
-use crate::support::transfers::{ID, ZONE, query, response, soa_rdata, version, with_header, zone};
+use crate::support::transfers::{ID, ZONE, accept_query, query, response, soa_rdata, version, with_header, zone};
 
 /// The response to AXFR with this version.
 fn axfr(records: &Records, limit: usize) -> Vec<Vec<u8>> {
@@ -28,6 +34,66 @@ fn read(messages: &[Vec<u8>], limit: usize) -> Result<TransferProgress, Transfer
 fn of(records: &[(&[u8], RecordType, &[u8])]) -> Vec<Vec<u8>> {
     let records = records.iter().map(|&(owner, rtype, rdata)| Record { owner, rtype, ttl: 1, rdata });
     response(RecordType::AXFR, records, MESSAGE_LIMIT)
+}
+
+#[test]
+fn section_2_1_a_query_has_a_question_and_nothing_else() {
+    let mut out = Vec::new();
+    write_transfer_query(ID, &zone(), None, &mut out);
+    assert_eq!(out, query(RecordType::AXFR));
+}
+
+#[test]
+fn section_2_1_1_flags_of_a_query_are_ignored_and_not_copied() {
+    use Flag::{AuthenticData, Authoritative, CheckingDisabled, RecursionAvailable, RecursionDesired, Truncated};
+    let all = [Authoritative, Truncated, RecursionDesired, RecursionAvailable, AuthenticData, CheckingDisabled];
+    let odd = |header: Header| all.into_iter().fold(header, |header, flag| header.with(flag, true));
+    let query = with_header(query(RecordType::AXFR), odd);
+    let read = read_transfer_query(&query).expect("flags have no meaning here");
+    let records = version(1, [1]);
+    let mut out = Vec::new();
+    TransferWriter::new(read.header, &read.question, records.iter(), MESSAGE_LIMIT).next_message(&mut out);
+    // QR, AA and RD; no other flag, opcode QUERY, rcode NOERROR.
+    assert_eq!(out[2..4], [0x85, 0]);
+    let sections = Header::read(&out).map(|header| (header.ancount(), header.nscount(), header.arcount()));
+    assert_eq!(sections, Some((2, 0, 0)));
+}
+
+#[test]
+fn section_2_2_1_a_client_ignores_aa_ra_ad_and_cd() {
+    let [message] = &axfr(&version(1, [1]), MESSAGE_LIMIT)[..] else { panic!("one message") };
+    let odd = with_header(message.clone(), |header| {
+        let header = header.with(Flag::Authoritative, false).with(Flag::RecursionAvailable, true);
+        header.with(Flag::AuthenticData, true).with(Flag::CheckingDisabled, true)
+    });
+    assert!(matches!(read(&[odd], usize::MAX), Ok(TransferProgress::Done(_))));
+}
+
+#[test]
+fn section_3_all_records_of_a_zone_are_sent_glue_and_occluded_ones_too() {
+    let text = "z. 300 SOA a. b. 1 2 3 4 5\nz. NS a.\ncut.z. NS ns.cut.z.\ncut.z. NS ns.other.\ncut.z. DS\n\
+                ns.cut.z. A 192.0.2.1\nns.cut.z. AAAA 2001:db8::1\nhidden.cut.z. TXT occluded\n*.z. A 192.0.2.2\n\
+                d.z. DNAME e.\nwww.z. A 192.0.2.3\n";
+    let zone = crate::support::zones::zone(text);
+    let mut sent: Vec<_> = whole(zone.soa().expect("an SOA record"), zone.iter())
+        .map(|record| format!("{} {}", Name::from_wire(record.owner).expect("a name"), record.rtype))
+        .collect();
+    sent.sort();
+    let expected = [
+        "*.z. A",
+        "cut.z. DS",
+        "cut.z. NS",
+        "cut.z. NS",
+        "d.z. DNAME",
+        "hidden.cut.z. TXT",
+        "ns.cut.z. A",
+        "ns.cut.z. AAAA",
+        "www.z. A",
+        "z. NS",
+        "z. SOA",
+        "z. SOA",
+    ];
+    assert_eq!(sent, expected);
 }
 
 #[test]
@@ -114,6 +180,60 @@ fn a_ttl_with_its_highest_bit_set_is_zero() {
         panic!("a whole zone")
     };
     assert_eq!(received.iter().map(|record| record.ttl).collect::<Vec<_>>(), [0x7FFF_FFFF, 0, 0]);
+}
+
+/// A version that loads, with the host `www`, as a response to AXFR.
+fn loadable(serial: u32, more: &[Record<'_>]) -> Vec<u8> {
+    let mut records = version(serial, []);
+    records.push(Record { owner: ZONE, rtype: RecordType::NS, ttl: 300, rdata: b"\x02ns\x05other\0" });
+    let host = [192, 0, 2, serial as u8];
+    records.push(Record { owner: b"\x03www\x07example\0", rtype: RecordType::A, ttl: 300, rdata: &host });
+    more.iter().for_each(|record| records.push(*record));
+    axfr(&records, MESSAGE_LIMIT).remove(0)
+}
+
+/// A secondary of a primary at this address.
+fn secondary(primary: SocketAddr, folder: &TempDir) -> Server {
+    let file = folder.path().join("saved.zone");
+    Server::start(&format!(
+        "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [{{ zone = 'example', primaries = ['{primary}'], \
+         file = '{}' }}]\n",
+        file.display()
+    ))
+}
+
+#[test]
+fn section_4_1_1_the_connection_ends_with_the_transfer() {
+    let (primary, folder) = (TcpListener::bind("127.0.0.1:0").unwrap(), TempDir::new().unwrap());
+    let secondary = secondary(primary.local_addr().unwrap(), &folder);
+    let (mut connection, query) = accept_query(&primary);
+    let id = Header::read(&query).unwrap().id();
+    connection.write_all(&framed(&with_header(loadable(1, &[]), |header| header.with_id(id)))).unwrap();
+    assert_eq!(connection.read(&mut [0]).unwrap(), 0, "the secondary closes");
+    secondary.process.wait_for_log("transferred zone=example. serial=1 ");
+}
+
+#[test]
+fn section_6_a_broken_transfer_leaves_the_previous_version() {
+    use testkit::{A, Asked as _, Backend, NOERROR, SOA, Script};
+    // The first AXFR gets a version, and each later query a newer one with a record of another zone.
+    let mut had = false;
+    let primary = Backend::new(Script::new(move |seen| {
+        let is_first = seen.bytes[21..23] == [0, 252] && !std::mem::replace(&mut had, true);
+        let stranger = Record { owner: b"\x05other\0", rtype: RecordType::A, ttl: 300, rdata: &[0; 4] };
+        let mut reply = if is_first { loadable(1, &[]) } else { loadable(2, &[stranger]) };
+        reply[..2].copy_from_slice(&seen.bytes[..2]);
+        reply[21..23].copy_from_slice(&seen.bytes[21..23]);
+        Some(reply)
+    }));
+    let folder = TempDir::new().unwrap();
+    let secondary = secondary(primary.address(), &folder);
+    secondary.process.wait_for_log("transferred zone=example. serial=1 ");
+    let client = Client::of(secondary.listener("ts"));
+    let notify = testkit::query("example", SOA).flags(0).opcode(4);
+    assert_eq!(client.ask(&notify).rcode(), NOERROR);
+    secondary.process.wait_for_log("the transfer from the primary failed");
+    assert_eq!(client.ask(&testkit::query("www.example", A)).answers(), ["192.0.2.1"]);
 }
 
 #[test]

@@ -59,6 +59,7 @@ fn only_who_may_gets_a_zone_and_only_by_tcp() {
         [("open.zone", open.as_str()), ("closed.zone", &text), ("given.zone", &text), ("far.zone", text.as_str())];
     let server = Server::start_with_files(config, &files);
     let address = server.listener("ts");
+    let mut client = TcpClient::of(address);
     for (name, rcode) in [
         ("open.example", REFUSED),
         ("closed.example", REFUSED),
@@ -68,8 +69,11 @@ fn only_who_may_gets_a_zone_and_only_by_tcp() {
         ("www.given.example", NOTAUTH),
         ("nowhere.example", NOTAUTH),
     ] {
-        let response = TcpClient::of(address).ask(&query(name, AXFR));
+        // RFC 5936 section 2.2.2: an error has the question, and section 4.1.2: the connection stays open.
+        let asked = query(name, AXFR);
+        let response = client.ask(&asked);
         assert_eq!(response.rcode(), rcode, "{name}");
+        assert_eq!(response.question(), asked.question());
         // The SOA record, the server, the host, and the SOA record again.
         assert_eq!(response.message().answers.len(), if rcode == NOERROR { 4 } else { 0 }, "{name}");
     }

@@ -60,3 +60,21 @@ pub(super) fn build<'a>(name: &Name, records: impl Iterator<Item = Record<'a>>) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dns::RecordType;
+
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_sent_twice_counts_once() {
+        let record = |owner, rtype, rdata| Record { owner, rtype, ttl: 300, rdata };
+        let soa = [&b"\x01a\0\x01b\0"[..], &[0; 20]].concat();
+        let host = record(&b"\x01h\x01z\0"[..], RecordType::A, &[192, 0, 2, 1][..]);
+        let records =
+            [record(b"\x01z\0", RecordType::SOA, &soa), record(b"\x01z\0", RecordType::NS, b"\x01a\0"), host, host];
+        let zone = build(&"z".parse().expect("a name"), records.into_iter()).expect("it loads");
+        assert_eq!(zone.iter().count(), 3);
+    }
+}
