@@ -201,7 +201,7 @@ pub fn authority(octets: &[u8]) {
 
 /// A message between servers: NOTIFY, transfers, TSIG.
 pub fn transfer(octets: &[u8]) {
-    let _ = (read_notify(octets), read_transfer_query(octets), is_notify_response(octets, 7));
+    let _ = (read_notify(octets), read_transfer_query(octets), is_notify_response(octets, 7, &Name::root()));
     let zone = Name::root();
     let _ = read_soa_reply(octets, 7, &zone);
     if octets.len() < HEADER_LEN {

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use dns::{Flag, Header, Name, Opcode, Rcode, RecordType, write_error};
 use proptest::prelude::*;
+use tempfile::TempDir;
+use testkit::{Asked as _, Backend, Script, Server};
 use zone::Record;
 use zone::transfer::{
     Notify, NotifyAttempts, NotifyStep, Records, Serial, Targets, is_notify_response, read_notify, write_notify,
 };
 
-use crate::support::transfers::{ID, ZONE, query, version, with_header, zone};
+use crate::support::transfers::{ID, ZONE, query, soa_rdata, version, with_header, zone};
 
 #[test]
 fn section_3_7_the_soa_is_a_hint() {
@@ -43,11 +45,65 @@ fn what_is_no_notify_is_told() {
 fn section_4_7_the_response_ends_it() {
     let (mut notify, mut response) = (Vec::new(), Vec::new());
     write_notify(ID, &zone(), version(7, []).first(), &mut notify);
-    assert!(!is_notify_response(&notify, ID));
-    for rcode in [Rcode::NOERROR, Rcode::REFUSED] {
+    let is_response = |octets: &[u8]| is_notify_response(octets, ID, &zone());
+    assert!(!is_response(&notify));
+    for rcode in [Rcode::NOERROR, Rcode::REFUSED, Rcode::NOTIMP] {
         write_error(&notify, rcode, None, 1232, &mut response);
-        assert!(is_notify_response(&response, ID) && !is_notify_response(&response, ID + 1));
+        assert!(is_response(&response) && !is_notify_response(&response, ID + 1, &zone()));
+        // Section 3.6: of the same name, in any case. An error may come without the question.
+        assert!(!is_notify_response(&response, ID, &"other".parse().unwrap()));
+        assert!(is_notify_response(&response, ID, &"EXAMPLE".parse().unwrap()));
+        assert!(is_response(&with_header(response[..12].to_vec(), |header| header.with_counts([0; 4]))));
     }
+}
+
+#[test]
+fn section_4_5_a_notify_has_the_question_and_aa() {
+    let mut notify = Vec::new();
+    write_notify(ID, &zone(), None, &mut notify);
+    // Opcode 4 and AA alone, one question, the zone with type SOA and class IN.
+    let head = [&ID.to_be_bytes()[..], &[0x24, 0, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
+    assert_eq!(notify, [&head[..], ZONE, &[0, 6, 0, 1]].concat());
+}
+
+#[test]
+fn section_4_2_a_secondary_notifies_others_after_its_transfer() {
+    let downstream = Backend::new(Script::new(|seen| {
+        let mut response = seen.bytes.clone();
+        response[2] |= 0x80;
+        Some(response)
+    }));
+    let folder = TempDir::new().unwrap();
+    let text = "@ 300 SOA ns.elsewhere. h 7 3600 3600 86400 60\n@ NS ns.elsewhere.\n";
+    let primary = Server::start_with_files(
+        "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [{ file = 'z.zone', origin = 'example', \
+         transfer_to = ['127.0.0.1'] }]\n",
+        &[("z.zone", text)],
+    );
+    let _secondary = Server::start(&format!(
+        "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [{{ zone = 'example', primaries = ['{}'], \
+         also_notify = ['{}'], file = '{}' }}]\n",
+        primary.listener("ts"),
+        downstream.address(),
+        folder.path().join("saved.zone").display()
+    ));
+    // The SOA record is that of the version that has come, and has been saved.
+    let notify = downstream.wait_for(1).remove(0).bytes;
+    assert!(folder.path().join("saved.zone").exists());
+    assert_eq!(read_notify(&notify), Ok(Notify { zone: zone(), serial: Some(Serial(7)) }));
+}
+
+#[test]
+fn section_3_9_the_authority_and_additional_sections_are_ignored() {
+    let mut notify = Vec::new();
+    write_notify(ID, &zone(), None, &mut notify);
+    let rdata = soa_rdata(7);
+    let record = [ZONE, &[0, 6, 0, 1, 0, 0, 1, 44], &(rdata.len() as u16).to_be_bytes(), &rdata].concat();
+    let notify = [notify, record.clone(), record].concat();
+    let read = |counts| read_notify(&with_header(notify.clone(), |header| header.with_counts(counts))).unwrap().serial;
+    assert_eq!(read([1, 0, 1, 1]), None);
+    assert_eq!(read([1, 0, 0, 2]), None);
+    assert_eq!(read([1, 1, 1, 0]), Some(Serial(7)));
 }
 
 #[test]
@@ -99,6 +155,6 @@ proptest! {
     #[test]
     fn no_octets_do_harm(octets in prop::collection::vec(any::<u8>(), 0..100)) {
         let _ = read_notify(&octets);
-        let _ = is_notify_response(&octets, ID);
+        let _ = is_notify_response(&octets, ID, &zone());
     }
 }

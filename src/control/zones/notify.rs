@@ -130,7 +130,7 @@ async fn announce(zone: &Zone, target: SocketAddr, key: Option<&TsigKey>) -> io:
             NotifyStep::WaitUntil(at) if !is_connected => sleep_until(at.into()).await,
             NotifyStep::WaitUntil(at) => {
                 // Signatures are not verified: a forged response would only prevent a repetition.
-                let is_response = |message: &[u8]| is_notify_response(message, id);
+                let is_response = |message: &[u8]| is_notify_response(message, id, zone.apex());
                 match client.receive_by(at, &mut [0; RESPONSE], is_response).await {
                     Ok(_) => attempts.on_response(),
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => {}

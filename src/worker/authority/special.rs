@@ -90,6 +90,10 @@ impl Special<'_> {
             Ok(PlannedResponse::Written(reaction)) => reaction,
             Err(rcode) => {
                 write_error(message, rcode, cookie.as_ref(), UDP_SIZE, out);
+                // RFC 1996 section 4.7: the response to a NOTIFY has AA.
+                if rcode == Rcode::NOERROR {
+                    rewrite_header(out, |header| header.with(Flag::Authoritative, true));
+                }
                 Reaction::Respond(rcode)
             }
         };

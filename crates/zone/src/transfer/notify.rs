@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::Record;
 use dns::{
-    Flag, Header, Name, Opcode, Rcode, RecordClass, RecordType, Section, eq_ignore_case, rewrite_header,
+    Flag, Header, Message, Name, Opcode, Rcode, RecordClass, RecordType, Section, eq_ignore_case, rewrite_header,
     write_plain_query,
 };
 
@@ -50,11 +50,14 @@ pub fn write_notify(id: u16, zone: &Name, soa: Option<Record<'_>>, out: &mut Vec
     });
 }
 
-/// Returns true if this is the response to the NOTIFY with this ID. Any rcode ends the attempts (RFC 1996
-/// section 3.12), because the secondary has received the NOTIFY.
-pub fn is_notify_response(octets: &[u8], id: u16) -> bool {
+/// Returns true if this is the response to the NOTIFY of this zone with this ID. Any rcode ends the attempts
+/// (RFC 1996 section 3.12), because the secondary has received the NOTIFY. An error may omit the question.
+pub fn is_notify_response(octets: &[u8], id: u16, zone: &Name) -> bool {
+    let is_of_zone =
+        |message: Message<'_>| message.question.is_none_or(|question| eq_ignore_case(question.qname(), zone.as_wire()));
     Header::read(octets)
         .is_some_and(|header| header.is_response() && header.opcode() == Opcode::NOTIFY && header.id() == id)
+        && Message::read(octets).is_ok_and(is_of_zone)
 }
 
 /// The servers that a primary notifies besides the configured ones.
