@@ -109,3 +109,57 @@ fn section_7_2_8_owners_of_nsec3_records_are_no_names() {
     let response = asked("2t7b4g4vsa5smi47k61mv5bv1a22bojr.example.", "A").of(&zone_db(&[&zone()]));
     assert_eq!(response.rcode().to_string(), "NOERROR");
 }
+
+#[test]
+fn section_7_2_7_an_unsigned_delegation_with_a_record_of_its_own_is_denied_by_it() {
+    // H(c.example), as in appendix A.
+    let own = "4g6p9u5gvfshp30pqecj98b3maqbn1ck.example. NSEC3 0 12 aabbccdd\n";
+    let zone_db = zone_db(&[&format!("{}{own}", zone())]);
+    for (qname, qtype) in [("mc.c.example.", "MX"), ("c.example.", "DS")] {
+        let response = asked(qname, qtype).with_do().of(&zone_db);
+        let proofs: Vec<_> = response.sections[1].iter().filter(|line| line.contains(" NSEC3 ")).collect();
+        assert!(proofs.len() == 1 && proofs[0].starts_with("4g6p9u5g"), "{qname} {qtype} {proofs:?}");
+    }
+}
+
+#[test]
+fn section_7_2_all_records_of_a_response_have_the_same_parameters() {
+    // Records of two other chains, right behind those that the answer needs.
+    let others = "35mthgpgcu1qg68fab165klnsnk3dpvm.example. NSEC3 1 12 aabbccde\n\
+                  0p9mhaveqvm6t7vbl5lop2u3t2rp3ton.example. NSEC3 1 11 aabbccdd\n";
+    let response = asked("a.c.x.w.example.", "A").with_do().of(&zone_db(&[&format!("{}{others}", zone())]));
+    let proofs = response.sections[1].iter().filter(|line| line.contains(" NSEC3 ")).map(|line| &line[..32]);
+    let found: Vec<_> = proofs.collect();
+    assert_eq!(
+        found,
+        ["b4um86eghhds6nea196smvmlo4ors995", "0p9mhaveqvm6t7vbl5lop2u3t2rp3tom", "35mthgpgcu1qg68fab165klnsnk3dpvl"]
+    );
+}
+
+#[test]
+fn section_4_1_2_parameters_with_flags_are_ignored() {
+    let flagged = zone().replace("NSEC3PARAM 12 aabbccdd", "NSEC3PARAM \\# 9 01 01 000c 04 aabbccdd");
+    let response = asked("a.c.x.w.example.", "A").with_do().of(&zone_db(&[&flagged]));
+    assert!(!response.sections[1].iter().any(|line| line.contains(" NSEC3 ")), "{:?}", response.sections);
+    // Beside others, these count.
+    let both = format!("example. NSEC3PARAM \\# 9 01 01 000c 04 aabbccde\n{}", zone());
+    let response = asked("a.c.x.w.example.", "A").with_do().of(&zone_db(&[&both]));
+    assert_eq!(response.sections[1].iter().filter(|line| line.contains(" NSEC3 ")).count(), 3);
+}
+
+#[test]
+fn section_7_4_a_zone_with_an_unknown_hash_algorithm_alone_is_refused() {
+    let unknown = zone().replace("NSEC3PARAM 12 aabbccdd", "NSEC3PARAM \\# 9 02 00 000c 04 aabbccdd");
+    let Err(found) = try_zone(&unknown) else { panic!("it cannot be served") };
+    let error = found.errors.iter().next().expect("an error").to_string();
+    assert!(error.ends_with("NSEC3PARAM with an unknown hash algorithm, expected 1 (SHA-1)"), "{error}");
+}
+
+#[test]
+fn section_10_2_a_dname_record_at_the_apex_has_nsec3_records_below() {
+    let hash = HASHES[0];
+    let signed = format!("{hash}.z. NSEC3 0 0 -\n{hash}.z. RRSIG NSEC3\n");
+    let text = format!("z. 300 SOA a. b. 1 2 3 4 5\nz. NS a.\nz. DNAME y.\nz. NSEC3PARAM 0 -\n{signed}");
+    assert!(try_zone(&text).is_ok());
+    assert!(try_zone(&format!("{text}x.z. A 192.0.2.1\n")).is_err());
+}

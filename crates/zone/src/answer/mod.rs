@@ -9,7 +9,7 @@ pub(super) mod denial;
 mod identity;
 pub(super) mod lookup;
 mod memory_prefetch;
-mod nsec3;
+pub(super) mod nsec3;
 mod rate_key;
 pub(super) mod referral;
 mod respond;

@@ -89,7 +89,8 @@ impl<'a> Params<'a> {
     }
 }
 
-const SHA1: u8 = 1;
+/// The only hash algorithm that is defined (RFC 5155 section 11).
+pub(crate) const SHA1: u8 = 1;
 
 #[cfg(test)]
 mod tests {

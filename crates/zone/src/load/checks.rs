@@ -4,7 +4,9 @@ use crate::zone::Zone;
 use dns::{RecordType, suffixes};
 
 use super::diagnostics::{Diagnostics, ZoneError, ZoneWarning};
+use crate::answer::denial::Denial;
 use crate::answer::lookup::NameMatch;
+use crate::answer::nsec3::SHA1;
 use crate::store::names::{ASTERISK, NameBuf, is_at_or_below};
 use crate::store::target::target;
 use crate::store::{NodeMark, NodePlaces, Rrset, ZoneNode};
@@ -26,8 +28,16 @@ pub(crate) fn check(zone: &Zone, places: &NodePlaces, diagnostics: &mut Diagnost
             check_targets(zone, node, rrset, places, diagnostics);
         }
     }
+    let apex = zone.store.find(zone.apex().as_wire());
+    let place = apex.map(|node| places.of(node)).unwrap_or_default();
+    let params = apex.and_then(|node| node.rrset(RecordType::NSEC3PARAM));
+    // RFC 5155 section 7.4. A server cannot find the records that deny a name.
+    if let (Denial::None, Some(params)) = (&zone.denial, params)
+        && params.rdata().all(|rdata| rdata.first() != Some(&SHA1))
+    {
+        diagnostics.errors.add(place, zone.apex().as_wire(), ZoneError::UnknownHash);
+    }
     if let Some(iterations) = zone.denial.iterations() {
-        let place = zone.store.find(zone.apex().as_wire()).map(|node| places.of(node)).unwrap_or_default();
         if iterations > MAX_ITERATIONS {
             diagnostics.errors.add(
                 place,

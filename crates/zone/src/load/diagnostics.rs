@@ -82,6 +82,9 @@ pub enum ZoneError {
         /// The maximum number of iterations.
         limit: u16,
     },
+    /// The zone has NSEC3 records of an unknown hash algorithm alone (RFC 5155 section 7.4).
+    #[error("NSEC3PARAM with an unknown hash algorithm, expected 1 (SHA-1)")]
+    UnknownHash,
 }
 
 impl ZoneError {
@@ -95,7 +98,8 @@ impl ZoneError {
             | Self::BesideCname(_)
             | Self::BelowDname
             | Self::RrsetTooLarge { .. }
-            | Self::Iterations { .. } => false,
+            | Self::Iterations { .. }
+            | Self::UnknownHash => false,
         }
     }
 }
