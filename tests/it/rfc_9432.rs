@@ -204,6 +204,19 @@ fn section_5_1_a_broken_catalog_is_not_processed() {
 }
 
 #[test]
+fn section_5_1_an_expired_catalog_keeps_its_zones() {
+    let pair = Pair::start("a.example=1", "");
+    wait_for_zone(pair.address(), "a.example");
+    let text = catalog_text(2, VERSION, "a.example=1").replace("3600 3600 86400", "2 1 3");
+    pair.set(CATALOG, "cat.zone", &text, 2);
+    let Pair { primary, consumer, folder: _folder, .. } = pair;
+    drop(primary);
+    consumer.process.wait_for_log("the zone has expired");
+    assert_eq!(ask(consumer.listener("ts"), "a.example").expect("an answer").answers(), ["192.0.2.1"]);
+    assert_eq!(metric(&consumer, "hedgerow_catalog_members", "cat.example."), 1);
+}
+
+#[test]
 fn section_5_4_another_label_begins_anew() {
     let pair = Pair::start("a.example=1 b.example=2", "");
     wait_for_zone(pair.address(), "a.example");

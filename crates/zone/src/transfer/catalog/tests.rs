@@ -455,6 +455,26 @@ fn what_is_written_is_read() {
 }
 
 #[test]
+fn what_is_written_has_the_form_of_section_4() {
+    let zone = produce(&name("cat."), [listed("a.example.", Some("red"))], None, Serial(7)).expect("there was none");
+    let label = label_of(&name("a.example."));
+    let owner = |labels: &str| name(&format!("{labels}cat.")).as_wire().to_vec();
+    let written: Vec<_> =
+        zone.iter().map(|record| (record.owner.to_vec(), record.rtype, record.rdata.to_vec())).collect();
+    for expected in [
+        (owner(""), RecordType::NS, b"\x07invalid\0".to_vec()),
+        (owner("version."), RecordType::TXT, string("2")),
+        (owner(&format!("{label}.zones.")), RecordType::PTR, name("a.example.").as_wire().to_vec()),
+        (owner(&format!("group.{label}.zones.")), RecordType::TXT, string("red")),
+    ] {
+        assert!(written.contains(&expected), "{expected:?} in {written:?}");
+    }
+    // These and the SOA record are all.
+    assert_eq!(written.len(), 5);
+    assert!(zone.iter().all(|record| record.ttl == 0));
+}
+
+#[test]
 fn the_serial_changes_with_what_is_listed_and_with_nothing_else() {
     let cat = name("cat.");
     let next = |earlier: Option<&Zone>, zones: &[ListedZone], now| {
