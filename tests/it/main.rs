@@ -101,6 +101,7 @@ mod rfc_8945;
 mod rfc_9018;
 mod rfc_9103;
 mod rfc_9432;
+mod rfc_9460;
 mod rfc_9462;
 mod rfc_9471;
 mod rfc_9520;

@@ -307,7 +307,12 @@ impl<'c> AnswerBuilder<'c, '_, '_> {
                     continue;
                 }
                 let Some(node) = here.zone.host(folded) else { continue };
-                for rrset in node.rrsets().filter(|rrset| is_address(rrset.rtype)) {
+                // RFC 9460 section 4.1: also the SVCB or HTTPS records of another name.
+                let service = Some(rrset.rtype).filter(|rtype| {
+                    is_service(*rtype) && !node.has(NodeMark::Occluded) && !eq_ignore_case(host, here.name)
+                });
+                let helps = |rtype| is_address(rtype) || Some(rtype) == service;
+                for rrset in node.rrsets().filter(|rrset| helps(rrset.rtype)) {
                     let pushed =
                         self.push_signed(ResponseSection::Additional, RecordOwner::Name(host), rrset, node, None);
                     if pushed.is_err() && is_needed {
@@ -365,6 +370,10 @@ fn is_asked_for(qtype: RecordType, rtype: RecordType) -> bool {
 
 fn is_address(rtype: RecordType) -> bool {
     matches!(rtype, RecordType::A | RecordType::AAAA)
+}
+
+fn is_service(rtype: RecordType) -> bool {
+    matches!(rtype, RecordType::SVCB | RecordType::HTTPS)
 }
 
 /// Longer than most resolvers accept. The client can ask for the rest of a chain.

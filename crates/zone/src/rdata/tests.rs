@@ -186,6 +186,50 @@ fn wire_form_is_what_the_standards_say() {
     check("NSEC3PARAM", "1 0 1 -", b"\x01\0\0\x01\0");
 }
 
+#[test]
+fn parameters_of_services_have_their_forms() {
+    let long = format!("alpn={}", "a".repeat(256));
+    for wrong in [
+        "alpn",
+        "alpn=",
+        "alpn=h2,,h3",
+        &long,
+        "no-default-alpn=h2 alpn=h3",
+        "no-default-alpn",
+        "port",
+        "port=",
+        "port=65536",
+        "port=-1",
+        "ipv4hint=",
+        "ipv4hint=2001:db8::1",
+        "ipv4hint=192.0.2.1,",
+        "ipv6hint=192.0.2.1",
+        "ipv6hint",
+        "mandatory",
+        "mandatory=",
+        "mandatory=mandatory",
+        "mandatory=alpn,alpn alpn=h2",
+        "mandatory=port",
+        "ech=",
+        "key65535=a",
+        "key01=a",
+        "key65536=a",
+        "unheard=a",
+    ] {
+        assert!(wire("SVCB", &format!("1 . {wrong}")).is_err(), "{wrong}");
+    }
+    for right in [
+        "alpn=h2",
+        "port=65535",
+        "ipv4hint=192.0.2.1,192.0.2.2",
+        "mandatory=port port=0",
+        "key65534",
+        "key0=port port=1",
+    ] {
+        assert!(wire("SVCB", &format!("1 . {right}")).is_ok(), "{right}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_data_of_any_type_print_and_read_back(
