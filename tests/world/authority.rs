@@ -179,7 +179,7 @@ impl Authority {
 
     fn on_own_reply(&mut self, octets: &[u8], disk: &mut Disk, around: &mut Around) {
         for (attempts, id) in self.notifies.values_mut() {
-            if is_notify_response(octets, *id) {
+            if is_notify_response(octets, *id, &content::apex()) {
                 return attempts.on_response();
             }
         }
