@@ -29,7 +29,8 @@ pub fn write_synthesized(
 /// Writes the response to a rejected message into `out`. `out` stays empty if the message is shorter than a
 /// header or has QR set. The response has the ID and opcode, for QUERY also RD and CD. It echoes the question
 /// for QUERY and NOTIFY, which has the same layout (RFC 1996 section 3). It has an OPT record, with the given
-/// cookie, if the message has a valid one. BADVERS always has an OPT record, which carries a part of it.
+/// cookie, if the message has one, even with broken options or beside another (RFC 6891 section 7). BADVERS
+/// always has an OPT record, which carries a part of it.
 pub fn write_error(message: &[u8], rcode: Rcode, cookie: Option<&Cookie>, own_udp_size: u16, out: &mut Vec<u8>) {
     out.clear();
     let Some(header) = Header::read(message).filter(|header| !header.is_response()) else {
@@ -38,8 +39,7 @@ pub fn write_error(message: &[u8], rcode: Rcode, cookie: Option<&Cookie>, own_ud
     let question = echoed_question(message, header);
     let opt = question
         .and_then(|question| find_opt(message, header, question.end()))
-        .filter(|opt| opt.edns.version > 0 || opt.edns.is_sound())
-        .map(|opt| OptRecord::new(own_udp_size, opt.edns.dnssec_ok).with_cookie(cookie))
+        .map(|(opt, _)| OptRecord::new(own_udp_size, opt.edns.dnssec_ok).with_cookie(cookie))
         .or_else(|| (rcode.0 > Rcode::MAX_IN_HEADER).then(|| OptRecord::new(own_udp_size, false)))
         .map(|opt| opt.with_rcode(rcode));
 
@@ -69,13 +69,13 @@ pub fn write_prohibited(
     write_synthesized(query.question.as_wire(), &form, Rcode::REFUSED, Some(error), false, own_udp_size, out);
 }
 
-/// Returns the OPT record of a rejected message, for its cookie, if [`write_error`] answers with one. `None`
-/// for later versions, because their options may have another layout.
+/// Returns the OPT record of a rejected message, for its options, if it is the only one and valid. `None` for
+/// later versions, because their options may have another layout.
 pub fn edns_of_rejected(message: &[u8]) -> Option<Edns<'_>> {
     let header = Header::read(message).filter(|header| !header.is_response())?;
     let question = echoed_question(message, header)?;
-    let edns = find_opt(message, header, question.end())?.edns;
-    (edns.version == 0 && edns.is_sound()).then_some(edns)
+    let (OptBounds { edns, .. }, is_only) = find_opt(message, header, question.end())?;
+    (is_only && edns.version == 0 && edns.is_sound()).then_some(edns)
 }
 
 /// Returns the extended errors of a response (RFC 8914 section 2).
@@ -83,7 +83,7 @@ pub fn extended_errors(response: &[u8]) -> impl Iterator<Item = ExtendedError> {
     let question = Question::read(response);
     let header = Header::read(response);
     let opt = header.zip(question).and_then(|(header, question)| find_opt(response, header, question.end()));
-    opt.into_iter().flat_map(|opt| opt.edns.extended_errors())
+    opt.into_iter().flat_map(|(opt, _)| opt.edns.extended_errors())
 }
 
 fn echoed_question(message: &[u8], header: Header) -> Option<Question<'_>> {
@@ -91,17 +91,19 @@ fn echoed_question(message: &[u8], header: Header) -> Option<Question<'_>> {
     has_question.then(|| Question::read(message)).flatten()
 }
 
-/// Finds the single OPT record of a message that need not be valid behind its question.
-fn find_opt(message: &[u8], header: Header, at: usize) -> Option<OptBounds<'_>> {
+/// Finds the first OPT record of a message that need not be valid behind its question. Also returns true if
+/// it is the only one.
+fn find_opt(message: &[u8], header: Header, at: usize) -> Option<(OptBounds<'_>, bool)> {
     let before = usize::from(header.ancount()) + usize::from(header.nscount());
     let all = before + usize::from(header.arcount());
     let records = records(message, at).take(all).enumerate();
     let mut found = None;
     for (index, record) in records.filter(|(_, record)| record.rtype == RecordType::OPT) {
         let opt = OptBounds::read(message, &record)?;
-        if index < before || found.replace(opt).is_some() {
+        if index < before {
             return None;
         }
+        found = Some(found.map_or((opt, true), |(first, _)| (first, false)));
     }
     found
 }
@@ -163,11 +165,11 @@ mod tests {
         check(&message(0x0100, [0; 4], &[b"junk"]), formerr, &message(0x8101, [0; 4], &[]));
         check(&message(0x0110, [2, 0, 0, 0], &[QUESTION, QUESTION]), formerr, &message(0x8111, [0; 4], &[]));
         check(&message(0, [1, 0, 0, 0], &[QUESTION, b"junk"]), formerr, &echo(0x8001, b""));
-        // An OPT record is answered if it is the only one, valid, and in the right section.
+        // An OPT record in the right section is answered, whatever is wrong with its options or behind it.
         check(&message(0, [1, 0, 0, 1], &[QUESTION, sound, b"junk"]), formerr, &echo(0x8001, ours));
         check(&message(0, [1, 0, 0, 9], &[QUESTION, sound]), formerr, &echo(0x8001, ours));
-        check(&message(0, [1, 0, 0, 2], &[QUESTION, sound, sound]), formerr, &echo(0x8001, b""));
-        check(&message(0, [1, 0, 0, 1], &[QUESTION, unsound]), formerr, &echo(0x8001, b""));
+        check(&message(0, [1, 0, 0, 2], &[QUESTION, sound, sound]), formerr, &echo(0x8001, ours));
+        check(&message(0, [1, 0, 0, 1], &[QUESTION, unsound]), formerr, &echo(0x8001, ours));
         check(&message(0, [1, 1, 0, 0], &[QUESTION, sound]), formerr, &echo(0x8001, b""));
         // BADVERS has one in any case.
         let later = &opt(0, 1, b"??")[..];
