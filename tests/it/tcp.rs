@@ -1,6 +1,9 @@
 //! TCP on both sides (RFC 7766): framing, pipelining, order, half-closed connections, and what is too
 //! large for UDP.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use testkit::*;
 
 const ADDRESS: &str = "192.0.2.1";
@@ -67,6 +70,24 @@ fn segments_need_not_end_where_queries_do() {
         client.send_bytes(segment);
     }
     expect_all(&mut client, &queries);
+}
+
+#[test]
+fn length_and_message_of_a_response_come_together() {
+    // RFC 7766 section 8.
+    let backend = Backend::new(answer(ADDRESS));
+    let config =
+        Forwarder::to(&[&backend], "").to_toml() + "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['t']\n";
+    let server = Server::start_with_files(&config, &[("t", "www.example.org 192.0.2.1 A\n")]);
+    for listener in ["forwarder", "ts"] {
+        let mut client = TcpStream::connect(server.listener(listener)).expect("the server listens");
+        for _ in 0..20 {
+            client.write_all(&framed(&query("www.example.org", A).to_vec())).expect("the server takes it");
+            let mut room = [0; 512];
+            let octets = client.read(&mut room).expect("a response");
+            assert_eq!(octets, 2 + usize::from(word(&room, 0)), "{listener}");
+        }
+    }
 }
 
 #[test]
