@@ -88,7 +88,7 @@ impl TableFullness {
     }
 
     /// Scales an idle time. A time below [`MIN_IDLE`] stays as it is.
-    pub(crate) fn shrink(self, idle: Duration) -> Duration {
+    pub fn shrink(self, idle: Duration) -> Duration {
         let least = idle.min(MIN_IDLE);
         idle - (idle - least) * u32::from(self.0) / u32::from(STEPS)
     }

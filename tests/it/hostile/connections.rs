@@ -236,6 +236,18 @@ fn a_full_table_shrinks_the_idle_time() {
 }
 
 #[test]
+fn a_full_table_shrinks_the_stated_idle_time_too() {
+    // RFC 7828 section 3.3.2: the timeout that the connection has now, in tenths of a second.
+    for (max, stated) in [(1, [0, 5]), (9, [0, 120])] {
+        let both = Both::start(&format!("max = {max}\nidle = '12s'"));
+        for (name, address) in both.listeners() {
+            let response = client(1, address).ask(&small().option(KEEPALIVE, b""));
+            assert_eq!(response.options(), [(KEEPALIVE, stated.to_vec())], "{name}, {max}");
+        }
+    }
+}
+
+#[test]
 fn only_a_sound_query_is_activity() {
     let both = Both::start("idle = '1s'\nfirst_query = '1s'");
     let not_a_query = [&[0, 1, 0x80][..], &[0; 9]].concat();

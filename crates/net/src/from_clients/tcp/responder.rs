@@ -144,16 +144,17 @@ impl Responder {
         self.way.transport
     }
 
-    /// Adds the options that a query requests for this connection: the idle timeout (RFC 7828), and padding
-    /// on encrypted transports only (RFC 7830 section 6).
+    /// Adds the options of this connection to a response: the idle timeout, if the query requests it (RFC
+    /// 7828), and padding on encrypted transports only (RFC 7830 section 6).
     pub fn add_hop_options(&self, asks: Asks, response: &mut Vec<u8>) {
-        if !asks.is_of_hop() {
-            return;
-        }
-        let block = (self.way.transport.is_encrypted() && asks.padding()).then_some(RESPONSE_BLOCK);
+        let transport = self.way.transport;
+        let is_padded = transport.is_encrypted() && asks.padding();
         // HTTP and QUIC have other means to announce the idle timeout.
-        let is_kept = matches!(self.way.transport, Transport::Tcp | Transport::Tls) && asks.keepalive();
-        append_hop_options(response, is_kept.then_some(self.way.idle), block);
+        let is_kept = matches!(transport, Transport::Tcp | Transport::Tls) && asks.keepalive();
+        if is_padded || is_kept {
+            let idle = is_kept.then(|| self.seat.shrink(self.way.idle));
+            append_hop_options(response, idle, is_padded.then_some(RESPONSE_BLOCK));
+        }
     }
 
     fn send(&self, response: ResponseOutput) {

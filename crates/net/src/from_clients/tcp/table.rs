@@ -329,6 +329,11 @@ impl Seat {
         self.usage.store(self.connections.millis(now) << 1 | u64::from(is_busy), Relaxed);
     }
 
+    /// Returns an idle time as it is with so many connections as there are now.
+    pub(crate) fn shrink(&self, idle: Duration) -> Duration {
+        self.connections.pressure.borrow().shrink(idle)
+    }
+
     pub(crate) fn close(&self) {
         let was_closed = self.is_closed.swap(true, Relaxed);
         match &self.wake {
