@@ -49,11 +49,6 @@ impl Asks {
     pub fn keepalive(self) -> bool {
         self.0 & KEEPALIVE != 0
     }
-
-    /// Returns true if the client makes any request to the connection.
-    pub fn is_of_hop(self) -> bool {
-        self.padding() || self.keepalive()
-    }
 }
 
 /// Adds options to the OPT record of a response on a connection: the idle timeout, and padding to a multiple
@@ -78,8 +73,10 @@ pub fn append_hop_options(response: &mut Vec<u8>, keepalive: Option<Duration>, b
     {
         // RFC 8467 section 4.1: the smallest multiple that has room, if a message may be so long.
         let padded = (response.len() + OPTION_LEN).next_multiple_of(block.max(1)).min(MAX_MESSAGE);
-        let zeros = vec![0; padded - response.len() - OPTION_LEN];
-        append_option(OptionCode::PADDING, &zeros, response);
+        let data = response.len() + OPTION_LEN;
+        response.extend_from_slice(&empty_option(OptionCode::PADDING));
+        set_length(response, data, padded - data);
+        response.resize(padded, 0);
     }
     let end = opt.start + OPT_FIXED_LEN;
     set_rest_length(response, end);
@@ -180,6 +177,8 @@ mod tests {
             (b"\0\x13\0\0", true, false, false),
             (b"\0\x13\0\x01a", false, false, false),
             (b"\0\x0C\0\0", false, true, false),
+            // RFC 7830 section 3: padding of any value.
+            (b"\0\x0C\0\x02\xFFx", false, true, false),
             (b"\0\x0C\0\x02\0\0\0\x0B\0\0", false, true, true),
             (b"\0\x0A\0\x08CLIENT01", false, false, false),
         ] {
