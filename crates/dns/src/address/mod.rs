@@ -305,7 +305,19 @@ impl<'t> AddressParts<'t> {
         }
         // A slash alone counts as no path, because browsers write addresses so.
         let path = if path.len() > 1 { Some(path.parse()?) } else { None };
-        Ok(Self { scheme, socket: read_socket(host, Some(scheme.port()))?, path, name })
+        let socket = read_socket(host, Some(scheme.port()))?;
+        check_port(scheme, socket.port())?;
+        Ok(Self { scheme, socket, path, name })
+    }
+}
+
+/// Checks that encrypted DNS does not use port 53 (RFC 7858 section 3.1, RFC 9250 section 4.1.1).
+fn check_port(scheme: Scheme, port: u16) -> Result<(), BadAddress> {
+    match scheme {
+        Scheme::Tls | Scheme::Quic if port == Scheme::Plain.port() => {
+            Err(BadAddress::new("another port than 53, which is for DNS without encryption"))
+        }
+        Scheme::Plain | Scheme::Tcp | Scheme::Tls | Scheme::Https | Scheme::Http | Scheme::Quic => Ok(()),
     }
 }
 
@@ -417,6 +429,8 @@ mod tests {
             ("tls://192.0.2.1#192.0.2.1", "the name of a host after the #, such as #dns.example"),
             ("tls://192.0.2.1#a..b", "the name of a host after the #, such as #dns.example"),
             ("tls://192.0.2.1:0", "a port from 1 to 65535, since port 0 cannot be reached"),
+            ("tls://192.0.2.1:53", "another port than 53, which is for DNS without encryption"),
+            ("quic://[2001:db8::1]:53", "another port than 53, which is for DNS without encryption"),
             ("0.0.0.0:53", "the address of one host, since any address is only for listening"),
             ("224.0.0.1", "the address of one host, not of a multicast group"),
         ] {
@@ -452,6 +466,10 @@ mod tests {
             ("quic://127.0.0.1", "quic://127.0.0.1:853"),
         ] {
             assert_eq!(text.parse::<ListenUrl>().expect(text).address.to_string(), written);
+        }
+        for text in ["tls://127.0.0.1:53", "quic://[::]:53"] {
+            let error = text.parse::<ListenUrl>().expect_err(text).to_string();
+            assert_eq!(error, "another port than 53, which is for DNS without encryption");
         }
         let error = "tls://127.0.0.1#a.example".parse::<ListenUrl>().expect_err("a name");
         assert_eq!(error.to_string(), "no #NAME, which is for backends: a listener's names stand in its certificate");

@@ -251,7 +251,7 @@ mod tests {
     fn many_listeners_with_a_long_name_are_told_of_as_far_as_one_message_goes() {
         let name = [&[63][..], &[b'a'; 63]].concat().repeat(3);
         let name = Name::from_wire(&[&name[..], &[60], &[b'b'; 60], &[0]].concat()).expect("a name");
-        let listeners: Vec<_> = (1..=400).map(|port| at(&format!("tls://[2001:db8::1]:{port}"))).collect();
+        let listeners: Vec<_> = (1001..=1400).map(|port| at(&format!("tls://[2001:db8::1]:{port}"))).collect();
         let (rcode, answers, _, response) = ask(&ResolverArpa::new(Some(&name), &listeners), DNS, RecordType::SVCB);
         assert_eq!((rcode, usize::from(answers)), (Rcode::NOERROR, MAX_DESIGNATED));
         assert!(!Header::read(&response).expect("a header").is_truncated());
