@@ -124,6 +124,15 @@ mod tests {
     }
 
     #[test]
+    fn rolls_are_up_to_40_percent_early_at_random() {
+        let times: Vec<_> = (0..100).map(|_| until_roll()).collect();
+        assert!(times.iter().all(|time| (DAY.mul_f64(0.6)..=DAY).contains(time)), "{times:?}");
+        let (early, late) = (times.iter().min().expect("many"), times.iter().max().expect("many"));
+        // By chance 100 draws leave out a half of the range once in 10^30 times.
+        assert!(*early < DAY.mul_f64(0.8) && *late > DAY.mul_f64(0.8), "{times:?}");
+    }
+
+    #[test]
     fn a_file_goes_before_our_own_secret() {
         let own = OwnSecret::new(Instant::now()).expect("there is randomness");
         let file = PathBuf::from("f");
