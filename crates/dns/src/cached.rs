@@ -12,7 +12,7 @@ use super::name::fold;
 use super::query::Query;
 use super::question::Question;
 use super::relay::{MAX_MESSAGE, write_response};
-use super::reply::Reply;
+use super::reply::{Reply, read_reply};
 
 /// Bounds of the TTLs of a cached message, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +150,23 @@ pub fn write_cached(
     }
 }
 
+/// Subtracts the time that a reply has spent in HTTP caches from its TTLs (RFC 8484 section 5.1). A reply
+/// with TSIG stays unchanged, because the signature covers the TTLs.
+pub fn subtract_age(reply: &mut [u8], age: u32) {
+    if !read_reply(reply).is_ok_and(|reply| !reply.is_signed()) {
+        return;
+    }
+    let (mut at, count) = records_of(reply);
+    for _ in 0..count {
+        let Some(record) = RecordBounds::read(reply, at) else { return };
+        at = record.end;
+        if record.rtype != RecordType::OPT {
+            let ttl = ttl_of(reply, &record).saturating_sub(age);
+            set_ttl(reply, &record, ttl);
+        }
+    }
+}
+
 fn append_error(out: &mut Vec<u8>, error: ExtendedError, form: &ClientForm, limit: usize) {
     let option = extended_error_option(error);
     // RFC 8914 section 3: EDE options go before other data does.
@@ -228,7 +245,6 @@ const TTL_AT: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::super::query::read_query;
-    use super::super::reply::read_reply;
     use super::super::sample::*;
     use super::*;
 
@@ -369,6 +385,29 @@ mod tests {
         let before = octets.clone();
         assert_eq!(clamp_ttls(&mut octets, FREE), Some(50));
         assert_eq!(octets, before);
+    }
+
+    #[test]
+    fn the_age_of_a_reply_is_taken_from_its_ttls() {
+        let tsig = b"\x01k\0\0\xFA\0\xFF\0\0\0\0\0\0";
+        let check = |tail: &[u8], age: u32, ttls: [u32; 2]| {
+            let counts = [1, 2, 0, u16::from(!tail.is_empty())];
+            let reply = |[one, two]: [u32; 2]| {
+                message(REPLY, counts, &[QUESTION, &a_for(one), &lasting(a(EXAMPLE), 2, two), tail])
+            };
+            let mut octets = reply([300, 20]);
+            subtract_age(&mut octets, age);
+            assert_eq!(octets, reply(ttls), "{age}");
+        };
+        check(b"", 0, [300, 20]);
+        check(&our_opt(0, b""), 19, [281, 1]);
+        check(b"", 21, [279, 0]);
+        check(b"", u32::MAX, [0, 0]);
+        check(tsig, 21, [300, 20]);
+        let mut broken = message(REPLY, [1, 2, 0, 0], &[QUESTION, &a_for(300)]);
+        let before = broken.clone();
+        subtract_age(&mut broken, 7);
+        assert_eq!(broken, before);
     }
 
     #[test]

@@ -57,7 +57,7 @@ mod transport;
 mod zone_serial;
 
 pub use alias::{write_behind_cname, write_query_instead};
-pub use cached::{Freshness, TtlBounds, clamp_ttls, least_ttl, write_cacheable, write_cached};
+pub use cached::{Freshness, TtlBounds, clamp_ttls, least_ttl, subtract_age, write_cacheable, write_cached};
 pub use case::{has_case, set_case};
 pub use category::{ResponseCategory, ResponseSubject};
 pub use client_subnet::{ClientSubnet, MalformedClientSubnet, add_client_subnet, give_client_subnet};

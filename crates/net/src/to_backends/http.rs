@@ -38,7 +38,7 @@ use http::Request;
 use tokio_rustls::rustls::ClientConnection;
 
 pub use self::exchange::HttpTarget;
-use self::exchange::{HttpRefusal, MAX_MESSAGE, body, check_head, check_length, reply};
+use self::exchange::{HttpRefusal, MAX_MESSAGE, age_of, body, check_head, check_length, reply};
 use self::pipe::Pipe;
 use self::ready::{FlagWaker, PlaceWaker, ReadyList};
 use super::connection::{
@@ -93,7 +93,8 @@ struct OpenRequest {
 
 enum Awaits {
     Head(ResponseFuture),
-    Body(RecvStream, Vec<u8>),
+    /// The body so far, and its age in seconds.
+    Body(RecvStream, Vec<u8>, u32),
 }
 
 enum StreamProgress {
@@ -408,10 +409,11 @@ impl Awaits {
                         if let Err(refused) = check_head(&response) {
                             return StreamProgress::Refused(refused);
                         }
-                        *self = Self::Body(response.into_body(), Vec::new());
+                        let age = age_of(&response);
+                        *self = Self::Body(response.into_body(), Vec::new(), age);
                     }
                 },
-                Self::Body(stream, body) => match stream.poll_data(context) {
+                Self::Body(stream, body, age) => match stream.poll_data(context) {
                     Poll::Pending => return StreamProgress::Pending,
                     Poll::Ready(Some(Err(error))) => return StreamProgress::of_error(&error),
                     Poll::Ready(Some(Ok(octets))) => {
@@ -425,7 +427,7 @@ impl Awaits {
                         body.extend_from_slice(&octets);
                     }
                     Poll::Ready(None) => {
-                        return reply(std::mem::take(body), id)
+                        return reply(std::mem::take(body), id, *age)
                             .map_or_else(StreamProgress::Refused, StreamProgress::Reply);
                     }
                 },

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dns::HEADER_LEN;
 use dns::address::HttpPath;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, AGE, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
@@ -78,8 +78,14 @@ pub(crate) fn check_length(length: usize) -> Result<(), HttpRefusal> {
     }
 }
 
-/// Returns the reply in a body, with this ID: the ID on the wire is 0 (RFC 8484 section 4.1).
-pub(crate) fn reply(mut body: Vec<u8>, id: u16) -> Result<Vec<u8>, HttpRefusal> {
+/// Returns the seconds that a response has spent in HTTP caches (RFC 9111 section 5.1).
+pub(crate) fn age_of<T>(response: &Response<T>) -> u32 {
+    let age = response.headers().get(AGE).and_then(|age| age.to_str().ok()?.trim().parse::<u64>().ok());
+    age.map_or(0, |age| age.try_into().unwrap_or(u32::MAX))
+}
+
+/// Returns the reply in a body of this age, with this ID: the ID on the wire is 0 (RFC 8484 section 4.1).
+pub(crate) fn reply(mut body: Vec<u8>, id: u16, age: u32) -> Result<Vec<u8>, HttpRefusal> {
     check_length(body.len())?;
     // RFC 1035 section 4.1.1: QR is the first bit behind the ID.
     if body.get(2).is_none_or(|flags| flags & 0x80 == 0) {
@@ -87,6 +93,9 @@ pub(crate) fn reply(mut body: Vec<u8>, id: u16) -> Result<Vec<u8>, HttpRefusal> 
     }
     if let Some(first) = body.first_chunk_mut() {
         *first = id.to_be_bytes();
+    }
+    if age > 0 {
+        dns::subtract_age(&mut body, age);
     }
     Ok(body)
 }
@@ -160,11 +169,26 @@ mod tests {
     fn bodies_have_the_id_0_and_replies_that_of_their_query() {
         assert_eq!(&body(&[1, 2, 3])[..], [0, 0, 3]);
         let mut message = vec![0; HEADER_LEN];
-        assert_eq!(reply(message.clone(), 7).unwrap_err().problem, "its response body is not a DNS reply");
+        assert_eq!(reply(message.clone(), 7, 0).unwrap_err().problem, "its response body is not a DNS reply");
         message[2] = 0x80;
-        assert_eq!(reply(message.clone(), 0x0102).unwrap()[..3], [1, 2, 0x80]);
-        assert!(reply(message[..11].to_vec(), 7).is_err() && reply(vec![0x80; 65_536], 7).is_err());
-        assert!(reply(vec![0x80; 65_535], 7).is_ok());
+        assert_eq!(reply(message.clone(), 0x0102, 0).unwrap()[..3], [1, 2, 0x80]);
+        assert!(reply(message[..11].to_vec(), 7, 0).is_err() && reply(vec![0x80; 65_536], 7, 0).is_err());
+        assert!(reply(vec![0x80; 65_535], 7, 9).is_ok());
+    }
+
+    #[test]
+    fn replies_are_as_old_as_their_response() {
+        let message = |ttl: u8| {
+            let record = [b'\0', 0, 1, 0, 1, 0, 0, 0, ttl, 0, 4, 192, 0, 2, 1];
+            [&[0, 0, 0x80, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1][..], &record].concat()
+        };
+        for (age, expected) in
+            [(None, 200), (Some("0"), 200), (Some("old"), 200), (Some(" 50"), 150), (Some("9999999999"), 0)]
+        {
+            let response = age.into_iter().fold(Response::builder(), |it, age| it.header("age", age));
+            let age = age_of(&response.body(()).unwrap());
+            assert_eq!(reply(message(200), 0, age), Ok(message(expected)), "{age}");
+        }
     }
 
     #[test]
@@ -179,6 +203,8 @@ mod tests {
         let server = "192.0.2.1:443".parse().unwrap();
         assert_eq!(HttpTarget::new(server, None, &odd).0.path(), odd.as_str());
         let request = HttpTarget::new(server, None, &path).request(30);
-        assert_eq!((request.method(), request.headers()[CONTENT_LENGTH].as_bytes()), (&Method::POST, b"30".as_slice()));
+        let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+        assert_eq!((request.method(), header(CONTENT_LENGTH)), (&Method::POST, Some(&b"30"[..])));
+        assert_eq!((header(ACCEPT), header(CONTENT_TYPE)), (Some(MEDIA_TYPE.as_bytes()), Some(MEDIA_TYPE.as_bytes())));
     }
 }

@@ -296,6 +296,20 @@ fn no_more_streams_are_opened_than_the_backend_allows() {
 }
 
 #[test]
+fn time_in_caches_is_taken_from_the_ttls() {
+    let trust = trust(&[b"h2"]);
+    let mut play = Play::new(4, &trust, 100, |_, _, mut respond| {
+        let head = Response::builder().header("content-type", "application/dns-message").header("age", "50");
+        let record = [0, 0, 1, 0, 1, 0, 0, 0, 200, 0, 4, 192, 0, 2, 1];
+        let reply = [&[0, 0, 0x80, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1][..], &record].concat();
+        respond.send_response(head.body(()).unwrap(), false).unwrap().send_data(reply.into(), true).unwrap();
+    });
+    play.connection.queue(&query(1, 40)).unwrap();
+    play.drive().unwrap();
+    assert_eq!((play.replied(), play.replies[0][25]), (vec![1], 150));
+}
+
+#[test]
 fn the_last_stream_is_the_end_of_a_connection() {
     // RFC 9113 section 5.1.1. If stream numbers restart, replies reach the wrong query (CVE-2026-33596 of
     // dnsdist).
