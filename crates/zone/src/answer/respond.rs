@@ -5,8 +5,8 @@
 
 use crate::zone::Zone;
 use dns::{
-    Cookie, Flag, HEADER_LEN, Header, Opcode, OptRecord, OptionCode, Query, QueryRejection, Rcode, RecordClass,
-    RecordType, Transport, read_query, write_error,
+    Cookie, ExtendedError, Flag, HEADER_LEN, Header, Opcode, OptRecord, OptionCode, Query, QueryRejection, Rcode,
+    RecordClass, RecordType, Transport, read_query, write_error,
 };
 
 use super::builder;
@@ -80,6 +80,8 @@ pub fn respond_to(
         out.clear();
         return Reaction::Silent;
     };
+    // RFC 8914 section 4.21.
+    tail.is_not_ours = body.rcode == Rcode::REFUSED && is_about_data(query);
     let [ancount, nscount, arcount] = body.counts;
     // RFC 4035 section 3.1.6: an authority clears AD and CD. RA is clear because there is no recursion.
     let header = query
@@ -187,6 +189,8 @@ struct Tail<'a> {
     opt: Option<OptRecord<'a>>,
     nsid: Option<&'a IdentityText>,
     version: Option<ZoneVersion>,
+    /// True if no zone or table covers the name. The response has no records, so there is room for the error.
+    is_not_ours: bool,
 }
 
 impl<'a> Tail<'a> {
@@ -195,6 +199,7 @@ impl<'a> Tail<'a> {
             opt: query.edns.map(|edns| OptRecord::new(own_udp_size, edns.dnssec_ok).with_cookie(cookie)),
             nsid: zone_db.identity().nsid(query),
             version: None,
+            is_not_ours: false,
         }
     }
 
@@ -213,6 +218,10 @@ impl<'a> Tail<'a> {
         }
         if let Some(version) = self.version {
             append_option(OptionCode::ZONEVERSION, version.as_octets(), out.len() - start, out);
+        }
+        if self.is_not_ours {
+            let error = ExtendedError::NOT_AUTHORITATIVE.0.to_be_bytes();
+            append_option(OptionCode::EXTENDED_ERROR, &error, out.len() - start, out);
         }
     }
 }
