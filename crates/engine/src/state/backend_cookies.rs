@@ -224,6 +224,9 @@ mod tests {
         reply(RepliedTo::Offer, start);
         check(start + PAUSE - Duration::from_secs(1), false);
         check(start + PAUSE, true);
+        // RFC 9018 section 3: it never gets the same again.
+        let (again, _) = cookies.offer(LOCAL, *b"ANOTHER1", start + PAUSE);
+        assert_eq!(again.map(|offer| offer.pair), Some(CookiePair::new(*b"ANOTHER1")));
         // A datagram may be lost, but not three in a row.
         reply(RepliedTo::Any, start + PAUSE);
         reply(RepliedTo::Any, start + PAUSE);
