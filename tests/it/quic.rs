@@ -1,7 +1,7 @@
 //! DNS over QUIC to clients (RFC 9250): what comes by it is served as by TCP, a stream for each query; and
 //! what clients may not do.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -269,6 +269,42 @@ fn early_queries_are_answered_at_once_and_changes_wait_for_the_handshake() {
 }
 
 #[test]
+fn early_queries_that_are_replayed_reach_no_backend() {
+    // RFC 9250 section 5.5.3, RFC 8446 section 8.
+    let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
+    let keys = "[forwarder.connections]\nearly_data = true\nfirst_query = '300ms'\nidle = '500ms'";
+    let server = start(&forwarder(&backend, keys).workers(1), &authorities);
+    let config = quic_config(&authorities, &["doq"]);
+    QuicClient::of(quic_of(&server), &config, "dns.example").ask(&asked("www.example.org"));
+    wait_for_none(&server);
+    // An attacker takes all that the client sends.
+    let tap = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
+    tap.set_nonblocking(true).expect("a socket");
+    let at = tap.local_addr().expect("it is bound");
+    let mut client = QuicClient::begun(at, &config, "dns.example");
+    assert!(client.has_early_data());
+    let stream = client.try_open(Dir::Bi).expect("streams as before");
+    client.send(stream, &frame(&asked("early.example.org")), true);
+    let mut room = [0; 2048];
+    let mut next = || tap.recv(&mut room).ok().map(|length| room[..length].to_vec());
+    let flight: Vec<_> = std::iter::from_fn(&mut next).collect();
+    let accepted = || sum(&server, "hedgerow_connections_total", &[("result", "accepted")]);
+    for round in 0..2 {
+        let before = accepted();
+        let attacker = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
+        // For a while after its end, a connection still takes what was meant for it.
+        until("a connection begins", || {
+            for octets in &flight {
+                attacker.send_to(octets, quic_of(&server)).expect("loopback takes it");
+            }
+            (accepted() > before).then_some(())
+        });
+        wait_for_none(&server);
+        assert_eq!(backend.queries_for("early.example.org").len(), 1, "after round {round}");
+    }
+}
+
+#[test]
 fn early_data_that_is_not_wanted_is_refused_and_not_the_connection() {
     let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let with = forwarder(&backend, "[forwarder.connections]\nearly_data = true");
@@ -326,14 +362,16 @@ fn idle_connections_end_in_good_order() {
 }
 
 #[test]
-fn padding_is_answered_with_padding() {
-    const PADDING: u16 = 12;
+fn responses_are_padded_if_they_have_an_opt_record() {
     let (backend, authorities) = (Backend::new(answer(ADDRESS)), CertificateAuthority::new());
     let server = start(&forwarder(&backend, ""), &authorities);
     let mut client = client_of(&server, &authorities);
     let padded = client.ask(&asked("www.example.org").edns(1232).option(PADDING, &[0; 20]));
     assert_eq!((padded.bytes.len(), padded.answers()), (468, vec![ADDRESS.to_owned()]));
-    assert!(client.ask(&asked("www.example.org").edns(1232)).bytes.len() < 468);
+    assert!(padded.options().iter().all(|(code, data)| *code == PADDING && data.iter().all(|octet| *octet == 0)));
+    // RFC 9250 section 5.4: whether the query asks for it or not. Without OPT there is no place for it.
+    assert_eq!(client.ask(&asked("www.example.org").edns(1232)).bytes.len(), 468);
+    assert!(client.ask(&asked("www.example.org")).bytes.len() < 468);
 }
 
 #[test]
@@ -446,6 +484,15 @@ fn an_authority_is_asked_and_sends_its_zone() {
     let records: usize = messages.iter().map(|message| message.message().answers.len()).sum();
     assert_eq!(records, 4005, "SOA, NS, two addresses, texts, SOA");
     assert_eq!(client.ask(&asked("www.example.net")).answers(), [ADDRESS], "the connection goes on");
+    // RFC 9250 section 5.7: several at once, by AXFR and from a version that is older than any.
+    let soa = record("example.net", SOA, &[0; 22]).to_vec();
+    let ixfr = [header(0, 0, [1, 0, 1, 0]), query("example.net", IXFR).question(), soa].concat();
+    let streams: Vec<_> = (0..4).map(|_| (client.begin(&query("example.net", AXFR).id(0)), client.open())).collect();
+    streams.iter().for_each(|(_, stream)| client.send(*stream, &framed(&ixfr), true));
+    for stream in streams.into_iter().flat_map(<[_; 2]>::from) {
+        let messages = client.receive_all(stream).expect("a zone");
+        assert_eq!(messages.iter().map(|message| message.message().answers.len()).sum::<usize>(), 4005);
+    }
     // The server drops the rest of a stream that the client stops.
     let stream = client.begin(&query("example.net", 252).id(0));
     client.stop(stream, 3);

@@ -77,6 +77,8 @@ fn streams_that_are_given_up_leave_nothing_behind() {
         client.reset(stream, 3);
         client.flush();
         if round % 10 == 9 {
+            // RFC 9250 section 4.3.1: DOQ_REQUEST_CANCELLED, in this direction too.
+            assert_eq!(client.receive(stream).map(drop), Err(3));
             assert_eq!(client.ask(&asked("www.example.org")).answers(), [ADDRESS]);
         }
     }

@@ -167,9 +167,8 @@ impl Authority {
                 return responder.respond(|_| {});
             }
         };
-        if let Some(edns) = edns_of_rejected(message) {
-            responder.add_hop_options(Asks::of(&edns), &mut out);
-        }
+        let asks = edns_of_rejected(message).map(|edns| Asks::of(&edns)).unwrap_or_default();
+        responder.add_hop_options(asks, &mut out);
         self.count(reaction, &arrival, &mut out);
         self.links.taps.end_turn();
         responder.respond(|response| *response = out);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::NAME;
 use super::quic_server::{TestQuicQuery, TestQuicServer, tls};
-use crate::{CertificateAuthority, Script, Seen};
+use crate::{CertificateAuthority, KEEPALIVE, Script, Seen};
 
 /// The reaction of a connection to queries other than probes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -208,7 +208,9 @@ impl Serving {
         let order = *self.orders.entry(peer).or_insert_with(|| shared.asked.fetch_add(1, Ordering::SeqCst));
         shared.queries.fetch_add(1, Ordering::SeqCst);
         shared.early.fetch_add(usize::from(query.is_early), Ordering::SeqCst);
-        let is_sound = seen.bytes.starts_with(&[0, 0]) && seen.bytes[6..12] == [0, 0, 0, 0, 0, 1];
+        // RFC 9250 section 5.5.2: no keepalive.
+        let has_keepalive = seen.options().is_some_and(|options| options.iter().any(|(code, _)| *code == KEEPALIVE));
+        let is_sound = seen.bytes.starts_with(&[0, 0]) && seen.bytes[6..12] == [0, 0, 0, 0, 0, 1] && !has_keepalive;
         shared.seen.lock().unwrap_or_else(PoisonError::into_inner).push((seen.bytes.len(), is_sound));
         let manner = if order < shared.faulty { shared.manner } else { QuicManner::Answers };
         let waiting = self.waiting.entry(peer).or_default();

@@ -148,7 +148,8 @@ impl Responder {
     /// 7828), and padding on encrypted transports only (RFC 7830 section 6).
     pub fn add_hop_options(&self, asks: Asks, response: &mut Vec<u8>) {
         let transport = self.way.transport;
-        let is_padded = transport.is_encrypted() && asks.padding();
+        // RFC 9250 section 5.4: by QUIC each message is padded, whether the query requests it or not.
+        let is_padded = transport == Transport::Quic || transport.is_encrypted() && asks.padding();
         // HTTP and QUIC have other means to announce the idle timeout.
         let is_kept = matches!(transport, Transport::Tcp | Transport::Tls) && asks.keepalive();
         if is_padded || is_kept {

@@ -123,3 +123,15 @@ impl ResolvesServerCert for Choice {
 
 /// DNS over QUIC (RFC 9250 section 4.1.1).
 const QUIC_ALPN: &[u8] = b"doq";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_last_six_hours() {
+        // RFC 9250 section 5.5.3.
+        let server = TlsServer::new().unwrap();
+        assert!(server.ticketer.enabled() && server.ticketer.lifetime() >= 6 * 3600);
+    }
+}

@@ -401,6 +401,8 @@ fn ends_are_told_apart() {
     for (code, end, is_overload) in [
         (0, ConnectionFailure::Ended, false),
         (5, ConnectionFailure::Ended, false),
+        // RFC 9250 section 4.3.4: a code that is not known counts as no reason.
+        (0x77, ConnectionFailure::Ended, false),
         (4, ConnectionFailure::Ended, true),
         (2, ConnectionFailure::Protocol, false),
     ] {
