@@ -27,7 +27,7 @@ mod spawn;
 mod standby;
 mod supervise;
 mod takeover;
-mod tree;
+pub mod tree;
 
 use std::io;
 use std::path::PathBuf;

@@ -33,11 +33,12 @@ use std::time::{Duration, Instant};
 use metrics::{Role, Takeover};
 
 use self::backoff::{RestartBackoff, YOUNG};
-pub(super) use self::words::{ChangeKind, Pid, ProcessEnd, ProcessOrder, Purpose, TreeRules, TreeStep};
+pub use self::words::{ChangeKind, Pid, ProcessEnd, ProcessOrder, Purpose, TreeRules, TreeStep};
 use self::words::{END_WITHIN, NEWCOMER_PATIENCE, PATIENCE, PINGS, PROBATION, SETTLE};
 
+/// The tree of processes. See the head of this file.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub struct Tree {
     rules: TreeRules,
     processes: BTreeMap<Pid, Process>,
     asked_for: Vec<Purpose>,
@@ -100,14 +101,16 @@ enum ChangeStage {
 }
 
 impl Tree {
-    pub(super) fn first(rules: TreeRules, now: Instant) -> Self {
+    /// Makes the tree of a first start, which starts one process.
+    pub fn first(rules: TreeRules, now: Instant) -> Self {
         let mut tree = Self::new(rules, TreePhase::First, now);
         tree.start(Purpose::First);
         tree
     }
 
-    /// `awaited` are the processes that should introduce themselves, as far as is known.
-    pub(super) fn succeeding(rules: TreeRules, awaited: BTreeSet<Pid>, last_server: Option<Pid>, now: Instant) -> Self {
+    /// Makes the tree of a succession. `awaited` are the processes that should introduce themselves, as far as
+    /// is known.
+    pub fn succeeding(rules: TreeRules, awaited: BTreeSet<Pid>, last_server: Option<Pid>, now: Instant) -> Self {
         let mut tree = Self::new(rules, TreePhase::Settling { until: now + SETTLE, awaited }, now);
         tree.last_server = last_server.map(|pid| (pid, None));
         tree.settle(now);
@@ -131,43 +134,50 @@ impl Tree {
         }
     }
 
-    pub(super) fn next_step(&mut self) -> Option<TreeStep> {
+    /// Returns the next step. Call it after each input until it returns `None`.
+    pub fn next_step(&mut self) -> Option<TreeStep> {
         self.steps.pop_front()
     }
 
-    pub(super) fn roles(&self) -> impl Iterator<Item = (Pid, Role)> {
+    /// Returns the role of each process.
+    pub fn roles(&self) -> impl Iterator<Item = (Pid, Role)> {
         self.processes.iter().map(|(pid, process)| (*pid, process.role))
     }
 
-    pub(super) fn server(&self) -> Option<Pid> {
+    /// Returns the process that serves.
+    pub fn server(&self) -> Option<Pid> {
         self.processes.iter().find(|(_, process)| process.role == Role::Server).map(|(pid, _)| *pid)
     }
 
     /// Returns true if the server has answered one of the last pings.
-    pub(super) fn is_progress_made(&self, now: Instant) -> bool {
+    pub fn is_progress_made(&self, now: Instant) -> bool {
         let heard = self.server().and_then(|pid| self.processes.get(&pid)).map(|process| process.heard);
         heard.is_some_and(|heard| now.saturating_duration_since(heard) < self.rules.ping() * PINGS)
     }
 
-    pub(super) fn is_ending(&self) -> bool {
+    /// Returns true if all processes end.
+    pub fn is_ending(&self) -> bool {
         matches!(self.phase, TreePhase::Ending { .. })
     }
 
-    pub(super) fn is_replacing(&self) -> bool {
+    /// Returns true if processes of a new program replace those of the old one.
+    pub fn is_replacing(&self) -> bool {
         self.generation > 0
     }
 
     /// Returns true if an upgrade is on probation. Standbys then keep their config.
-    pub(super) fn is_on_probation(&self) -> bool {
+    pub fn is_on_probation(&self) -> bool {
         matches!(self.change, Some(ChangeStage::Probation { .. }))
     }
 
-    pub(super) fn set_rules(&mut self, rules: TreeRules, now: Instant) {
+    /// Changes the settings.
+    pub fn set_rules(&mut self, rules: TreeRules, now: Instant) {
         self.rules = rules;
         self.go_on(now);
     }
 
-    pub(super) fn started(&mut self, purpose: Purpose, pid: Pid, now: Instant) {
+    /// Reports a started process.
+    pub fn started(&mut self, purpose: Purpose, pid: Pid, now: Instant) {
         self.take_asked_for(purpose);
         let generation = self.generation + u8::from(purpose == Purpose::Newcomer(ChangeKind::Upgrade));
         let process = Process { role: Role::Starting, generation, is_leaving: false, since: now, heard: now };
@@ -184,7 +194,8 @@ impl Tree {
         self.go_on(now);
     }
 
-    pub(super) fn not_started(&mut self, purpose: Purpose, problem: String, now: Instant) {
+    /// Reports that a process could not be started.
+    pub fn not_started(&mut self, purpose: Purpose, problem: String, now: Instant) {
         self.take_asked_for(purpose);
         match purpose {
             Purpose::First => self.steps.push_back(TreeStep::Exit(1)),
@@ -197,7 +208,8 @@ impl Tree {
         self.go_on(now);
     }
 
-    pub(super) fn introduced(&mut self, pid: Pid, role: Role, now: Instant) {
+    /// Reports a process that has introduced itself.
+    pub fn introduced(&mut self, pid: Pid, role: Role, now: Instant) {
         // A succession abandons an upgrade in progress, so the program of an older process does not matter.
         let usual = Process { role, generation: self.generation, is_leaving: false, since: now, heard: now };
         let process = self.processes.entry(pid).or_insert(usual);
@@ -213,8 +225,8 @@ impl Tree {
         }
     }
 
-    /// `took` is the time between getting the lock and serving.
-    pub(super) fn says(&mut self, pid: Pid, role: Role, took: Duration, now: Instant) {
+    /// Reports the role of a process. `took` is the time between getting the lock and serving.
+    pub fn says(&mut self, pid: Pid, role: Role, took: Duration, now: Instant) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         if role == Role::Server && matches!(process.role, Role::Starting | Role::Standby) {
             // The order to end came after the lock of the server, so the process ignores it.
@@ -231,13 +243,15 @@ impl Tree {
         self.go_on(now);
     }
 
-    pub(super) fn heard(&mut self, pid: Pid, now: Instant) {
+    /// Reports progress of a process.
+    pub fn heard(&mut self, pid: Pid, now: Instant) {
         if let Some(process) = self.processes.get_mut(&pid) {
             process.heard = now;
         }
     }
 
-    pub(super) fn gave_up(&mut self, pid: Pid, problem: String, now: Instant) {
+    /// Reports that a newcomer cannot take over.
+    pub fn gave_up(&mut self, pid: Pid, problem: String, now: Instant) {
         if let Some(ChangeStage::Newcomer(kind, newcomer)) = self.change
             && newcomer == pid
         {
@@ -247,7 +261,8 @@ impl Tree {
         self.go_on(now);
     }
 
-    pub(super) fn wants_to_leave(&mut self, pid: Pid, now: Instant) {
+    /// Reports that the server got a signal to end.
+    pub fn wants_to_leave(&mut self, pid: Pid, now: Instant) {
         if self.phase == TreePhase::Running && self.server() == Some(pid) {
             if let Some(ChangeStage::Asked(kind) | ChangeStage::Newcomer(kind, _)) = self.change {
                 self.abandon(kind, "the server was asked to end".to_owned());
@@ -260,7 +275,7 @@ impl Tree {
 
     /// Returns true if the supervisor did not request this end and the process did not exit with an error
     /// status.
-    pub(super) fn is_crash(&self, pid: Pid, how: ProcessEnd) -> bool {
+    pub fn is_crash(&self, pid: Pid, how: ProcessEnd) -> bool {
         let is_planned = self.is_ending() || self.leaving.is_some_and(|(leaving, _)| leaving == pid);
         let Some(process) = self.processes.get(&pid).filter(|process| !is_planned && !process.is_leaving) else {
             return false;
@@ -272,8 +287,8 @@ impl Tree {
         }
     }
 
-    /// A process of the previous supervisor has ended and will not introduce itself.
-    pub(super) fn absent(&mut self, pid: Pid, now: Instant) {
+    /// Reports that a process of the previous supervisor has ended and will not introduce itself.
+    pub fn absent(&mut self, pid: Pid, now: Instant) {
         if let TreePhase::Settling { awaited, .. } = &mut self.phase {
             awaited.remove(&pid);
             self.settle(now);
@@ -281,7 +296,8 @@ impl Tree {
         }
     }
 
-    pub(super) fn ended(&mut self, pid: Pid, how: ProcessEnd, now: Instant) {
+    /// Reports the end of a process.
+    pub fn ended(&mut self, pid: Pid, how: ProcessEnd, now: Instant) {
         let Some(process) = self.processes.remove(&pid) else { return };
         if self.phase == TreePhase::First {
             self.steps.push_back(TreeStep::Exit(match how {
@@ -314,7 +330,11 @@ impl Tree {
         self.go_on(now);
     }
 
-    pub(super) fn ask(&mut self, kind: ChangeKind, now: Instant) -> Result<(), String> {
+    /// Requests a change of the server.
+    ///
+    /// # Errors
+    /// The reason why it is refused.
+    pub fn ask(&mut self, kind: ChangeKind, now: Instant) -> Result<(), String> {
         if self.is_ending() {
             return Err("the server is ending".to_owned());
         }
@@ -330,7 +350,8 @@ impl Tree {
         Ok(())
     }
 
-    pub(super) fn end(&mut self, now: Instant) {
+    /// Ends all processes.
+    pub fn end(&mut self, now: Instant) {
         if self.is_ending() {
             return;
         }
@@ -345,7 +366,8 @@ impl Tree {
         self.go_on(now);
     }
 
-    pub(super) fn tick(&mut self, now: Instant) {
+    /// Lets time pass. Call it at the latest when [`due`](Self::due) is reached.
+    pub fn tick(&mut self, now: Instant) {
         self.watch(now);
         self.last_tick = now;
         if let Some(ChangeStage::Probation { until, .. }) = self.change
@@ -365,7 +387,8 @@ impl Tree {
         self.go_on(now);
     }
 
-    pub(super) fn due(&self) -> Instant {
+    /// Returns the next time at which the tree has work.
+    pub fn due(&self) -> Instant {
         let mut due = self.next_ping;
         match self.phase {
             TreePhase::Settling { until, .. } => due = due.min(until),

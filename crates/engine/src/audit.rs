@@ -11,8 +11,11 @@ use super::io::ClientHandle;
 use super::slots::RaceRef;
 
 impl<C: ClientHandle> Engine<C> {
-    /// Returns the number of places that clients hold, or the invariant that is violated between two events.
-    pub(crate) fn audit(&self) -> Result<usize, String> {
+    /// Checks the invariants between two events. Returns the number of places that clients hold.
+    ///
+    /// # Errors
+    /// The violated invariant.
+    pub fn audit(&self) -> Result<usize, String> {
         let mut named = BTreeSet::new();
         for (at, entry) in self.in_flight.iter() {
             self.audit_race(at)?;

@@ -7,80 +7,112 @@ use config::limits;
 use metrics::Takeover;
 use serde::{Deserialize, Serialize};
 
-pub(in crate::supervisor) type Pid = u32;
+/// The number of a process.
+pub type Pid = u32;
 
+/// The settings of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::supervisor) struct TreeRules {
-    pub(in crate::supervisor) standbys: usize,
-    pub(in crate::supervisor) watchdog: Option<Duration>,
+pub struct TreeRules {
+    /// The number of processes that stand by.
+    pub standbys: usize,
+    /// The time without progress after which a process is killed; `None` disables this.
+    pub watchdog: Option<Duration>,
 }
 
 impl TreeRules {
     /// Applies the limits of the config, because another process sent the rules.
-    pub(in crate::supervisor) fn clamped(self) -> Self {
+    pub fn clamped(self) -> Self {
         let watchdog = self.watchdog.map(|watchdog| watchdog.clamp(limits::WATCHDOG.min, limits::WATCHDOG.max));
         Self { standbys: self.standbys.min(limits::STANDBYS.max), watchdog }
     }
 }
 
+/// The purpose of a process that is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::supervisor) enum Purpose {
+pub enum Purpose {
+    /// The first process, which serves.
     First,
+    /// A standby.
     Stand,
+    /// The successor of the server in a change.
     Newcomer(ChangeKind),
 }
 
+/// The kind of a change of the server process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::supervisor) enum ChangeKind {
+pub enum ChangeKind {
     /// Replacement by a process of the same program.
     Restart,
     /// Replacement by the program at the path of the first start.
     Upgrade,
 }
 
+/// An order to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::supervisor) enum ProcessOrder {
+pub enum ProcessOrder {
+    /// End without serving.
     End,
     /// Take no more queries, finish pending ones and end without a successor.
     Drain,
     /// Take no more queries, finish pending ones and end, while a standby takes over.
     HandOver,
+    /// Show progress.
     Ping,
 }
 
+/// A step that the supervisor carries out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::supervisor) enum TreeStep {
+pub enum TreeStep {
+    /// Start a process, then call [`Tree::started`](super::Tree::started) or `not_started`.
     Start(Purpose),
+    /// Kill a process.
     Kill(Pid),
+    /// Send an order to a process.
     Send(Pid, ProcessOrder),
+    /// Report a takeover.
     TookOver {
+        /// The process that serves now.
         pid: Pid,
+        /// The process that served before.
         after: Option<Pid>,
+        /// The cause of the takeover.
         reason: Takeover,
+        /// The time between getting the lock and serving.
         took: Duration,
     },
+    /// Report that the next start waits.
     Delayed {
+        /// The cause of the wait.
         problem: String,
+        /// The length of the wait.
         delay: Duration,
     },
+    /// Report the result of a change.
     Changed(ChangeKind, Result<(), String>),
     /// An upgrade has passed its probation, so its config stays.
     Proven,
     /// The new server has died too soon after an upgrade.
     RolledBack(String),
+    /// Replace the program of the supervisor by the new one.
     ExecInPlace,
+    /// End with this status.
     Exit(u8),
 }
 
+/// The way in which a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::supervisor) enum ProcessEnd {
+pub enum ProcessEnd {
+    /// It exited with this status.
     Status(i32),
+    /// This signal ended it.
     Signal(i32),
+    /// The way is unknown, because an earlier supervisor started the process.
     Unknown,
 }
 
 impl ChangeKind {
-    pub(in crate::supervisor) fn label(self) -> &'static str {
+    /// Returns the word for logs.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Restart => "restart",
             Self::Upgrade => "upgrade",
@@ -99,17 +131,17 @@ impl fmt::Display for ProcessEnd {
 }
 
 /// Enough for introductions, because processes send them as soon as their channels have closed.
-pub(in crate::supervisor) const SETTLE: Duration = Duration::from_millis(100);
+pub(super) const SETTLE: Duration = Duration::from_millis(100);
 
-pub(in crate::supervisor) const END_WITHIN: Duration = Duration::from_millis(100);
+pub(super) const END_WITHIN: Duration = Duration::from_millis(100);
 
 /// The time that a server with a signal to end waits for a successor.
-pub(in crate::supervisor) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The time that a new program must serve before the old one ends.
-pub(in crate::supervisor) const PROBATION: Duration = Duration::from_secs(10);
+pub(super) const PROBATION: Duration = Duration::from_secs(10);
 
-pub(in crate::supervisor) const NEWCOMER_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const NEWCOMER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The number of unanswered pings that means that the server makes no progress.
-pub(in crate::supervisor) const PINGS: u32 = 3;
+pub(super) const PINGS: u32 = 3;
