@@ -1,5 +1,5 @@
-//! The content of the zone `w.` at each version: a few names whose addresses contain the version of their last
-//! change, and names that come and go.
+//! The content of the zone `w.` at each version: a few names whose addresses contain the version of their
+//! last change, and names that come and go.
 
 use std::sync::Arc;
 

@@ -129,6 +129,7 @@ impl World {
             Fault::Compact => around.etcd.compact(),
         }
         self.around.after(lasts, Event::Heal(number));
+        (0..self.hosts.len()).for_each(|host| self.note_due(host));
     }
 
     pub(crate) fn end_fault(&mut self, number: usize) {
@@ -149,6 +150,7 @@ impl World {
             Fault::Kill(..) | Fault::PowerLoss(_) | Fault::Stop(..) | Fault::Reset | Fault::NewVersion => {}
             Fault::Reload(..) | Fault::Change(..) | Fault::Compact => {}
         }
+        (0..self.hosts.len()).for_each(|host| self.note_due(host));
     }
 
     /// Ends the faults that are left.

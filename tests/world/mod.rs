@@ -52,6 +52,8 @@ const MAX_STREAMS: usize = 100;
 pub(crate) struct World {
     around: Around,
     hosts: Vec<Host>,
+    /// When each host has something to do.
+    dues: Vec<Option<Instant>>,
     clients: Vec<Client>,
     faults: Vec<Fault>,
     version: u32,
@@ -116,10 +118,12 @@ impl World {
             3 => Part::Authority { primaries: primaries.clone(), targets: vec![4] },
             _ => Part::Authority { primaries: vec![2, 3], targets: Vec::new() },
         };
-        let hosts = (0..5).map(|host| Host::new(host, part(host), pools.clone(), &mut around)).collect();
+        let hosts: Vec<_> = (0..5).map(|host| Host::new(host, part(host), pools.clone(), &mut around)).collect();
+        let dues = hosts.iter().map(|host| host.next_due(&around)).collect();
         let mut world = Self {
             around,
             hosts,
+            dues,
             clients: Vec::new(),
             faults: Vec::new(),
             version: content::FIRST,
@@ -157,7 +161,7 @@ impl World {
 
     fn run_until(&mut self, end: Instant) {
         loop {
-            let due = self.hosts.iter().filter_map(|host| Some((host.next_due(&self.around)?, host.id))).min();
+            let due = self.dues.iter().zip(0..).filter_map(|(due, host)| Some(((*due)?, host))).min();
             let event = self.around.next_at();
             let next = [due.map(|(at, _)| at), event].into_iter().flatten().min();
             let Some(next) = next.filter(|next| *next <= end) else { break };
@@ -167,6 +171,7 @@ impl World {
                 None => {
                     if let Some((_, host)) = due {
                         self.hosts[host].live(&mut self.around);
+                        self.note_due(host);
                     }
                 }
             }
@@ -174,26 +179,43 @@ impl World {
         self.around.now = self.around.now.max(end);
     }
 
+    pub(crate) fn note_due(&mut self, host: HostId) {
+        self.dues[host] = self.hosts[host].next_due(&self.around);
+    }
+
     fn on_event(&mut self, event: Event) {
         let Self { around, hosts, .. } = self;
-        match event {
+        let host = match event {
             Event::Arrives(datagram) => match datagram.to {
-                Endpoint::Client(client) => self.clients[client].on_response(&datagram.octets),
-                Endpoint::Service(host) | Endpoint::Own { host, .. } => hosts[host].on_datagram(datagram, around),
+                Endpoint::Client(client) => return self.clients[client].on_response(&datagram.octets),
+                Endpoint::Service(host) | Endpoint::Own { host, .. } => {
+                    hosts[host].on_datagram(datagram, around);
+                    host
+                }
             },
             Event::Unreachable(datagram) => match datagram.from {
-                Endpoint::Client(_) => {}
-                Endpoint::Service(host) | Endpoint::Own { host, .. } => hosts[host].on_unreachable(datagram, around),
+                Endpoint::Client(_) => return,
+                Endpoint::Service(host) | Endpoint::Own { host, .. } => {
+                    hosts[host].on_unreachable(datagram, around);
+                    host
+                }
             },
             Event::Stream(event) => match event.to {
-                Endpoint::Client(client) => self.on_client_stream(client, event),
-                Endpoint::Service(host) | Endpoint::Own { host, .. } => hosts[host].on_stream(event, around),
+                Endpoint::Client(client) => return self.on_client_stream(client, event),
+                Endpoint::Service(host) | Endpoint::Own { host, .. } => {
+                    hosts[host].on_stream(event, around);
+                    host
+                }
             },
-            Event::Ask(client) => self.ask(client),
-            Event::Fault(number) => self.begin_fault(number),
-            Event::Heal(number) => self.end_fault(number),
-            Event::Boot(host) => hosts[host].boot(around),
-        }
+            Event::Ask(client) => return self.ask(client),
+            Event::Fault(number) => return self.begin_fault(number),
+            Event::Heal(number) => return self.end_fault(number),
+            Event::Boot(host) => {
+                hosts[host].boot(around);
+                host
+            }
+        };
+        self.note_due(host);
     }
 
     /// Returns true if nothing is left of the faults.
@@ -286,7 +308,7 @@ fn pools(around: &mut Around) -> String {
     let balance = ["round-robin", "fastest", "least-load", "hash"][around.rng.random_range(0..4)];
     let stale = if around.chance(0.5) { "6s" } else { "0s" };
     let cache = if around.chance(0.8) {
-        format!("[cache]\nstale = \"{stale}\"\nstale_answer_after = \"500ms\"\n")
+        format!("[cache]\nsize = \"1MiB\"\nstale = \"{stale}\"\nstale_answer_after = \"500ms\"\n")
     } else {
         String::new()
     };
