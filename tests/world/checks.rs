@@ -73,7 +73,13 @@ impl Truth {
 
     /// Notes a reply that a forwarder has read.
     pub(crate) fn heard(&mut self, host: HostId, reply: &[u8], now: Instant) {
-        if let Some((name, answer, _)) = read(reply) {
+        if let Some((name, answer, ttl)) = read(reply) {
+            let whole = match answer {
+                Answer::Address(_) => TTL,
+                Answer::NoName => NEGATIVE_TTL,
+                Answer::Failed(_) => 0,
+            };
+            assert_eq!(ttl, whole, "the TTL of an authority's answer {answer:?}");
             self.heard.insert((host, name, answer), now);
         }
     }
@@ -107,6 +113,9 @@ impl Truth {
         assert_eq!(name, asked.name, "the answer to another question");
         asked.answer = Some(answer);
         let reply = dns::read_reply(message).expect("it was read");
+        let header = reply.header();
+        let form = (header.id(), header.recursion_desired(), header.checking_disabled(), reply.edns().is_some());
+        assert_eq!(form, (client as u16, true, false, true), "ID, RD, CD and OPT are those of the query");
         let errors: Vec<u16> = reply.extended_errors().map(|error| error.0).collect();
         if !matches!(answer, Answer::Address(_)) && errors.iter().any(|code| MADE_UP.contains(code)) {
             return;

@@ -159,7 +159,7 @@ impl World {
             self.end_fault(number);
         }
         self.faults.clear();
-        self.around.wrong_by.clear();
+        self.around.wrong_by.values_mut().for_each(|wrong_by| *wrong_by = 0);
         self.around.tell(format_args!("all faults are over"));
     }
 }

@@ -29,7 +29,7 @@ use rand::RngExt;
 use self::clients::Client;
 use self::clock::{Around, Event};
 use self::faults::Fault;
-use self::forwarder::address_of;
+use self::forwarder::{Forwarder, address_of};
 use self::host::{Host, HostId, Part};
 use self::network::Endpoint;
 
@@ -152,6 +152,8 @@ impl World {
         // What the caches know is over then.
         let next = self.around.now + Duration::from_secs(u64::from(content::TTL)) + checks::STALE;
         self.run_until(next + Duration::from_secs(1));
+        let mut forwarders = FORWARDERS.iter().filter_map(|host| self.hosts[*host].forwarder());
+        assert!(forwarders.all(Forwarder::has_free_slots), "a query is in quarantine for too long");
         self.ask_everything();
         self.check_queries();
         self.around.truth.check_budget();

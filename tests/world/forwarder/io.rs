@@ -319,6 +319,10 @@ impl Io for Lines<'_> {
 
     fn race_over(&mut self, report: RaceReport<'_>) -> bool {
         let (attempts, _) = report.race.tally();
+        let sent = |kind| report.race.attempts().filter(move |attempt| attempt.kind == kind && attempt.is_sent);
+        let first: BTreeSet<_> = sent(AttemptKind::First).map(|attempt| attempt.backend.get()).collect();
+        assert_eq!(first.len(), sent(AttemptKind::First).count(), "the first attempts go to different backends");
+        assert!(sent(AttemptKind::Hedge).count() <= 1, "one hedge for each query, as the config has it");
         assert!(attempts <= 8, "{attempts} attempts for one query");
         true
     }
