@@ -108,8 +108,8 @@ impl Tree {
         tree
     }
 
-    /// Makes the tree of a succession. `awaited` are the processes that should introduce themselves, as far as
-    /// is known.
+    /// Makes the tree of a succession. `awaited` are the processes that should introduce themselves, as far
+    /// as is known.
     pub fn succeeding(rules: TreeRules, awaited: BTreeSet<Pid>, last_server: Option<Pid>, now: Instant) -> Self {
         let mut tree = Self::new(rules, TreePhase::Settling { until: now + SETTLE, awaited }, now);
         tree.last_server = last_server.map(|pid| (pid, None));

@@ -6,8 +6,10 @@ use config::CacheRules;
 use engine::cache::CacheLookup;
 
 use crate::support::cache::*;
+use crate::support::zones::{asked, zone_db};
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::NULL;
+use hickory_proto::rr::{RData, Record, RecordType};
 
 /// The time to live of the SOA record that a negative answer to `www.example.org` A has now; `None` if there
 /// is no answer.
@@ -36,6 +38,20 @@ fn section_3_the_soa_goes_out_with_the_lesser_of_its_two_times() {
         assert!(subject.keep(&negative(ResponseCode::NXDomain, ttl, minimum)));
         assert_eq!(soa_ttl(&subject), Some(expected), "{ttl} {minimum}");
     }
+}
+
+#[test]
+fn section_3_the_signature_has_the_time_of_the_soa() {
+    let zone = "z. 300 SOA a. b. 1 2 3 4 60\nz. RRSIG SOA\nz. NS ns.other.\nz. NSEC z.\n";
+    let response = asked("z.", "TXT").with_do().of(&zone_db(&[zone]));
+    let expected = ["z. 60 IN SOA a. b. 1 2 3 4 60", "z. 60 IN RRSIG SOA", "z. 300 IN NSEC z."];
+    assert_eq!(response.sections[1], expected);
+}
+
+#[test]
+fn section_4_the_minimum_is_no_bound() {
+    let zone = "z. 300 SOA a. b. 1 2 3 4 3600\nz. NS ns.other.\na.z. 5 A 192.0.2.1\n";
+    assert_eq!(asked("a.z.", "A").of(&zone_db(&[zone])).line(), "NOERROR QR AA; an a.z. 5 IN A 192.0.2.1");
 }
 
 #[test]
@@ -75,6 +91,11 @@ fn section_5_negatives_are_bounded() {
     // Answers with data are not.
     assert!(subject.keep(&answer(&[3600])));
     assert_eq!(subject.fresh_ttls(), Some(vec![3600]));
+    // The bound of all answers holds for negatives too.
+    let subject = Subject::with(CacheRules { max_ttl: Duration::from_secs(60), ..CacheRules::default() });
+    assert!(subject.keep(&negative(ResponseCode::NXDomain, 86_400, 86_400)));
+    assert_eq!(soa_ttl(&subject), Some(60));
+    assert_eq!(CacheRules::default().max_negative_ttl, Duration::from_secs(3 * 3600));
 }
 
 #[test]
@@ -96,6 +117,20 @@ fn section_6_the_soa_is_given_out_and_counts_down() {
     assert_eq!(response.authorities[0].ttl, 200);
     // Of the cache, not of the authority.
     assert!(!response.metadata.authoritative);
+}
+
+#[test]
+fn section_6_proofs_are_given_out_with_the_soa() {
+    let mut subject = Subject::new();
+    let mut message = negative(ResponseCode::NXDomain, 300, 300);
+    let nsec = RData::Unknown { code: RecordType::NSEC, rdata: NULL::with(vec![0, 0, 1, 0x40]) };
+    message.add_authority(Record::from_rdata(name("example.org."), 300, nsec));
+    assert!(subject.keep(&message));
+    subject.pass(100);
+    let (_, response) = subject.ask(&query("www.example.org.", RecordType::A));
+    let records = response.expect("a response").authorities;
+    let records: Vec<_> = records.iter().map(|record| (record.record_type(), record.ttl)).collect();
+    assert_eq!(records, [(RecordType::SOA, 200), (RecordType::NSEC, 200)]);
 }
 
 #[test]

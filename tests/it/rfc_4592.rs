@@ -30,6 +30,14 @@ const NXDOMAIN: &str = "NXDOMAIN QR AA; ns example. SOA";
 const REFERRAL: &str = "NOERROR QR; ns subdel.example. NS; ns subdel.example. NS";
 
 #[test]
+fn section_2_1_2_other_labels_with_an_asterisk_are_no_wildcards() {
+    let zone = "z. 300 SOA a. b. 1 2 3 4 60\nz. NS ns.other.\nthe*.z. TXT \"a\"\n**.z. TXT \"b\"\n";
+    let zone_db = zone_db(&[zone]);
+    assert_eq!(asked("x.z.", "TXT").of(&zone_db).brief(), "NXDOMAIN QR AA; ns z. SOA");
+    assert_eq!(asked("**.z.", "TXT").of(&zone_db).brief(), "NOERROR QR AA; an **.z. TXT");
+}
+
+#[test]
 fn section_2_2_1_synthesized() {
     check("host3.example.", "MX", "NOERROR QR AA; an host3.example. MX; ar host1.example. A");
     check("host3.example.", "A", NODATA);
@@ -78,4 +86,10 @@ fn section_4_2_servers_at_a_wildcard_are_those_of_the_name() {
     let zone = "z. 300 SOA a. b. 1 2 3 4 60\nz. NS ns.other.\n*.z. NS ns.elsewhere.\n";
     let response = asked("a.b.z.", "A").of(&zone_db(&[zone]));
     assert_eq!(response.line(), "NOERROR QR; ns a.b.z. 300 IN NS ns.elsewhere.");
+}
+
+#[test]
+fn section_4_9_a_wildcard_may_be_an_empty_non_terminal() {
+    let zone = "z. 300 SOA a. b. 1 2 3 4 60\nz. NS ns.other.\nsub.*.z. A 192.0.2.1\n";
+    assert_eq!(asked("x.z.", "A").of(&zone_db(&[zone])).brief(), "NOERROR QR AA; ns z. SOA");
 }

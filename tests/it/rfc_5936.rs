@@ -98,6 +98,24 @@ fn section_3_1_records_are_of_the_zone_and_are_data() {
     }
 }
 
+/// RFC 2181 section 8.
+#[test]
+fn a_ttl_with_its_highest_bit_set_is_zero() {
+    let soa = soa_rdata(1);
+    let record = |rtype, ttl, rdata| Record { owner: ZONE, rtype, ttl, rdata };
+    let records = [
+        record(RecordType::SOA, 0x7FFF_FFFF, &soa[..]),
+        record(RecordType::A, 0x8000_0000, &[192, 0, 2, 1]),
+        record(RecordType::TXT, u32::MAX, b"\x01a"),
+        record(RecordType::SOA, 0x7FFF_FFFF, &soa),
+    ];
+    let messages = response(RecordType::AXFR, records.into_iter(), MESSAGE_LIMIT);
+    let Ok(TransferProgress::Done(TransferResult::Whole(received))) = read(&messages, usize::MAX) else {
+        panic!("a whole zone")
+    };
+    assert_eq!(received.iter().map(|record| record.ttl).collect::<Vec<_>>(), [0x7FFF_FFFF, 0, 0]);
+}
+
 #[test]
 fn a_transfer_is_bounded() {
     let messages = axfr(&version(1, 0..200), 1_000);

@@ -119,6 +119,29 @@ fn a_client_that_does_not_read_its_transfer_holds_up_nobody() {
 }
 
 #[test]
+fn a_transfer_is_of_one_version_whatever_is_loaded_meanwhile() {
+    // More than the kernel keeps for one connection, so most of it is sent after the reload.
+    let text = format!("\"{}\" ", "x".repeat(250)).repeat(40);
+    let hosts: String = (0..300).map(|host| format!("host-{host} TXT {text}\n")).collect();
+    let version = |serial| format!("{}{hosts}last A 192.0.2.{serial}\n", zone(serial, SLOW));
+    let server = primary(&version(1));
+    let mut client = TcpClient::with_window([127, 0, 0, 1].into(), 1 << 16, server.listener("ts"));
+    client.send(&[query("example.org", AXFR)]);
+    let mut records = client.receive().message().answers;
+    server.reload("z.zone", &version(2));
+    wait_for(&server, 2);
+    let is_soa = |record: &&hickory_proto::rr::Record| u16::from(record.record_type()) == SOA;
+    while records.iter().filter(is_soa).count() < 2 {
+        records.extend(client.receive().message().answers);
+    }
+    let data = |rtype| records.iter().filter(move |record| u16::from(record.record_type()) == rtype);
+    let addresses: Vec<_> = data(A).map(|record| record.data.to_string()).collect();
+    assert_eq!(addresses, ["192.0.2.1", "192.0.2.1"]);
+    assert!(data(SOA).all(|record| record.data.to_string().contains(" 1 3600 ")), "{records:?}");
+    assert_eq!(records.len(), 300 + 5);
+}
+
+#[test]
 fn copies_follow_and_no_query_is_lost_meanwhile() {
     let folder = TempDir::new().expect("a temporary folder");
     // So large that what changes is less.

@@ -139,6 +139,10 @@ fn what_nobody_will_see_is_told() {
         "*.z. NS ns.elsewhere.\n",
         &["3: *.z.: NS records at a wildcard: servers differ in what they make of them"],
     );
+    check_warnings(
+        "*.z. DNAME elsewhere.\n",
+        &["3: *.z.: DNAME records at a wildcard: servers differ in what they make of them"],
+    );
 }
 
 #[test]

@@ -45,8 +45,6 @@ pub(crate) struct Around {
     pub(crate) wrong_by: BTreeMap<HostId, i64>,
     /// The lines of the story; `None` if it is not printed.
     story: Option<Vec<String>>,
-    /// A hash of all lines, which shows whether two runs are the same.
-    pub(crate) digest: u64,
 }
 
 impl Around {
@@ -63,7 +61,6 @@ impl Around {
             etcd: Etcd::default(),
             wrong_by: BTreeMap::new(),
             story: is_told.then(Vec::new),
-            digest: 0,
         }
     }
 
@@ -100,12 +97,8 @@ impl Around {
         share > 0.0 && self.rng.random_bool(share)
     }
 
-    /// Adds a line to the story, and to its digest.
     pub(crate) fn tell(&mut self, line: fmt::Arguments<'_>) {
         let at = self.now - self.start;
-        for part in [at.as_nanos() as u64, self.number] {
-            self.digest = (self.digest ^ part).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(17);
-        }
         if let Some(story) = &mut self.story {
             story.push(format!("{:>9.3} ms  {line}", at.as_secs_f64() * 1e3));
         }

@@ -145,10 +145,11 @@ impl World {
             Fault::Loss(..) => (around.links.loss, around.links.duplication, around.links.lateness) = (0.0, 0.0, 0.0),
             Fault::FullDisk(host) => hosts[host].disk.is_full = false,
             Fault::ClockJump(host, seconds) => *around.wrong_by.entry(host).or_default() -= seconds,
+            Fault::Reload(host, _) => hosts[host].disk.is_broken = false,
             Fault::EtcdDown => around.etcd.is_up = true,
             Fault::Unregister(host) => around.etcd.put(&host.to_string(), Some(member(host))),
             Fault::Kill(..) | Fault::PowerLoss(_) | Fault::Stop(..) | Fault::Reset | Fault::NewVersion => {}
-            Fault::Reload(..) | Fault::Change(..) | Fault::Compact => {}
+            Fault::Change(..) | Fault::Compact => {}
         }
         (0..self.hosts.len()).for_each(|host| self.note_due(host));
     }

@@ -22,6 +22,9 @@ const RULES: TreeRules = TreeRules { standbys: 1, watchdog: Some(Duration::from_
 /// The time in which a draining server may finish its queries.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// The time after which a process tries to load its config again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The datagrams that wait in the listening socket.
 const SOCKET_ROOM: usize = 512;
 
@@ -40,8 +43,10 @@ pub(crate) struct Disk {
     pub(crate) zone_file: u32,
     /// The saved zone of a secondary, and the wall time of its confirmation in seconds.
     pub(crate) saved_zone: Option<(Arc<Zone>, u64)>,
-    /// The config file of a forwarder.
+    /// The last good config of a forwarder.
     pub(crate) config: String,
+    /// True if the config file has an error, so that no process can load it.
+    pub(crate) is_broken: bool,
     /// The version that the disk could not save.
     pub(crate) has_lost: bool,
 }
@@ -96,7 +101,7 @@ struct Process {
     ready_at: Instant,
     /// True between SIGSTOP and SIGCONT.
     is_stopped: bool,
-    is_newcomer: bool,
+    purpose: Purpose,
     /// Orders that a stopped process has not read.
     unread: Vec<ProcessOrder>,
     /// Input that came while the process was stopped.
@@ -104,6 +109,12 @@ struct Process {
     server: Option<Server>,
     wake: Instant,
     drain_until: Option<Instant>,
+}
+
+impl Process {
+    fn is_newcomer(&self) -> bool {
+        matches!(self.purpose, Purpose::Newcomer(_))
+    }
 }
 
 pub(crate) struct Host {
@@ -124,7 +135,14 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(id: HostId, part: Part, config: String, around: &mut Around) -> Self {
-        let disk = Disk { is_full: false, zone_file: content::FIRST, saved_zone: None, config, has_lost: false };
+        let disk = Disk {
+            is_full: false,
+            zone_file: content::FIRST,
+            saved_zone: None,
+            config,
+            is_broken: false,
+            has_lost: false,
+        };
         let mut host = Self {
             id,
             part,
@@ -153,9 +171,9 @@ impl Host {
         let tree = self.tree.as_ref().filter(|_| self.exited.is_none()).map(Tree::due);
         let processes =
             self.processes.values().filter(|process| !process.is_stopped).filter_map(|process| match process.role {
-                Role::Starting => Some(process.ready_at),
+                Role::Starting | Role::Failed => Some(process.ready_at),
                 Role::Server | Role::Draining => Some(process.wake),
-                Role::Standby | Role::Failed | Role::Supervisor => None,
+                Role::Standby | Role::Supervisor => None,
             });
         // Without a supervisor or a server, or with a newcomer that is ready, another process takes over now.
         let can = |process: &Process| !process.is_stopped && process.role != Role::Draining;
@@ -164,7 +182,7 @@ impl Host {
         let serving = self.processes.values().find(|process| process.role == Role::Server);
         let takes_over = |process: &Process| match serving {
             None => ready(process),
-            Some(server) => ready(process) && process.is_newcomer && !server.is_stopped,
+            Some(server) => ready(process) && process.is_newcomer() && !server.is_stopped,
         };
         let is_quiet = is_led && !self.processes.values().any(takes_over);
         tree.into_iter().chain(processes).chain((!is_quiet).then_some(around.now)).min()
@@ -199,9 +217,8 @@ impl Host {
             self.hear(pid, order, around);
         }
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        if process.role == Role::Starting && process.ready_at <= now {
-            process.role = Role::Standby;
-            self.says(pid, Role::Standby, around);
+        if matches!(process.role, Role::Starting | Role::Failed) && process.ready_at <= now {
+            self.load(pid, around);
         }
         let Some(process) = self.processes.get_mut(&pid) else { return };
         if matches!(process.role, Role::Server | Role::Draining) && process.wake <= now {
@@ -229,12 +246,31 @@ impl Host {
         }
     }
 
+    /// Lets a process load its config. One that fails tries again, unless another waits for its result.
+    fn load(&mut self, pid: Pid, around: &mut Around) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let before = process.role;
+        process.role = if self.disk.is_broken { Role::Failed } else { Role::Standby };
+        process.ready_at = around.now + AGAIN;
+        match (process.role, process.purpose) {
+            (Role::Failed, Purpose::First) => self.end(pid, ProcessEnd::Status(2), around),
+            (Role::Failed, Purpose::Newcomer(_)) if before == Role::Starting => {
+                if let Some(tree) = &mut self.tree {
+                    tree.gave_up(pid, "its config has an error".to_owned(), around.now);
+                }
+                self.end(pid, ProcessEnd::Status(2), around);
+            }
+            (role, _) if role != before => self.says(pid, role, around),
+            (_, _) => {}
+        }
+    }
+
     /// Gives the lock of the server to a process that can serve. A newcomer is next in line.
     fn take_lock(&mut self, around: &mut Around) {
         if self.processes.values().any(|process| process.role == Role::Server) {
             // "Now": the server stops reading and gives the lock to the newcomer.
             let has_newcomer =
-                self.processes.values().any(|one| one.is_newcomer && one.role == Role::Standby && !one.is_stopped);
+                self.processes.values().any(|one| one.is_newcomer() && one.role == Role::Standby && !one.is_stopped);
             if has_newcomer && let Some(server) = self.server_pid() {
                 self.begin_drain(server, around);
             }
@@ -243,7 +279,7 @@ impl Host {
             return;
         }
         let ready = self.processes.iter().filter(|(_, one)| one.role == Role::Standby && !one.is_stopped);
-        let Some(pid) = ready.max_by_key(|(_, one)| one.is_newcomer).map(|(pid, _)| *pid) else { return };
+        let Some(pid) = ready.max_by_key(|(_, one)| one.is_newcomer()).map(|(pid, _)| *pid) else { return };
         let server = match &self.part {
             Part::Forwarder => Server::Forwarder(Box::new(Forwarder::new(self.id, pid, &self.disk.config, around))),
             Part::Authority { primaries, targets } => {
@@ -327,7 +363,7 @@ impl Host {
                         role: Role::Starting,
                         ready_at: around.now + Duration::from_millis(20) + around.millis(100),
                         is_stopped: false,
-                        is_newcomer: matches!(purpose, Purpose::Newcomer(_)),
+                        purpose,
                         unread: Vec::new(),
                         mail: Vec::new(),
                         server: None,
@@ -531,6 +567,7 @@ impl Host {
     }
 
     pub(crate) fn reload_forwarder(&mut self, text: &str, is_good: bool, around: &mut Around) {
+        self.disk.is_broken = !is_good;
         if is_good {
             text.clone_into(&mut self.disk.config);
         }

@@ -36,7 +36,7 @@ fn the_world_becomes_whole_after_any_faults_and_no_check_fails_meanwhile() {
 fn a_seed_always_makes_the_same_story() {
     for seed in 0..20 {
         let [one, other] = [(); 2].map(|()| world::play(seed, true));
-        assert_eq!((one.digest, one.story), (other.digest, other.story), "seed {seed}");
+        assert_eq!(one.story, other.story, "seed {seed}");
         assert!(one.queries > 0);
     }
 }

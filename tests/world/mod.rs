@@ -66,7 +66,6 @@ pub(crate) struct World {
 /// The result of one seed.
 pub(crate) struct Outcome {
     pub(crate) seed: u64,
-    pub(crate) digest: u64,
     pub(crate) queries: usize,
     pub(crate) failure: Option<String>,
     pub(crate) story: Vec<String>,
@@ -81,8 +80,8 @@ pub(crate) fn play(seed: u64, is_told: bool) -> Outcome {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
     });
-    let (digest, queries) = (world.around.digest, world.clients.len());
-    Outcome { seed, digest, queries, failure, story: world.around.take_story() }
+    let queries = world.clients.len();
+    Outcome { seed, queries, failure, story: world.around.take_story() }
 }
 
 /// Plays the seed of a failure again, and returns the failure with its story.

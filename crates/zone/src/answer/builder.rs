@@ -11,6 +11,8 @@
 //!
 //! If required records do not fit, the response ends with TC. Optional addresses are left out.
 
+use std::ptr;
+
 use crate::zone::Zone;
 use dns::{Query, Rcode, RecordType, eq_ignore_case};
 
@@ -51,6 +53,7 @@ pub(crate) fn answer<'c>(
         rcode: Rcode::NOERROR,
         authoritative: true,
         links: AliasChain::default(),
+        proven: ProvenNodes::default(),
     };
     let here = Here { zone, name: query.question.qname(), folded, owner: RecordOwner::Question };
     let truncated = builder.answer(here, found).is_err();
@@ -82,6 +85,14 @@ struct AnswerBuilder<'c, 'w, 'o> {
     /// True if the first name is in a hosted zone, because AA is about that name (RFC 1035 section 4.1.1).
     authoritative: bool,
     links: AliasChain<'c>,
+    proven: ProvenNodes<'c>,
+}
+
+/// The names of the nodes whose denial records are written.
+#[derive(Default)]
+struct ProvenNodes<'c> {
+    count: usize,
+    names: [&'c [u8]; MAX_PROVEN],
 }
 
 #[derive(Default)]
@@ -248,7 +259,7 @@ impl<'c> AnswerBuilder<'c, '_, '_> {
     fn prove(&mut self, zone: &'c Zone, claim: Claim<'_>) -> Result<(), NoRoom> {
         let Some(rtype) = zone.denial.rtype() else { return Ok(()) };
         for node in zone.denial.prove(&zone.store, claim).nodes() {
-            if let Some(rrset) = node.rrset(rtype) {
+            if let Some(rrset) = node.rrset(rtype).filter(|_| self.proven.add(node.name())) {
                 self.push_signed(ResponseSection::Authority, RecordOwner::Name(node.name()), rrset, node, None)?;
             }
         }
@@ -309,6 +320,22 @@ impl<'c> AnswerBuilder<'c, '_, '_> {
     }
 }
 
+impl<'c> ProvenNodes<'c> {
+    /// Adds the name of a node. Returns false if it is present, because an RRset stands once in a response
+    /// (RFC 2181 section 5.5).
+    fn add(&mut self, name: &'c [u8]) -> bool {
+        // The same name at a cut and at the apex below belongs to two nodes, so its place in memory counts.
+        if self.names.iter().any(|known| ptr::eq(*known, name)) {
+            return false;
+        }
+        if let Some(free) = self.names.get_mut(self.count) {
+            *free = name;
+            self.count += 1;
+        }
+        true
+    }
+}
+
 impl<'c> AliasChain<'c> {
     fn has(&self, hash: u32) -> bool {
         self.met[..self.count].contains(&hash)
@@ -342,3 +369,6 @@ fn is_address(rtype: RecordType) -> bool {
 
 /// Longer than most resolvers accept. The client can ask for the rest of a chain.
 const MAX_LINKS: usize = 16;
+
+/// One node for each wildcard of a chain, and three for its end.
+const MAX_PROVEN: usize = MAX_LINKS + 3;

@@ -15,8 +15,12 @@ pub(crate) fn check(zone: &Zone, places: &NodePlaces, diagnostics: &mut Diagnost
             check_occluded(zone, node, places, diagnostics);
             continue;
         }
-        if node.has(NodeMark::Cut) && node.name().starts_with(ASTERISK) {
-            diagnostics.warnings.add(places.of(node), node.name(), ZoneWarning::WildcardCut);
+        let borders = [(NodeMark::Cut, RecordType::NS), (NodeMark::Dname, RecordType::DNAME)];
+        for (_, rtype) in borders.iter().filter(|(mark, _)| node.has(*mark) && node.name().starts_with(ASTERISK)) {
+            diagnostics.warnings.add(places.of(node), node.name(), ZoneWarning::AtWildcard(*rtype));
+        }
+        if borders.iter().all(|(mark, _)| node.has(*mark)) {
+            diagnostics.warnings.add(places.of(node), node.name(), ZoneWarning::DnameAtCut);
         }
         for rrset in node.rrsets().filter(|rrset| matches!(rrset.rtype, RecordType::NS | RecordType::MX)) {
             check_targets(zone, node, rrset, places, diagnostics);

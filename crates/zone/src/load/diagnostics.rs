@@ -118,9 +118,12 @@ pub enum ZoneWarning {
     /// Data below a zone cut other than glue are never sent (RFC 1034 section 4.2.1).
     #[error("{0} records below a zone cut are never answered")]
     Occluded(RecordType),
-    /// A wildcard has NS records (RFC 4592 section 4.2).
-    #[error("NS records at a wildcard: servers differ in what they make of them")]
-    WildcardCut,
+    /// A wildcard has NS or DNAME records (RFC 4592 section 4.2, RFC 6672 section 3.3).
+    #[error("{0} records at a wildcard: servers differ in what they make of them")]
+    AtWildcard(RecordType),
+    /// A zone cut has a DNAME record (RFC 6672 section 2.3).
+    #[error("a DNAME record at a zone cut is never answered, the names below belong to the child zone")]
+    DnameAtCut,
     /// The zone has more NSEC3 iterations than validators accept (RFC 9276 section 3.2).
     #[error("NSEC3 with {0} iterations: validators give up on many, expected 0")]
     Iterations(u16),

@@ -123,6 +123,10 @@ fn strings_are_quoted_or_not() {
     );
     check(r#"a 1 TXT "a""b""#, &[r#"a.example.org. 1 TXT "a" "b""#]);
     check("a 1 TXT \u{e9}", &[r#"a.example.org. 1 TXT "\195\169""#]);
+    let longest = "x".repeat(255);
+    check(&format!("a 1 TXT {longest}"), &[&format!("a.example.org. 1 TXT \"{longest}\"")]);
+    let error = read_with(&format!("a 1 TXT {longest}x"), &[]).expect_err("256 octets");
+    assert!(error.ends_with("expected a string of at most 255 octets"), "{error}");
 }
 
 #[test]
