@@ -10,9 +10,9 @@ use rand::RngExt;
 use zone::transfer::tsig::{Algorithm, ServerChain, TsigFailure, TsigKey, TsigKeys, sign_query, verify_query};
 use zone::transfer::{
     Difference, Journal, MESSAGE_LIMIT, NotifyAttempts, NotifyStep, Secondary, SecondaryStep, SecondaryVersion, Serial,
-    Soa, TransferError, TransferOffer, TransferProgress, TransferReader, TransferResult, TransferWriter, ZoneService,
-    differences, is_notify_response, read_notify, read_soa_reply, read_transfer_query, whole, write_notify,
-    write_transfer_query,
+    Soa, TransferError, TransferKind, TransferOffer, TransferProgress, TransferReader, TransferResult, TransferWriter,
+    ZoneService, differences, is_notify_response, read_notify, read_soa_reply, read_transfer_query, whole,
+    write_notify, write_transfer_query,
 };
 use zone::{Records, Tables, Zone, ZoneDb, respond};
 
@@ -264,6 +264,9 @@ impl Authority {
             TransferOffer::Steps(steps) => differences(soa, steps).collect(),
             TransferOffer::Whole => whole(soa, zone.iter()).collect(),
         };
+        if let TransferKind::Ixfr { from } = query.asked {
+            assert_eq!(records.len() > 1, zone.serial() > from.0, "a client with an older version gets a newer one");
+        }
         // Small messages, so that a transfer has several.
         let limit = MESSAGE_LIMIT.min(300);
         let mut writer = TransferWriter::new(query.header, &query.question, records.into_iter(), limit);
@@ -420,6 +423,8 @@ impl Authority {
                     self.pending = Some(Pending::Transfer { stream, incremental, frames, reader: None });
                 }
                 SecondaryStep::WaitUntil(at) => {
+                    let is_busy = self.pending.is_some() || self.loading.is_some() || self.zone.is_none();
+                    assert!(is_busy || at <= now + content::REFRESH, "authority {}: it looks too late", self.host);
                     self.report_service(around);
                     return at;
                 }

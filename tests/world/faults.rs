@@ -27,7 +27,7 @@ pub(crate) enum Fault {
     FullDisk(HostId),
     /// The wall clock of a host jumps.
     ClockJump(HostId, i64),
-    /// The operator writes a new version of the zone.
+    /// The operator writes a new version of the zone, or two.
     NewVersion,
     /// The operator reloads a forwarder, with a good or a bad config.
     Reload(HostId, bool),
@@ -110,8 +110,10 @@ impl World {
             Fault::FullDisk(host) => hosts[host].disk.is_full = true,
             Fault::ClockJump(host, seconds) => *around.wrong_by.entry(host).or_default() += seconds,
             Fault::NewVersion => {
-                self.version += 1;
-                hosts[2].new_version(self.version, around);
+                for _ in 0..around.rng.random_range(1..=2) {
+                    self.version += 1;
+                    hosts[2].new_version(self.version, around);
+                }
             }
             Fault::Reload(host, is_good) => {
                 let text = match is_good {

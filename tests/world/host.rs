@@ -375,7 +375,8 @@ impl Host {
                         tree.started(purpose, pid, around.now);
                     }
                 }
-                TreeStep::Kill(pid) => self.end(pid, ProcessEnd::Signal(9), around),
+                // No process is stopped for so long.
+                TreeStep::Kill(pid) => panic!("host {}: the watchdog kills process {pid}", self.id),
                 TreeStep::Send(pid, order) => match self.processes.get_mut(&pid) {
                     Some(process) if process.is_stopped => process.unread.push(order),
                     Some(_) => self.hear(pid, order, around),
