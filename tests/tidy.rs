@@ -3,6 +3,8 @@
 
 #[path = "tidy/crates.rs"]
 mod crates;
+#[path = "tidy/mutants.rs"]
+mod mutants;
 #[path = "tidy/prose.rs"]
 mod prose;
 #[path = "tidy/rfc.rs"]

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use dns::address::Scheme;
 use dns::{Header, Name, Opcode, RecordType, Transport, write_plain_query};
 use rand::RngExt;
-use zone::transfer::tsig::{Algorithm, ServerChain, TsigKey, TsigKeys, sign_query, verify_query};
+use zone::transfer::tsig::{Algorithm, ServerChain, TsigFailure, TsigKey, TsigKeys, sign_query, verify_query};
 use zone::transfer::{
     Difference, Journal, MESSAGE_LIMIT, NotifyAttempts, NotifyStep, Secondary, SecondaryStep, SecondaryVersion, Serial,
-    Soa, TransferOffer, TransferProgress, TransferReader, TransferResult, TransferWriter, ZoneService, differences,
-    is_notify_response, read_notify, read_soa_reply, read_transfer_query, whole, write_notify, write_transfer_query,
+    Soa, TransferError, TransferKind, TransferOffer, TransferProgress, TransferReader, TransferResult, TransferWriter,
+    ZoneService, differences, is_notify_response, read_notify, read_soa_reply, read_transfer_query, whole,
+    write_notify, write_transfer_query,
 };
 use zone::{Records, Tables, Zone, ZoneDb, respond};
 
@@ -124,6 +125,8 @@ impl Authority {
         let shown = zone.clone().unwrap_or_else(|| Arc::new(Zone::unserved(&content::apex())));
         self.zone_db.set_zone(shown);
         if let Some(zone) = &zone {
+            let right = content::zone(zone.serial());
+            assert!(zone.canonical().eq(right.canonical()), "the records of version {}", zone.serial());
             around.tell(format_args!("authority {} serves version {}", self.host, zone.serial()));
             self.notifies = self
                 .targets
@@ -261,6 +264,9 @@ impl Authority {
             TransferOffer::Steps(steps) => differences(soa, steps).collect(),
             TransferOffer::Whole => whole(soa, zone.iter()).collect(),
         };
+        if let TransferKind::Ixfr { from } = query.asked {
+            assert_eq!(records.len() > 1, zone.serial() > from.0, "a client with an older version gets a newer one");
+        }
         // Small messages, so that a transfer has several.
         let limit = MESSAGE_LIMIT.min(300);
         let mut writer = TransferWriter::new(query.header, &query.question, records.into_iter(), limit);
@@ -308,6 +314,9 @@ impl Authority {
                 Ok(TransferProgress::Done(result)) => return self.load(result, around),
                 Err(error) => {
                     around.tell(format_args!("authority {}: the transfer failed: {error}", self.host));
+                    // No message is damaged, but a clock may be or have been wrong.
+                    let is_clock = matches!(error, TransferError::Tsig(TsigFailure::BadTime | TsigFailure::Refused(_)));
+                    assert!(is_clock && !around.wrong_by.is_empty(), "authority {}: {error}", self.host);
                     return self.fail(around);
                 }
             }
@@ -325,6 +334,7 @@ impl Authority {
             TransferResult::Whole(records) => (content::build(records.iter()), Vec::new()),
             TransferResult::Steps(steps) => (apply(&steps), steps),
         };
+        assert!(zone.is_some(), "authority {}: what was transferred is no zone", self.host);
         self.end_pending(around);
         self.loading = Some((around.now + around.millis(200), zone, steps));
     }
@@ -413,6 +423,8 @@ impl Authority {
                     self.pending = Some(Pending::Transfer { stream, incremental, frames, reader: None });
                 }
                 SecondaryStep::WaitUntil(at) => {
+                    let is_busy = self.pending.is_some() || self.loading.is_some() || self.zone.is_none();
+                    assert!(is_busy || at <= now + content::REFRESH, "authority {}: it looks too late", self.host);
                     self.report_service(around);
                     return at;
                 }

@@ -19,11 +19,11 @@ pub(crate) enum Answer {
     Failed(u16),
 }
 
-/// The hedges that a pool may send on top of its budget: the full bucket that it begins with.
-const BURST: u64 = 10;
+/// A full hedge budget, in millionths of a hedge.
+const FULL_BUDGET: i64 = 10_000_000;
 
-/// The hedges per good reply, in percent, as the config has it.
-pub(crate) const BUDGET: u64 = 20;
+/// The part of a hedge that a good reply adds, as the config has it.
+const EARNED: i64 = 50_000;
 
 /// How long an answer may be used after its TTL, as the config has it.
 pub(crate) const STALE: Duration = Duration::from_secs(6);
@@ -55,9 +55,8 @@ pub(crate) struct Truth {
     /// The longest time that a process may be stopped.
     pub(crate) longest_stop: Duration,
     pub(crate) queries: BTreeMap<usize, Asked>,
-    hedges: BTreeMap<HostId, u64>,
-    sent: BTreeMap<HostId, u64>,
-    processes: BTreeMap<HostId, u64>,
+    /// The most that the hedge budget of each process holds.
+    budgets: BTreeMap<(HostId, ProcessId), i64>,
     served: BTreeMap<HostId, u32>,
 }
 
@@ -73,7 +72,13 @@ impl Truth {
 
     /// Notes a reply that a forwarder has read.
     pub(crate) fn heard(&mut self, host: HostId, reply: &[u8], now: Instant) {
-        if let Some((name, answer, _)) = read(reply) {
+        if let Some((name, answer, ttl)) = read(reply) {
+            let whole = match answer {
+                Answer::Address(_) => TTL,
+                Answer::NoName => NEGATIVE_TTL,
+                Answer::Failed(_) => 0,
+            };
+            assert_eq!(ttl, whole, "the TTL of an authority's answer {answer:?}");
             self.heard.insert((host, name, answer), now);
         }
     }
@@ -107,6 +112,9 @@ impl Truth {
         assert_eq!(name, asked.name, "the answer to another question");
         asked.answer = Some(answer);
         let reply = dns::read_reply(message).expect("it was read");
+        let header = reply.header();
+        let form = (header.id(), header.recursion_desired(), header.checking_disabled(), reply.edns().is_some());
+        assert_eq!(form, (client as u16, true, false, true), "ID, RD, CD and OPT are those of the query");
         let errors: Vec<u16> = reply.extended_errors().map(|error| error.0).collect();
         if !matches!(answer, Answer::Address(_)) && errors.iter().any(|code| MADE_UP.contains(code)) {
             return;
@@ -132,27 +140,22 @@ impl Truth {
     }
 
     pub(crate) fn process_ended(&mut self, process: (HostId, ProcessId)) {
-        *self.processes.entry(process.0).or_default() += 1;
         for asked in self.queries.values_mut() {
             asked.excused += asked.held_by.remove(&process).unwrap_or(0);
         }
     }
 
-    /// Counts a query to a backend.
-    pub(crate) fn sent(&mut self, host: HostId, is_hedge: bool) {
-        *self.sent.entry(host).or_default() += 1;
-        *self.hedges.entry(host).or_default() += u64::from(is_hedge);
+    /// Counts a reply that may pay for a part of a hedge.
+    pub(crate) fn earned(&mut self, by: (HostId, ProcessId)) {
+        let budget = self.budgets.entry(by).or_insert(FULL_BUDGET);
+        *budget = (*budget + EARNED).min(FULL_BUDGET);
     }
 
-    /// Checks that the hedges of each forwarder are within its budget.
-    pub(crate) fn check_budget(&self) {
-        for (host, hedges) in &self.hedges {
-            let sent = self.sent.get(host).copied().unwrap_or(0);
-            // Each process begins with a full bucket.
-            let buckets = 1 + self.processes.get(host).copied().unwrap_or(0);
-            let most = BURST * buckets + sent * BUDGET / 100;
-            assert!(*hedges <= most, "host {host}: {hedges} hedges, {most} are within the budget");
-        }
+    /// Counts a hedge, after which the budget of its process has this level.
+    pub(crate) fn hedged(&mut self, by: (HostId, ProcessId), level: i64) {
+        let budget = self.budgets.entry(by).or_insert(FULL_BUDGET);
+        *budget -= 1_000_000;
+        assert!((0..=*budget).contains(&level), "host {}: a hedge leaves {level} of {budget}", by.0);
     }
 }
 

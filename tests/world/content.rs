@@ -2,6 +2,7 @@
 //! last change, and names that come and go.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dns::{Name, RecordType};
 use zone::{FilePlace, Record, Records, Zone, ZoneBuilder};
@@ -14,6 +15,12 @@ pub(crate) const TTL: u32 = 4;
 
 /// The TTL of negative answers, seconds.
 pub(crate) const NEGATIVE_TTL: u32 = 2;
+
+/// The names that never change, so that differences are shorter than the zone.
+const STEADY: u8 = 24;
+
+/// The time between two looks of a secondary.
+pub(crate) const REFRESH: Duration = Duration::from_secs(3);
 
 /// The name that exists in each version.
 const LASTING: usize = NAMES - 1;
@@ -53,8 +60,8 @@ pub(crate) fn build<'a>(records: impl Iterator<Item = Record<'a>>) -> Option<Arc
 
 fn records(version: u32) -> Records {
     let apex = apex();
-    // Refresh 3 s, retry 1 s, expire 20 s.
-    let numbers = [version, 3, 1, 20, NEGATIVE_TTL].map(u32::to_be_bytes).concat();
+    // Retry 1 s, expire 20 s.
+    let numbers = [version, REFRESH.as_secs() as u32, 1, 20, NEGATIVE_TTL].map(u32::to_be_bytes).concat();
     let soa = [&b"\x02ns\x01w\0\x01h\0"[..], &numbers].concat();
     let mut records = Records::new();
     let mut push = |owner: &Name, rtype, rdata: &[u8]| {
@@ -67,6 +74,9 @@ fn records(version: u32) -> Records {
         if let Some(changed) = changed_at(version, number) {
             push(&name(number), RecordType::A, &address(changed, number));
         }
+    }
+    for number in 0..STEADY {
+        push(&format!("s{number}.w.").parse().expect("a name"), RecordType::A, &[10, 0, 1, number]);
     }
     records
 }

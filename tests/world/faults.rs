@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     Stop(HostId, usize, Option<Pid>),
     /// Nothing passes between two hosts, in one direction or both.
     Cut(HostId, HostId, bool),
+    /// Nothing passes between a forwarder and all authorities.
+    Isolate(HostId),
     /// Datagrams between hosts are lost, doubled or late.
     Loss(f64, f64, f64),
     /// A device in the network resets a stream.
@@ -27,7 +29,7 @@ pub(crate) enum Fault {
     FullDisk(HostId),
     /// The wall clock of a host jumps.
     ClockJump(HostId, i64),
-    /// The operator writes a new version of the zone.
+    /// The operator writes a new version of the zone, or two.
     NewVersion,
     /// The operator reloads a forwarder, with a good or a bad config.
     Reload(HostId, bool),
@@ -58,7 +60,7 @@ impl World {
         let host = rng.random_range(0..5);
         let authority = AUTHORITIES[rng.random_range(0..3)];
         let forwarder = FORWARDERS[rng.random_range(0..2)];
-        match rng.random_range(0..17) {
+        match rng.random_range(0..18) {
             0..3 => Fault::Kill(host, rng.random_range(0..3)),
             3 => Fault::PowerLoss(host),
             4 => {
@@ -75,6 +77,7 @@ impl World {
             13 => Fault::Reload(forwarder, rng.random_bool(0.6)),
             14 => Fault::Change(host, rng.random_bool(0.5)),
             15 => [Fault::EtcdDown, Fault::Compact][rng.random_range(0..2)],
+            16 => Fault::Isolate(forwarder),
             _ => Fault::Unregister(authority),
         }
     }
@@ -103,6 +106,7 @@ impl World {
                     around.links.set_cut(to, from, true);
                 }
             }
+            Fault::Isolate(host) => AUTHORITIES.iter().for_each(|to| around.links.set_apart(host, *to, true)),
             Fault::Loss(loss, duplication, lateness) => {
                 (around.links.loss, around.links.duplication, around.links.lateness) = (loss, duplication, lateness);
             }
@@ -110,8 +114,10 @@ impl World {
             Fault::FullDisk(host) => hosts[host].disk.is_full = true,
             Fault::ClockJump(host, seconds) => *around.wrong_by.entry(host).or_default() += seconds,
             Fault::NewVersion => {
-                self.version += 1;
-                hosts[2].new_version(self.version, around);
+                for _ in 0..around.rng.random_range(1..=2) {
+                    self.version += 1;
+                    hosts[2].new_version(self.version, around);
+                }
             }
             Fault::Reload(host, is_good) => {
                 let text = match is_good {
@@ -142,6 +148,7 @@ impl World {
                 around.links.set_cut(from, to, false);
                 around.links.set_cut(to, from, false);
             }
+            Fault::Isolate(host) => AUTHORITIES.iter().for_each(|to| around.links.set_apart(host, *to, false)),
             Fault::Loss(..) => (around.links.loss, around.links.duplication, around.links.lateness) = (0.0, 0.0, 0.0),
             Fault::FullDisk(host) => hosts[host].disk.is_full = false,
             Fault::ClockJump(host, seconds) => *around.wrong_by.entry(host).or_default() -= seconds,
@@ -160,7 +167,7 @@ impl World {
             self.end_fault(number);
         }
         self.faults.clear();
-        self.around.wrong_by.clear();
+        self.around.wrong_by.values_mut().for_each(|wrong_by| *wrong_by = 0);
         self.around.tell(format_args!("all faults are over"));
     }
 }

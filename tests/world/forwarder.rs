@@ -247,7 +247,13 @@ impl Forwarder {
     pub(crate) fn is_empty(&self) -> bool {
         self.engines.iter().all(Engine::is_empty)
             && self.shared.clients.waiting() == 0
+            && self.shared.single_flight.is_free()
             && self.waiting.values().all(Vec::is_empty)
+    }
+
+    /// Returns true if no query waits for a late reply.
+    pub(crate) fn has_free_slots(&self) -> bool {
+        self.sockets.iter().all(|sockets| sockets.taken.is_empty())
     }
 
     pub(crate) fn backends(&self) -> impl Iterator<Item = &Arc<SharedBackend>> {

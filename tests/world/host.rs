@@ -375,7 +375,8 @@ impl Host {
                         tree.started(purpose, pid, around.now);
                     }
                 }
-                TreeStep::Kill(pid) => self.end(pid, ProcessEnd::Signal(9), around),
+                // No process is stopped for so long.
+                TreeStep::Kill(pid) => panic!("host {}: the watchdog kills process {pid}", self.id),
                 TreeStep::Send(pid, order) => match self.processes.get_mut(&pid) {
                     Some(process) if process.is_stopped => process.unread.push(order),
                     Some(_) => self.hear(pid, order, around),
@@ -592,7 +593,9 @@ impl Host {
     /// Returns true if a supervisor, one server and the standbys are there, and nothing else.
     pub(crate) fn is_whole(&self) -> bool {
         let count = |role| self.processes.values().filter(|process| process.role == role).count();
-        self.tree.is_some() && (count(Role::Server), count(Role::Standby), self.processes.len()) == (1, 1, 2)
+        let is_changing = |tree: &Tree| tree.is_replacing() || tree.is_on_probation();
+        self.tree.as_ref().is_some_and(|tree| !is_changing(tree))
+            && (count(Role::Server), count(Role::Standby), self.processes.len()) == (1, 1, 2)
     }
 
     pub(crate) fn describe(&self) -> String {

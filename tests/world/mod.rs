@@ -29,7 +29,7 @@ use rand::RngExt;
 use self::clients::Client;
 use self::clock::{Around, Event};
 use self::faults::Fault;
-use self::forwarder::address_of;
+use self::forwarder::{Forwarder, address_of};
 use self::host::{Host, HostId, Part};
 use self::network::Endpoint;
 
@@ -151,9 +151,10 @@ impl World {
         // What the caches know is over then.
         let next = self.around.now + Duration::from_secs(u64::from(content::TTL)) + checks::STALE;
         self.run_until(next + Duration::from_secs(1));
+        let mut forwarders = FORWARDERS.iter().filter_map(|host| self.hosts[*host].forwarder());
+        assert!(forwarders.all(Forwarder::has_free_slots), "a query is in quarantine for too long");
         self.ask_everything();
         self.check_queries();
-        self.around.truth.check_budget();
         let streams = self.around.links.open_streams();
         assert!(streams <= MAX_STREAMS, "{streams} streams are left");
     }
@@ -305,6 +306,7 @@ fn pools(around: &mut Around) -> String {
     };
     let dispatch = ["race", "hedge", "sequential", "auto"][around.rng.random_range(0..4)];
     let balance = ["round-robin", "fastest", "least-load", "hash"][around.rng.random_range(0..4)];
+    let tries = around.rng.random_range(1..=3);
     let stale = if around.chance(0.5) { "6s" } else { "0s" };
     let cache = if around.chance(0.8) {
         format!("[cache]\nsize = \"1MiB\"\nstale = \"{stale}\"\nstale_answer_after = \"500ms\"\n")
@@ -313,8 +315,9 @@ fn pools(around: &mut Around) -> String {
     };
     format!(
         "[forwarder]\nlisten = [\"10.0.0.1:53\"]\nallow = [\"0.0.0.0/0\"]\ncookies = false\n{cache}{etcd}\
-         [pools.w]\n{backends}\ndispatch = \"{dispatch}\"\nbalance = \"{balance}\"\ntimeout = \"1500ms\"\n\
-         attempt_timeout = \"400ms\"\nhedge = {{ budget = 0.2 }}\nhealth = {{ interval = \"2s\", timeout = \"500ms\" }}\n\
+         [pools.w]\n{backends}\ndispatch = \"{dispatch}\"\nbalance = \"{balance}\"\ntries = {tries}\n\
+         timeout = \"1500ms\"\nattempt_timeout = \"400ms\"\nhedge = {{ budget = 0.05 }}\n\
+         health = {{ interval = \"2s\", timeout = \"500ms\" }}\n\
          cookies = false\n"
     )
 }

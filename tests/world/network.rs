@@ -91,6 +91,12 @@ impl Links {
         }
     }
 
+    /// Cuts both directions, or joins them.
+    pub(crate) fn set_apart(&mut self, one: HostId, other: HostId, is_cut: bool) {
+        self.set_cut(one, other, is_cut);
+        self.set_cut(other, one, is_cut);
+    }
+
     fn is_cut(&self, from: Endpoint, to: Endpoint) -> bool {
         from.host().zip(to.host()).is_some_and(|pair| self.cut.contains(&pair))
     }

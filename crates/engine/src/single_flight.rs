@@ -60,6 +60,11 @@ impl SingleFlight {
         }
     }
 
+    /// Returns true if no worker holds a slot.
+    pub fn is_free(&self) -> bool {
+        self.slots.iter().all(|slot| slot.load(Relaxed) == 0)
+    }
+
     fn slot(&self, hash: u64) -> Option<&AtomicU32> {
         // The low bits choose the place in the worker's own table; the high ones are as good here.
         self.slots.get((hash >> (64 - SLOTS.trailing_zeros())) as usize)

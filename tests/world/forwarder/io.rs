@@ -12,7 +12,7 @@ use engine::{
     AskedFor, Destination, FetchQuery, Io, NotSent, Outstanding, RaceRef, RaceReport, ResponseOrigin, ResponseSummary,
     SentAttempt, TcpQuery, Waiter,
 };
-use hedge::race::AttemptKind;
+use hedge::race::{AttemptKind, RaceEnd};
 use rand::RngExt;
 
 use super::Caller;
@@ -243,9 +243,12 @@ impl Io for Lines<'_> {
         dns::set_id(&mut query, slot.id());
         let set = self.sockets.set(to.sockets).ok_or(NotSent::Unreachable)?;
         let host = host_of(set.address.ip());
-        self.around.truth.sent(self.place.host, attempt.kind == AttemptKind::Hedge);
         self.around.tell(format_args!("forwarder {}: asks host {host}, {:?}", self.place.host, attempt.kind));
         let own = self.place.own(slot.socket());
+        if attempt.kind == AttemptKind::Hedge {
+            let Place { host, process, .. } = self.place;
+            self.around.truth.hedged((host, process), attempt.pool.budget().level().0);
+        }
         if !self.is_by_stream(to.sockets) {
             self.sockets.taken.insert(slot);
             self.around.send(own, Endpoint::Service(host), query);
@@ -319,7 +322,19 @@ impl Io for Lines<'_> {
 
     fn race_over(&mut self, report: RaceReport<'_>) -> bool {
         let (attempts, _) = report.race.tally();
+        let sent = |kind| report.race.attempts().filter(move |attempt| attempt.kind == kind && attempt.is_sent);
+        let first: BTreeSet<_> = sent(AttemptKind::First).map(|attempt| attempt.backend.get()).collect();
+        assert_eq!(first.len(), sent(AttemptKind::First).count(), "the first attempts go to different backends");
+        assert!(sent(AttemptKind::Hedge).count() <= 1, "one hedge for each query, as the config has it");
         assert!(attempts <= 8, "{attempts} attempts for one query");
+        if report.result.end == RaceEnd::Nothing && self.around.truth.longest_stop.is_zero() {
+            let is_asked = |candidate| report.race.attempts().any(|attempt| attempt.backend == candidate);
+            assert!(report.race.candidates().iter().all(is_asked), "a race in silence asks all candidates");
+        }
+        if report.result.won_by.is_some() {
+            let Place { host, process, .. } = self.place;
+            self.around.truth.earned((host, process));
+        }
         true
     }
 }
