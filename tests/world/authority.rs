@@ -44,7 +44,7 @@ pub(crate) struct Authority {
 /// A question to a primary.
 enum Pending {
     Soa(u16),
-    Transfer { stream: StreamId, incremental: bool, frames: Frames, reader: Option<TransferReader> },
+    Transfer { stream: StreamId, incremental: bool, frames: Frames, reader: Option<Box<TransferReader>> },
 }
 
 /// The port of questions to primaries, and that of NOTIFY.
@@ -292,7 +292,7 @@ impl Authority {
         let (id, mut query) = (around.rng.random(), Vec::new());
         let asked = write_transfer_query(id, &content::apex(), soa.filter(|_| *incremental), &mut query);
         let chain = sign_query(&key, around.wall(self.host), &mut query);
-        *reader = Some(TransferReader::new(content::apex(), id, asked, Some(chain), 1 << 20));
+        *reader = Some(Box::new(TransferReader::new(content::apex(), id, asked, Some(chain), 1 << 20)));
         around.write(stream, own, &query);
     }
 

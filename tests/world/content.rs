@@ -39,7 +39,7 @@ pub(crate) fn name(number: usize) -> Name {
 /// Returns the version of the last change of a name's address; `None` if the name does not exist.
 pub(crate) fn changed_at(version: u32, number: usize) -> Option<u32> {
     let turn = version + number as u32;
-    (turn % 5 != 0 || number == LASTING).then(|| version - turn % 3)
+    (!turn.is_multiple_of(5) || number == LASTING).then(|| version - turn % 3)
 }
 
 pub(crate) fn address(version: u32, number: usize) -> [u8; 4] {

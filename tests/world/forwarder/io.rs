@@ -106,7 +106,11 @@ impl WorkerSockets {
 
     /// Takes the slots of one socket, or of all sockets of a set.
     pub(super) fn take(&mut self, is_meant: impl Fn(SocketId) -> bool) -> Vec<QuerySlot> {
-        self.taken.extract_if(.., |slot| is_meant(slot.socket())).collect()
+        let lost: Vec<QuerySlot> = self.taken.iter().copied().filter(|slot| is_meant(slot.socket())).collect();
+        for slot in &lost {
+            self.taken.remove(slot);
+        }
+        lost
     }
 
     pub(super) fn open_streams(&self) -> usize {
