@@ -315,7 +315,8 @@ impl Authority {
                 Err(error) => {
                     around.tell(format_args!("authority {}: the transfer failed: {error}", self.host));
                     // No message is damaged, but a clock may be or have been wrong.
-                    let is_clock = matches!(error, TransferError::Tsig(TsigFailure::BadTime | TsigFailure::Refused(_)));
+                    let is_clock =
+                        matches!(error, TransferError::Tsig(TsigFailure::BadTime | TsigFailure::OtherClock(_)));
                     assert!(is_clock && !around.wrong_by.is_empty(), "authority {}: {error}", self.host);
                     return self.fail(around);
                 }
