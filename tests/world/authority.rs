@@ -127,7 +127,7 @@ impl Authority {
         if let Some(zone) = &zone {
             let right = content::zone(zone.serial());
             assert!(zone.canonical().eq(right.canonical()), "the records of version {}", zone.serial());
-            around.tell(format_args!("authority {} serves version {}", self.host, zone.serial()));
+            around.log(format_args!("authority {} serves version {}", self.host, zone.serial()));
             self.notifies = self
                 .targets
                 .iter()
@@ -313,7 +313,7 @@ impl Authority {
                 Ok(TransferProgress::More) => {}
                 Ok(TransferProgress::Done(result)) => return self.load(result, around),
                 Err(error) => {
-                    around.tell(format_args!("authority {}: the transfer failed: {error}", self.host));
+                    around.log(format_args!("authority {}: the transfer failed: {error}", self.host));
                     // No message is damaged, but a clock may be or have been wrong.
                     let is_clock =
                         matches!(error, TransferError::Tsig(TsigFailure::BadTime | TsigFailure::OtherClock(_)));

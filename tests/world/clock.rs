@@ -48,7 +48,7 @@ pub(crate) struct Around {
 }
 
 impl Around {
-    pub(crate) fn new(seed: u64, is_told: bool) -> Self {
+    pub(crate) fn new(seed: u64, is_logged: bool) -> Self {
         let start = Instant::now();
         Self {
             start,
@@ -60,7 +60,7 @@ impl Around {
             truth: Truth::default(),
             etcd: Etcd::default(),
             wrong_by: BTreeMap::new(),
-            story: is_told.then(Vec::new),
+            story: is_logged.then(Vec::new),
         }
     }
 
@@ -97,7 +97,7 @@ impl Around {
         share > 0.0 && self.rng.random_bool(share)
     }
 
-    pub(crate) fn tell(&mut self, line: fmt::Arguments<'_>) {
+    pub(crate) fn log(&mut self, line: fmt::Arguments<'_>) {
         let at = self.now - self.start;
         if let Some(story) = &mut self.story {
             story.push(format!("{:>9.3} ms  {line}", at.as_secs_f64() * 1e3));

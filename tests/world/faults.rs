@@ -84,7 +84,7 @@ impl World {
 
     pub(crate) fn begin_fault(&mut self, number: usize) {
         let fault = self.faults[number];
-        self.around.tell(format_args!("fault: {fault:?}"));
+        self.around.log(format_args!("fault: {fault:?}"));
         let lasts = match fault {
             Fault::Stop(..) => self.around.millis(MAX_STOP.as_millis() as u64),
             _ => self.around.millis(3000),
@@ -168,7 +168,7 @@ impl World {
         }
         self.faults.clear();
         self.around.wrong_by.values_mut().for_each(|wrong_by| *wrong_by = 0);
-        self.around.tell(format_args!("all faults are over"));
+        self.around.log(format_args!("all faults are over"));
     }
 }
 

@@ -307,7 +307,7 @@ impl Forwarder {
         let now = around.now;
         self.waiting.entry(caller.client).or_default().push(now);
         around.truth.query_read(caller.client, (self.host, self.process));
-        around.tell(format_args!("forwarder {}: query of client {}", self.host, caller.client));
+        around.log(format_args!("forwarder {}: query of client {}", self.host, caller.client));
         let mut folded = Vec::new();
         let flags = query.fold_question(&mut folded);
         let question = HashedQuestion { octets: &folded, flags, hash: self.shared.hash(&folded) };
@@ -361,7 +361,7 @@ impl Forwarder {
         if let Some((_, read)) = self.reload.take_if(|(at, _)| *at <= now) {
             match read {
                 Ok(config) => self.commit(config, around),
-                Err(_) => around.tell(format_args!("forwarder {} refuses its new config", self.host)),
+                Err(_) => around.log(format_args!("forwarder {} refuses its new config", self.host)),
             }
         }
         self.membership.follow(&around.etcd, now);
@@ -440,7 +440,7 @@ impl Forwarder {
         }
         for (address, is_up) in &changed {
             let word = if *is_up { "up" } else { "down" };
-            around.tell(format_args!("forwarder {}: backend {address} is {word}", self.host));
+            around.log(format_args!("forwarder {}: backend {address} is {word}", self.host));
         }
         if !changed.is_empty() {
             self.membership.on_health();

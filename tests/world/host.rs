@@ -287,7 +287,7 @@ impl Host {
                 Server::Authority(Box::new(Authority::new(self.id, pid, &self.disk, primaries, targets, around)))
             }
         };
-        around.tell(format_args!("host {}: process {pid} serves", self.id));
+        around.log(format_args!("host {}: process {pid} serves", self.id));
         if std::mem::take(&mut self.disk.has_lost) {
             around.truth.lost_versions(self.id);
         }
@@ -308,7 +308,7 @@ impl Host {
         if process.role != Role::Server {
             return;
         }
-        around.tell(format_args!("host {}: process {pid} drains", self.id));
+        around.log(format_args!("host {}: process {pid} drains", self.id));
         process.role = Role::Draining;
         process.drain_until = Some(around.now + DRAIN);
         process.wake = around.now;
@@ -346,7 +346,7 @@ impl Host {
         } else if !self.processes.values().any(can) {
             return;
         }
-        around.tell(format_args!("host {}: another process supervises", self.id));
+        around.log(format_args!("host {}: another process supervises", self.id));
         let awaited = self.processes.keys().copied().collect();
         self.tree = Some(Tree::succeeding(RULES, awaited, self.served, around.now));
         self.introduce_all(around);
@@ -383,7 +383,7 @@ impl Host {
                     None => {}
                 },
                 TreeStep::Exit(status) => {
-                    around.tell(format_args!("host {}: the tree ends with status {status}", self.id));
+                    around.log(format_args!("host {}: the tree ends with status {status}", self.id));
                     self.exited = Some(status);
                     self.tree = None;
                     around.after(Duration::from_millis(100), Event::Boot(self.id));
@@ -514,7 +514,7 @@ impl Host {
     /// Kills a process: one of the members by its place, or the supervisor.
     pub(crate) fn kill(&mut self, place: usize, around: &mut Around) {
         if place >= self.processes.len() {
-            around.tell(format_args!("host {}: the supervisor is killed", self.id));
+            around.log(format_args!("host {}: the supervisor is killed", self.id));
             self.tree = None;
             if self.processes.is_empty() && self.exited.is_none() {
                 self.exited = Some(1);
@@ -523,7 +523,7 @@ impl Host {
             return;
         }
         let Some(pid) = self.processes.keys().nth(place).copied() else { return };
-        around.tell(format_args!("host {}: process {pid} is killed", self.id));
+        around.log(format_args!("host {}: process {pid} is killed", self.id));
         self.end(pid, ProcessEnd::Signal(9), around);
     }
 
@@ -537,7 +537,7 @@ impl Host {
 
     pub(crate) fn set_stopped(&mut self, pid: Pid, is_stopped: bool, around: &mut Around) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        around.tell(format_args!(
+        around.log(format_args!(
             "host {}: process {pid} is {}",
             self.id,
             if is_stopped { "stopped" } else { "continued" }

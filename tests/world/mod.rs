@@ -71,11 +71,11 @@ pub(crate) struct Outcome {
     pub(crate) story: Vec<String>,
 }
 
-/// Plays one seed. With a story if `is_told`.
-pub(crate) fn play(seed: u64, is_told: bool) -> Outcome {
+/// Plays one seed. With a story if `is_logged`.
+pub(crate) fn play(seed: u64, is_logged: bool) -> Outcome {
     // Some seeds that `cargo test` does not play are longer.
     let length = if seed >= FIRST_LONG && seed.is_multiple_of(4) { 6 } else { 1 };
-    let mut world = World::new(seed, length, is_told);
+    let mut world = World::new(seed, length, is_logged);
     let failure = catch_unwind(AssertUnwindSafe(|| world.run())).err().map(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
@@ -102,8 +102,8 @@ pub(crate) const FIRST_LONG: u64 = 1_000_000;
 const LINES: usize = 150;
 
 impl World {
-    fn new(seed: u64, length: u32, is_told: bool) -> Self {
-        let mut around = Around::new(seed, is_told);
+    fn new(seed: u64, length: u32, is_logged: bool) -> Self {
+        let mut around = Around::new(seed, is_logged);
         let pools = pools(&mut around);
         let primaries = vec![AUTHORITIES[0]];
         for host in AUTHORITIES {

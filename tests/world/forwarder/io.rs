@@ -247,7 +247,7 @@ impl Io for Lines<'_> {
         dns::set_id(&mut query, slot.id());
         let set = self.sockets.set(to.sockets).ok_or(NotSent::Unreachable)?;
         let host = host_of(set.address.ip());
-        self.around.tell(format_args!("forwarder {}: asks host {host}, {:?}", self.place.host, attempt.kind));
+        self.around.log(format_args!("forwarder {}: asks host {host}, {:?}", self.place.host, attempt.kind));
         let own = self.place.own(slot.socket());
         if attempt.kind == AttemptKind::Hedge {
             let Place { host, process, .. } = self.place;
@@ -305,7 +305,7 @@ impl Io for Lines<'_> {
         let since = self.waiting.get_mut(&client).filter(|since| since.len() >= answered);
         since.expect("one response for each query").drain(..answered);
         let Place { host, process, .. } = self.place;
-        self.around.tell(format_args!("forwarder {host}: response to client {client}: {:?}", checks::read(message)));
+        self.around.log(format_args!("forwarder {host}: response to client {client}: {:?}", checks::read(message)));
         self.around.truth.responded(client, (host, process), waiter.queries, message, now);
         match stream {
             None => self.around.send(Endpoint::Service(host), Endpoint::Client(client), message.clone()),
