@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep_until;
 use zone::Zone;
 use zone::transfer::tsig::{TsigKey, sign_query};
-use zone::transfer::{NotifyAttempts, NotifyStep, Records, Targets, is_notify_response, write_notify};
+use zone::transfer::{NotifyAttempts, NotifyStep, Records, is_notify_response, servers_to_notify, write_notify};
 
 /// Announces new versions of zones to other servers.
 pub struct Notifier {
@@ -99,7 +99,7 @@ fn targets(zone: &Zone, sharing: &Sharing) -> Vec<SocketAddr> {
         .iter()
         .filter(|record| matches!(record.rtype, RecordType::A | RecordType::AAAA) && is_server(record.owner));
     let records: Records = at_apex.iter().chain(addresses).collect();
-    for address in Targets::of(zone.apex(), records.iter()).addresses {
+    for address in servers_to_notify(zone.apex(), records.iter()) {
         let target = SocketAddr::new(address, DNS_PORT);
         if !targets.contains(&target) {
             targets.push(target);

@@ -46,7 +46,7 @@ impl ResponseListener {
             true => too_long |= 1 << index,
             false => counters.dropped(DropReason::Unsent),
         });
-        // RFC 9715 section 3.1 (R5): a response that is too large is sent with TC.
+        // RFC 9715 section 3.1 (R4): a response that the system refuses as too long is sent with TC.
         while too_long != 0 {
             let index = too_long.trailing_zeros() as usize;
             too_long &= too_long - 1;

@@ -26,7 +26,9 @@ mod writer;
 pub use crate::Records;
 pub use acl::AccessList;
 pub use difference::{Difference, Inexact, Journal};
-pub use notify::{Notify, NotifyAttempts, NotifyStep, Targets, is_notify_response, read_notify, write_notify};
+pub use notify::{
+    Notify, NotifyAttempts, NotifyStep, is_notify_response, read_notify, servers_to_notify, write_notify,
+};
 pub use offer::{TransferOffer, TransferQuery, read_soa_reply, read_transfer_query, write_transfer_query};
 pub use reader::{TransferError, TransferKind, TransferProgress, TransferReader, TransferResult};
 pub use records::{Serial, Soa};

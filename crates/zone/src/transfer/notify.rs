@@ -1,6 +1,6 @@
 //! NOTIFY (RFC 1996): a primary informs its secondaries about a new version of a zone.
 //!
-//! [`Targets`] selects the secondaries and [`NotifyAttempts`] the times; [`write_notify`] and [`read_notify`]
+//! [`servers_to_notify`] selects the secondaries and [`NotifyAttempts`] the times; [`write_notify`] and [`read_notify`]
 //! are the messages.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -60,37 +60,24 @@ pub fn is_notify_response(octets: &[u8], id: u16, zone: &Name) -> bool {
         && Message::read(octets).is_ok_and(is_of_zone)
 }
 
-/// The servers that a primary notifies besides the configured ones.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Targets {
-    /// Addresses of name servers with address records in the zone.
-    pub addresses: Vec<IpAddr>,
-    /// Name servers without an address in the zone.
-    pub unresolved: Vec<Name>,
-}
-
-impl Targets {
-    /// Collects the servers in the zone's NS records without the primary in its SOA (RFC 1996 section 2.1)
-    /// and without duplicates.
-    pub fn of<'a>(apex: &Name, records: impl Iterator<Item = Record<'a>> + Clone) -> Self {
-        let is_apex = |record: &Record<'_>| eq_ignore_case(record.owner, apex.as_wire());
-        let mut at_apex = records.clone().filter(is_apex);
-        let primary = at_apex.find_map(|record| Soa::of(&record)).map(|soa| soa.mname);
-        let servers = records.clone().filter(|record| record.rtype == RecordType::NS && is_apex(record));
-        let servers = servers.filter(|server| !primary.is_some_and(|primary| eq_ignore_case(primary, server.rdata)));
-        let mut targets = Self::default();
-        for server in servers {
-            let own = records.clone().filter(|record| eq_ignore_case(record.owner, server.rdata));
-            let known: Vec<_> = own.filter_map(|record| address(&record)).collect();
-            if known.is_empty() {
-                targets.unresolved.extend(Name::from_wire(server.rdata));
+/// Collects the addresses of the name servers that a primary notifies besides the configured ones: those in the
+/// zone's NS records, without the primary in its SOA (RFC 1996 section 2.1) and without duplicates. A name server
+/// without an address in the zone is left out.
+pub fn servers_to_notify<'a>(apex: &Name, records: impl Iterator<Item = Record<'a>> + Clone) -> Vec<IpAddr> {
+    let is_apex = |record: &Record<'_>| eq_ignore_case(record.owner, apex.as_wire());
+    let primary = records.clone().filter(is_apex).find_map(|record| Soa::of(&record)).map(|soa| soa.mname);
+    let servers = records.clone().filter(|record| record.rtype == RecordType::NS && is_apex(record));
+    let servers = servers.filter(|server| !primary.is_some_and(|primary| eq_ignore_case(primary, server.rdata)));
+    let mut addresses = Vec::new();
+    for server in servers {
+        let own = records.clone().filter(|record| eq_ignore_case(record.owner, server.rdata));
+        for address in own.filter_map(|record| address(&record)) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
             }
-            let new = |address: &IpAddr| !targets.addresses.contains(address);
-            let new: Vec<_> = known.into_iter().filter(new).collect();
-            targets.addresses.extend(new);
         }
-        targets
     }
+    addresses
 }
 
 fn address(record: &Record<'_>) -> Option<IpAddr> {
