@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dns::address::Scheme;
-use dns::{Header, Name, Opcode, RecordType, Transport, write_plain_query};
+use dns::{Flag, Header, Name, Opcode, RecordType, Transport, write_plain_query};
 use rand::RngExt;
 use zone::transfer::tsig::{Algorithm, ServerChain, TsigFailure, TsigKey, TsigKeys, sign_query, verify_query};
 use zone::transfer::{
@@ -16,6 +16,7 @@ use zone::transfer::{
 };
 use zone::{Records, Tables, Zone, ZoneDb, respond};
 
+use super::checks;
 use super::clock::Around;
 use super::content;
 use super::host::{Disk, HostId};
@@ -175,6 +176,9 @@ impl Authority {
         let mut response = Vec::new();
         respond(&self.zone_db, &octets, Transport::Udp, 1232, &mut response);
         if !response.is_empty() {
+            if around.truth.may_truncate && checks::read(&response).is_some_and(|(name, ..)| is_long(name)) {
+                truncate(&mut response);
+            }
             around.truth.authority_said(self.host, self.zone.as_deref());
             around.send(Endpoint::Service(self.host), from, response);
         }
@@ -442,6 +446,25 @@ impl Authority {
         self.zone_db.set_zone(shown);
     }
 }
+
+/// Returns true if the answer for a name counts as too long for a datagram.
+fn is_long(name: usize) -> bool {
+    name.is_multiple_of(3)
+}
+
+/// Sets TC and removes all records but the OPT record, which is the last one.
+fn truncate(response: &mut Vec<u8>) {
+    let Some(end) = dns::Question::read(response).map(|question| dns::HEADER_LEN + question.qname().len() + 4) else {
+        return;
+    };
+    let opt = response.split_off(response.len() - OPT_LEN);
+    assert_eq!(opt[..3], [0, 0, 41], "an OPT record without options");
+    response.truncate(end);
+    response.extend(opt);
+    dns::rewrite_header(response, |header| header.with(Flag::Truncated, true).with_counts([1, 0, 0, 1]));
+}
+
+const OPT_LEN: usize = 11;
 
 fn version_of(zone: &Zone) -> Option<SecondaryVersion> {
     let soa = zone.soa()?;

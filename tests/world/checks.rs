@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use dns::{Message, Rcode, RecordType, Section};
+use dns::{Header, Message, Rcode, RecordType, Section};
 use zone::Zone;
 
 use super::content::{self, NEGATIVE_TTL, TTL};
@@ -20,7 +20,7 @@ pub(crate) enum Answer {
 }
 
 /// A full hedge budget, in millionths of a hedge.
-const FULL_BUDGET: i64 = 10_000_000;
+pub(crate) const FULL_BUDGET: i64 = 10_000_000;
 
 /// The part of a hedge that a good reply adds, as the config has it.
 const EARNED: i64 = 50_000;
@@ -58,6 +58,8 @@ pub(crate) struct Truth {
     /// The most that the hedge budget of each process holds.
     budgets: BTreeMap<(HostId, ProcessId), i64>,
     served: BTreeMap<HostId, u32>,
+    /// True if some answers do not fit a datagram.
+    pub(crate) may_truncate: bool,
 }
 
 impl Truth {
@@ -72,7 +74,8 @@ impl Truth {
 
     /// Notes a reply that a forwarder has read.
     pub(crate) fn heard(&mut self, host: HostId, reply: &[u8], now: Instant) {
-        if let Some((name, answer, ttl)) = read(reply) {
+        let is_truncated = Header::read(reply).is_some_and(Header::is_truncated);
+        if let Some((name, answer, ttl)) = read(reply).filter(|_| !is_truncated) {
             let whole = match answer {
                 Answer::Address(_) => TTL,
                 Answer::NoName => NEGATIVE_TTL,
@@ -107,14 +110,18 @@ impl Truth {
         asked.responses += count;
         let held = asked.held_by.get_mut(&by).filter(|held| **held >= count);
         *held.expect("a response to a query that was read") -= count;
-        let (name, answer, ttl) =
-            read(message).unwrap_or_else(|| panic!("a response that answers nothing: {message:?}"));
-        assert_eq!(name, asked.name, "the answer to another question");
-        asked.answer = Some(answer);
         let reply = dns::read_reply(message).expect("it was read");
         let header = reply.header();
         let form = (header.id(), header.recursion_desired(), header.checking_disabled(), reply.edns().is_some());
         assert_eq!(form, (client as u16, true, false, true), "ID, RD, CD and OPT are those of the query");
+        assert!(self.may_truncate || !header.is_truncated(), "a response is truncated");
+        if header.is_truncated() {
+            return;
+        }
+        let (name, answer, ttl) =
+            read(message).unwrap_or_else(|| panic!("a response that answers nothing: {message:?}"));
+        assert_eq!(name, asked.name, "the answer to another question");
+        asked.answer = Some(answer);
         let errors: Vec<u16> = reply.extended_errors().map(|error| error.0).collect();
         if !matches!(answer, Answer::Address(_)) && errors.iter().any(|code| MADE_UP.contains(code)) {
             return;
@@ -143,6 +150,11 @@ impl Truth {
         for asked in self.queries.values_mut() {
             asked.excused += asked.held_by.remove(&process).unwrap_or(0);
         }
+    }
+
+    /// Notes the level with which the hedge budget of a process begins.
+    pub(crate) fn budget_begins(&mut self, by: (HostId, ProcessId), level: i64) {
+        self.budgets.insert(by, level);
     }
 
     /// Counts a reply that may pay for a part of a hedge.

@@ -39,8 +39,13 @@ impl Client {
         Self::new(name, forwarder, around.chance(0.25))
     }
 
-    pub(crate) fn on_response(&mut self, octets: &[u8]) {
-        self.has_response |= Header::read(octets).is_some_and(Header::is_response);
+    pub(crate) fn on_response(&mut self, octets: &[u8], is_by_stream: bool) {
+        let header = Header::read(octets).filter(|header| header.is_response());
+        // RFC 7766 section 5: the client repeats a query with a truncated response by TCP.
+        let is_truncated = header.is_some_and(Header::is_truncated);
+        assert!(!is_truncated || !is_by_stream, "a response by TCP is whole");
+        self.is_by_stream |= is_truncated;
+        self.has_response |= header.is_some() && !is_truncated;
     }
 
     fn query(&self, id: u16) -> Vec<u8> {
@@ -91,7 +96,7 @@ impl World {
             StreamNews::Bytes(bytes) => {
                 client.frames.push(&bytes);
                 if let Some(message) = client.frames.next() {
-                    client.on_response(&message);
+                    client.on_response(&message, true);
                     client.stream = None;
                     around.close(event.stream, Endpoint::Client(number));
                 }

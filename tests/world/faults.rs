@@ -15,7 +15,7 @@ pub(crate) enum Fault {
     Kill(HostId, usize),
     /// The whole host loses its power.
     PowerLoss(HostId),
-    /// A process is stopped for a while.
+    /// A process is stopped for a while: a member by its place, or the supervisor.
     Stop(HostId, usize, Option<Pid>),
     /// Nothing passes between two hosts, in one direction or both.
     Cut(HostId, HostId, bool),
@@ -31,16 +31,45 @@ pub(crate) enum Fault {
     ClockJump(HostId, i64),
     /// The operator writes a new version of the zone, or two.
     NewVersion,
-    /// The operator reloads a forwarder, with a good or a bad config.
-    Reload(HostId, bool),
+    /// The operator reloads a forwarder.
+    Reload(HostId, NewConfig),
     /// The operator asks for a restart or an upgrade.
     Change(HostId, bool),
     /// No endpoint of etcd answers.
     EtcdDown,
     /// An authority leaves the register, and comes back.
     Unregister(HostId),
+    /// An authority leaves the register while no forwarder reaches it.
+    Leave(HostId),
     /// etcd forgets its changes.
     Compact,
+}
+
+/// The config of a reload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NewConfig {
+    Good,
+    /// A backend has left the list.
+    Fewer,
+    Bad,
+}
+
+impl NewConfig {
+    const ALL: [Self; 3] = [Self::Good, Self::Fewer, Self::Bad];
+
+    fn of(self, pools: &str) -> String {
+        match self {
+            Self::Good => pools.replace("attempt_timeout = \"400ms\"", "attempt_timeout = \"300ms\""),
+            Self::Fewer => match pools.split_once("backends = [") {
+                Some((before, list)) => {
+                    let rest = list.split_once(", ").map_or(list, |(_, rest)| rest);
+                    format!("{before}backends = [{rest}")
+                }
+                None => pools.replace("hold = \"3s\"", "hold = \"1s\""),
+            },
+            Self::Bad => pools.replace("dispatch", "despatch"),
+        }
+    }
 }
 
 impl World {
@@ -60,7 +89,7 @@ impl World {
         let host = rng.random_range(0..5);
         let authority = AUTHORITIES[rng.random_range(0..3)];
         let forwarder = FORWARDERS[rng.random_range(0..2)];
-        match rng.random_range(0..18) {
+        match rng.random_range(0..19) {
             0..3 => Fault::Kill(host, rng.random_range(0..3)),
             3 => Fault::PowerLoss(host),
             4 => {
@@ -74,11 +103,12 @@ impl World {
             9 => Fault::FullDisk(authority),
             10 => Fault::ClockJump(host, [-86_400, -400, -5, 5, 400, 86_400][rng.random_range(0..6)]),
             11 | 12 => Fault::NewVersion,
-            13 => Fault::Reload(forwarder, rng.random_bool(0.6)),
+            13 => Fault::Reload(forwarder, NewConfig::ALL[rng.random_range(0..3)]),
             14 => Fault::Change(host, rng.random_bool(0.5)),
             15 => [Fault::EtcdDown, Fault::Compact][rng.random_range(0..2)],
             16 => Fault::Isolate(forwarder),
-            _ => Fault::Unregister(authority),
+            17 => Fault::Unregister(authority),
+            _ => Fault::Leave(authority),
         }
     }
 
@@ -95,10 +125,8 @@ impl World {
             Fault::PowerLoss(host) => hosts[host].kill_all(around),
             Fault::Stop(host, place, _) => {
                 let pid = hosts[host].pid_at(place);
-                if let Some(pid) = pid {
-                    hosts[host].set_stopped(pid, true, around);
-                }
-                self.faults[number] = Fault::Stop(host, place, pid);
+                hosts[host].set_stopped(pid, true, around);
+                self.faults[number] = Fault::Stop(host, place, Some(pid));
             }
             Fault::Cut(from, to, is_mutual) => {
                 around.links.set_cut(from, to, true);
@@ -119,19 +147,20 @@ impl World {
                     hosts[2].new_version(self.version, around);
                 }
             }
-            Fault::Reload(host, is_good) => {
-                let text = match is_good {
-                    true => self.pools.replace("attempt_timeout = \"400ms\"", "attempt_timeout = \"300ms\""),
-                    false => self.pools.replace("dispatch", "despatch"),
-                };
-                hosts[host].reload_forwarder(&text, is_good, around);
+            Fault::Reload(host, new) => {
+                let is_good = !matches!(new, NewConfig::Bad);
+                hosts[host].reload_forwarder(&new.of(&self.pools), is_good, around);
             }
             Fault::Change(host, is_upgrade) => {
                 let kind = if is_upgrade { ChangeKind::Upgrade } else { ChangeKind::Restart };
                 hosts[host].ask_change(kind, around);
             }
-            Fault::EtcdDown => around.etcd.is_up = false,
-            Fault::Unregister(host) => around.etcd.put(&host.to_string(), None),
+            Fault::EtcdDown => around.etcd.set_up(false, around.now),
+            Fault::Unregister(host) => around.etcd.put(&host.to_string(), None, around.now),
+            Fault::Leave(host) => {
+                around.etcd.put(&host.to_string(), None, around.now);
+                FORWARDERS.iter().for_each(|from| around.links.set_apart(*from, host, true));
+            }
             Fault::Compact => around.etcd.compact(),
         }
         self.around.after(lasts, Event::Heal(number));
@@ -153,8 +182,12 @@ impl World {
             Fault::FullDisk(host) => hosts[host].disk.is_full = false,
             Fault::ClockJump(host, seconds) => *around.wrong_by.entry(host).or_default() -= seconds,
             Fault::Reload(host, _) => hosts[host].disk.is_broken = false,
-            Fault::EtcdDown => around.etcd.is_up = true,
-            Fault::Unregister(host) => around.etcd.put(&host.to_string(), Some(member(host))),
+            Fault::EtcdDown => around.etcd.set_up(true, around.now),
+            Fault::Unregister(host) => around.etcd.put(&host.to_string(), Some(member(host)), around.now),
+            Fault::Leave(host) => {
+                around.etcd.put(&host.to_string(), Some(member(host)), around.now);
+                FORWARDERS.iter().for_each(|from| around.links.set_apart(*from, host, false));
+            }
             Fault::Kill(..) | Fault::PowerLoss(_) | Fault::Stop(..) | Fault::Reset | Fault::NewVersion => {}
             Fault::Change(..) | Fault::Compact => {}
         }

@@ -2,6 +2,7 @@
 //! network.
 
 mod connections;
+mod fetches;
 mod io;
 mod membership;
 
@@ -25,6 +26,7 @@ use rand::RngExt;
 
 use self::io::{Lines, WorkerSockets};
 use self::membership::Membership;
+use super::checks::FULL_BUDGET;
 use super::clock::Around;
 use super::host::HostId;
 use super::network::{Datagram, Endpoint, Frames, ProcessId, StreamEvent, StreamId, StreamNews};
@@ -77,6 +79,7 @@ pub(crate) struct Forwarder {
     commits: Vec<(Instant, usize, Arc<ForwarderState>)>,
     inbound: BTreeMap<StreamId, (Endpoint, Frames)>,
     is_draining: bool,
+    begun: Instant,
     next_second: Instant,
     /// The times of the queries that wait for their response, of each client.
     waiting: BTreeMap<usize, Vec<Instant>>,
@@ -97,13 +100,20 @@ struct Prober {
 /// The port of probes, above those of all workers.
 const PROBES: u32 = 1 << 30;
 
+/// The port of the fetches of the first worker, above those of all probes.
+const FETCHES: u32 = 1 << 31;
+
 impl Forwarder {
     pub(crate) fn new(host: HostId, process: ProcessId, config: &str, around: &mut Around) -> Self {
         let now = around.now;
         let config = Config::parse(config, "world.toml", Path::new("/")).unwrap_or_else(|error| panic!("{error}"));
-        let mut seed = || around.rng.random::<u64>();
         let state = ForwarderState::new(&config, None, None, None, WORKERS, now).expect("the config has a forwarder");
         let state = Arc::new(state);
+        // A successor begins with the budget that its predecessor has left.
+        let level = if around.chance(0.4) { around.rng.random_range(0..2_000_000) } else { FULL_BUDGET };
+        state.pools.iter().for_each(|pool| pool.budget().set_level((level, FULL_BUDGET)));
+        around.truth.budget_begins((host, process), level);
+        let mut seed = || around.rng.random::<u64>();
         let shared = Arc::new(SharedEngineState {
             single_flight: SingleFlight::new(WORKERS),
             hasher: HashSeed([seed(), seed()]).question_hasher(),
@@ -137,6 +147,7 @@ impl Forwarder {
             commits: Vec::new(),
             inbound: BTreeMap::new(),
             is_draining: false,
+            begun: now,
             next_second: now,
             waiting: BTreeMap::new(),
         };
@@ -159,9 +170,12 @@ impl Forwarder {
             let sockets = &mut self.sockets[worker];
             let waiting = &mut self.waiting;
             let mut lines = Lines { place, sockets, around, waiting, signals: &mut signals };
+            let was_due = self.engines[worker].next_due().is_some_and(|due| due <= now);
             let mut tick = self.engines[worker].tick(&mut lines, now);
             let result = event(&mut tick);
             tick.end();
+            let is_due = self.engines[worker].next_due().is_some_and(|due| due <= now);
+            assert!(was_due || !is_due, "an event leaves no work that is due at once");
             result
         };
         for (backend, signal) in signals {
@@ -261,7 +275,9 @@ impl Forwarder {
     }
 
     /// Checks what holds between two events.
-    pub(crate) fn audit(&self, now: Instant) {
+    pub(crate) fn audit(&self, around: &Around) {
+        let now = around.now;
+        self.membership.audit(&around.etcd, self.begun, now);
         let held = self.engines.iter().map(|engine| engine.audit().expect("an invariant of the engine")).sum::<usize>();
         assert_eq!(self.shared.clients.waiting(), held as u64, "places of clients are counted");
         for (client, since) in self.waiting.iter().filter_map(|(client, all)| Some((client, all.first()?))) {
@@ -347,6 +363,7 @@ impl Forwarder {
                 }
             }
             (StreamNews::Reset, _) if self.inbound.remove(&stream).is_some() => {}
+            (what, Endpoint::Own { port, .. }) if port >= FETCHES => self.on_fetch_stream(stream, port, what, around),
             (what, Endpoint::Own { port, .. }) if port >= PROBES => {
                 self.on_probe_stream(stream, port - PROBES, what, around)
             }
@@ -384,6 +401,7 @@ impl Forwarder {
                 self.tick(worker, around, |tick| tick.on_time());
             }
             self.look_at_streams(worker, around);
+            self.look_at_fetches(worker, around);
         }
         self.probe(around);
         self.next_due(now)

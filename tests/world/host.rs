@@ -28,6 +28,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The datagrams that wait in the listening socket.
 const SOCKET_ROOM: usize = 512;
 
+/// The number of the supervisor, which no other process has.
+pub(crate) const SUPERVISOR: Pid = 0;
+
 /// The role of a host.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
@@ -86,6 +89,14 @@ impl Server {
     }
 }
 
+/// News for the supervisor.
+enum TreeNews {
+    Says(Pid, Role),
+    GaveUp(Pid),
+    Heard(Pid),
+    Ended(Pid, ProcessEnd),
+}
+
 /// Input of one process.
 enum Mail {
     Datagram(Datagram),
@@ -121,6 +132,8 @@ pub(crate) struct Host {
     pub(crate) id: HostId,
     pub(crate) part: Part,
     tree: Option<Tree>,
+    /// The news that a stopped supervisor has not read; `None` if it runs.
+    unread: Option<Vec<TreeNews>>,
     processes: BTreeMap<Pid, Process>,
     next_pid: Pid,
     /// The last process with the lock of the server.
@@ -147,6 +160,7 @@ impl Host {
             id,
             part,
             tree: None,
+            unread: None,
             processes: BTreeMap::new(),
             next_pid: 100,
             served: None,
@@ -162,13 +176,13 @@ impl Host {
     /// Starts the first process, as a service manager does.
     pub(crate) fn boot(&mut self, around: &mut Around) {
         self.exited = None;
-        self.tree = Some(Tree::first(RULES, around.now));
+        (self.tree, self.unread) = (Some(Tree::first(RULES, around.now)), None);
         self.obey(around);
     }
 
     /// Returns the next time at which something on this host is due.
     pub(crate) fn next_due(&self, around: &Around) -> Option<Instant> {
-        let tree = self.tree.as_ref().filter(|_| self.exited.is_none()).map(Tree::due);
+        let tree = self.tree.as_ref().filter(|_| self.exited.is_none() && self.unread.is_none()).map(Tree::due);
         let processes =
             self.processes.values().filter(|process| !process.is_stopped).filter_map(|process| match process.role {
                 Role::Starting | Role::Failed => Some(process.ready_at),
@@ -199,6 +213,7 @@ impl Host {
         self.introduce_all(around);
         if let Some(tree) = &mut self.tree
             && self.exited.is_none()
+            && self.unread.is_none()
             && around.now >= tree.due()
         {
             tree.tick(around.now);
@@ -225,7 +240,7 @@ impl Host {
             let (is_idle, wake) = match &mut process.server {
                 Some(Server::Forwarder(server)) => {
                     let wake = server.on_time(around);
-                    server.audit(now);
+                    server.audit(around);
                     (server.is_idle(), wake)
                 }
                 Some(Server::Authority(server)) => {
@@ -255,12 +270,10 @@ impl Host {
         match (process.role, process.purpose) {
             (Role::Failed, Purpose::First) => self.end(pid, ProcessEnd::Status(2), around),
             (Role::Failed, Purpose::Newcomer(_)) if before == Role::Starting => {
-                if let Some(tree) = &mut self.tree {
-                    tree.gave_up(pid, "its config has an error".to_owned(), around.now);
-                }
+                self.tell(TreeNews::GaveUp(pid), around.now);
                 self.end(pid, ProcessEnd::Status(2), around);
             }
-            (role, _) if role != before => self.says(pid, role, around),
+            (role, _) if role != before => self.tell(TreeNews::Says(pid, role), around.now),
             (_, _) => {}
         }
     }
@@ -294,7 +307,7 @@ impl Host {
         let process = self.processes.get_mut(&pid).expect("it was chosen");
         (process.role, process.server, process.wake) = (Role::Server, Some(server), around.now);
         self.served = Some(pid);
-        self.says(pid, Role::Server, around);
+        self.tell(TreeNews::Says(pid, Role::Server), around.now);
         self.obey(around);
     }
 
@@ -319,14 +332,20 @@ impl Host {
         }
     }
 
-    fn says(&mut self, pid: Pid, role: Role, around: &mut Around) {
-        if let Some(tree) = &mut self.tree {
-            tree.says(pid, role, Duration::from_millis(1), around.now);
+    /// Gives news to the supervisor, which reads them later if it is stopped.
+    fn tell(&mut self, news: TreeNews, now: Instant) {
+        let Some(tree) = &mut self.tree else { return };
+        match (&mut self.unread, news) {
+            (Some(unread), news) => unread.push(news),
+            (None, TreeNews::Says(pid, role)) => tree.says(pid, role, Duration::from_millis(1), now),
+            (None, TreeNews::GaveUp(pid)) => tree.gave_up(pid, "its config has an error".to_owned(), now),
+            (None, TreeNews::Heard(pid)) => tree.heard(pid, now),
+            (None, TreeNews::Ended(pid, how)) => tree.ended(pid, how, now),
         }
     }
 
     fn introduce_all(&mut self, around: &mut Around) {
-        let Some(tree) = &mut self.tree else { return };
+        let Some(tree) = self.tree.as_mut().filter(|_| self.unread.is_none()) else { return };
         // A process that was stopped introduces itself when it goes on. The lock shows the server.
         let is_seen = |process: &Process| !process.is_stopped || process.role == Role::Server;
         let unknown = self
@@ -354,7 +373,9 @@ impl Host {
 
     /// Executes the steps of the tree.
     fn obey(&mut self, around: &mut Around) {
-        while let Some(step) = self.tree.as_mut().and_then(Tree::next_step) {
+        while self.unread.is_none()
+            && let Some(step) = self.tree.as_mut().and_then(Tree::next_step)
+        {
             match step {
                 TreeStep::Start(purpose) => {
                     let pid = self.next_pid;
@@ -407,11 +428,7 @@ impl Host {
                 self.end(pid, ProcessEnd::Status(0), around);
             }
             ProcessOrder::End => {}
-            ProcessOrder::Ping => {
-                if let Some(tree) = &mut self.tree {
-                    tree.heard(pid, around.now);
-                }
-            }
+            ProcessOrder::Ping => self.tell(TreeNews::Heard(pid), around.now),
             ProcessOrder::Drain | ProcessOrder::HandOver => self.begin_drain(pid, around),
         }
     }
@@ -422,9 +439,7 @@ impl Host {
         }
         around.truth.process_ended((self.id, pid));
         around.close_all_of(self.id, pid);
-        if let Some(tree) = &mut self.tree {
-            tree.ended(pid, how, around.now);
-        }
+        self.tell(TreeNews::Ended(pid, how), around.now);
         if self.processes.is_empty() && self.tree.is_none() && self.exited.is_none() {
             // The sockets are closed with their last holder.
             self.exited = Some(1);
@@ -515,7 +530,7 @@ impl Host {
     pub(crate) fn kill(&mut self, place: usize, around: &mut Around) {
         if place >= self.processes.len() {
             around.log(format_args!("host {}: the supervisor is killed", self.id));
-            self.tree = None;
+            (self.tree, self.unread) = (None, None);
             if self.processes.is_empty() && self.exited.is_none() {
                 self.exited = Some(1);
                 around.after(Duration::from_millis(100), Event::Boot(self.id));
@@ -529,19 +544,20 @@ impl Host {
 
     /// Kills all processes at once, as a loss of power does.
     pub(crate) fn kill_all(&mut self, around: &mut Around) {
-        self.tree = None;
+        (self.tree, self.unread) = (None, None);
         while !self.processes.is_empty() {
             self.kill(0, around);
         }
     }
 
     pub(crate) fn set_stopped(&mut self, pid: Pid, is_stopped: bool, around: &mut Around) {
+        let word = if is_stopped { "stopped" } else { "continued" };
+        if pid == SUPERVISOR {
+            around.log(format_args!("host {}: the supervisor is {word}", self.id));
+            return self.set_supervisor_stopped(is_stopped, around);
+        }
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        around.log(format_args!(
-            "host {}: process {pid} is {}",
-            self.id,
-            if is_stopped { "stopped" } else { "continued" }
-        ));
+        around.log(format_args!("host {}: process {pid} is {word}", self.id));
         process.is_stopped = is_stopped;
         if !is_stopped {
             for mail in std::mem::take(&mut process.mail) {
@@ -555,13 +571,29 @@ impl Host {
         }
     }
 
-    /// Returns one of the processes.
-    pub(crate) fn pid_at(&self, place: usize) -> Option<Pid> {
-        self.processes.keys().nth(place % self.processes.len().max(1)).copied()
+    /// Stops the supervisor, or continues it: then it reads its news in order.
+    fn set_supervisor_stopped(&mut self, is_stopped: bool, around: &mut Around) {
+        if is_stopped {
+            if self.tree.is_some() {
+                self.unread.get_or_insert_default();
+            }
+            return;
+        }
+        for news in self.unread.take().into_iter().flatten() {
+            self.tell(news, around.now);
+        }
+        self.introduce_all(around);
+        self.obey(around);
+    }
+
+    /// Returns one of the processes, or the supervisor.
+    pub(crate) fn pid_at(&self, place: usize) -> Pid {
+        self.processes.keys().nth(place).copied().unwrap_or(SUPERVISOR)
     }
 
     pub(crate) fn ask_change(&mut self, kind: ChangeKind, around: &mut Around) {
-        if let Some(tree) = &mut self.tree {
+        // A stopped supervisor does not answer, and the operator gives up.
+        if let Some(tree) = self.tree.as_mut().filter(|_| self.unread.is_none()) {
             let _ = tree.ask(kind, around.now);
         }
         self.obey(around);
@@ -594,7 +626,8 @@ impl Host {
     pub(crate) fn is_whole(&self) -> bool {
         let count = |role| self.processes.values().filter(|process| process.role == role).count();
         let is_changing = |tree: &Tree| tree.is_replacing() || tree.is_on_probation();
-        self.tree.as_ref().is_some_and(|tree| !is_changing(tree))
+        self.unread.is_none()
+            && self.tree.as_ref().is_some_and(|tree| !is_changing(tree))
             && (count(Role::Server), count(Role::Standby), self.processes.len()) == (1, 1, 2)
     }
 

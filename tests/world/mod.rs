@@ -105,11 +105,12 @@ impl World {
     fn new(seed: u64, length: u32, is_logged: bool) -> Self {
         let mut around = Around::new(seed, is_logged);
         let pools = pools(&mut around);
+        around.truth.may_truncate = around.chance(0.3);
         let primaries = vec![AUTHORITIES[0]];
         for host in AUTHORITIES {
-            around.etcd.put(&format!("{host}"), Some(member(host)));
+            around.etcd.put(&format!("{host}"), Some(member(host)), around.now);
         }
-        around.etcd.is_up = true;
+        around.etcd.set_up(true, around.now);
         let part = |host: HostId| match host {
             _ if FORWARDERS.contains(&host) => Part::Forwarder,
             2 => Part::Authority { primaries: Vec::new(), targets: vec![3, 4] },
@@ -187,7 +188,7 @@ impl World {
         let Self { around, hosts, .. } = self;
         let host = match event {
             Event::Arrives(datagram) => match datagram.to {
-                Endpoint::Client(client) => return self.clients[client].on_response(&datagram.octets),
+                Endpoint::Client(client) => return self.clients[client].on_response(&datagram.octets, false),
                 Endpoint::Service(host) | Endpoint::Own { host, .. } => {
                     hosts[host].on_datagram(datagram, around);
                     host
@@ -294,9 +295,11 @@ impl World {
 fn pools(around: &mut Around) -> String {
     let scheme = |around: &mut Around| ["", "", "tcp://", "tls://", "quic://"][around.rng.random_range(0..5)];
     let backend = |around: &mut Around, host: &HostId| format!("\"{}{}\"", scheme(around), address_of(*host));
+    // Without a hold, a member that has left the register is gone at once.
+    let hold = if around.chance(0.5) { "3s" } else { "0s" };
     let (backends, etcd) = match around.chance(0.4) {
         true => (
-            "discover = { etcd = \"w\", hold = \"3s\" }".to_owned(),
+            format!("discover = {{ etcd = \"w\", hold = \"{hold}\" }}"),
             "[etcd]\nendpoints = [\"http://10.0.0.9:2379\"]\n",
         ),
         false => {

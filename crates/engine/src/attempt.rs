@@ -27,7 +27,7 @@ impl Outstanding {
     }
 
     /// Returns the race of this attempt.
-    pub(crate) fn race(self) -> RaceRef {
+    pub fn race(self) -> RaceRef {
         self.race
     }
 

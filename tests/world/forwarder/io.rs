@@ -15,7 +15,8 @@ use engine::{
 use hedge::race::{AttemptKind, RaceEnd};
 use rand::RngExt;
 
-use super::Caller;
+use super::fetches::Fetch;
+use super::{Caller, FETCHES};
 use crate::world::checks;
 use crate::world::clock::Around;
 use crate::world::host::HostId;
@@ -38,6 +39,10 @@ impl Place {
     pub(super) fn own(self, socket: SocketId) -> Endpoint {
         let port = (self.worker as u32) << 24 | socket.0;
         Endpoint::Own { host: self.host, process: self.process, port }
+    }
+
+    pub(super) fn fetching(self) -> Endpoint {
+        Endpoint::Own { host: self.host, process: self.process, port: FETCHES + self.worker as u32 }
     }
 }
 
@@ -65,7 +70,9 @@ pub(crate) fn address_of(host: HostId) -> Ipv4Addr {
 #[derive(Debug, Default)]
 pub(super) struct WorkerSockets {
     pub(super) sets: Vec<Option<SocketSet>>,
-    pub(super) taken: BTreeSet<QuerySlot>,
+    /// The slots of queries whose reply may come, each with its race if that is not over.
+    pub(super) taken: BTreeMap<QuerySlot, Option<RaceRef>>,
+    pub(super) fetches: Vec<Fetch>,
 }
 
 #[derive(Debug)]
@@ -89,7 +96,7 @@ pub(super) struct Link {
 
 impl WorkerSockets {
     pub(super) fn is_taken(&self, slot: QuerySlot) -> bool {
-        self.taken.contains(&slot)
+        self.taken.contains_key(&slot)
     }
 
     pub(super) fn set(&mut self, sockets: SocketSetId) -> Option<&mut SocketSet> {
@@ -101,12 +108,12 @@ impl WorkerSockets {
     }
 
     fn waiting_on(&self, socket: SocketId) -> usize {
-        self.taken.iter().filter(|slot| slot.socket() == socket).count()
+        self.taken.keys().filter(|slot| slot.socket() == socket).count()
     }
 
     /// Takes the slots of one socket, or of all sockets of a set.
     pub(super) fn take(&mut self, is_meant: impl Fn(SocketId) -> bool) -> Vec<QuerySlot> {
-        let lost: Vec<QuerySlot> = self.taken.iter().copied().filter(|slot| is_meant(slot.socket())).collect();
+        let lost: Vec<QuerySlot> = self.taken.keys().copied().filter(|slot| is_meant(slot.socket())).collect();
         for slot in &lost {
             self.taken.remove(slot);
         }
@@ -117,10 +124,10 @@ impl WorkerSockets {
         self.sets.iter().flatten().flat_map(|set| &set.links).flatten().count()
     }
 
-    /// Returns the next time at which a connection may be given up.
+    /// Returns the next time at which a connection or a fetch may be given up.
     pub(super) fn next_look(&self) -> Option<Instant> {
         let links = self.sets.iter().flatten().flat_map(|set| &set.links).flatten();
-        links.filter_map(Link::gives_up_at).min()
+        links.filter_map(Link::gives_up_at).chain(self.fetches.iter().map(|fetch| fetch.until)).min()
     }
 }
 
@@ -199,6 +206,8 @@ impl Io for Lines<'_> {
     }
 
     fn remove_backend(&mut self, sockets: SocketSetId, lost: &mut Vec<QuerySlot>) {
+        let mut left = self.sockets.taken.iter().filter(|(slot, _)| set_of(slot.socket()) == sockets);
+        assert!(left.all(|(_, race)| race.is_none()), "a member stays until all races of its plans are over");
         lost.extend(self.sockets.take(|socket| set_of(socket) == sockets));
         let set = self.sockets.sets[sockets.0 as usize].take();
         for (place, link) in set.into_iter().flat_map(|set| set.links).enumerate() {
@@ -237,7 +246,7 @@ impl Io for Lines<'_> {
         &mut self,
         slot: QuerySlot,
         to: &Destination<'_, Caller>,
-        _outstanding: Outstanding,
+        outstanding: Outstanding,
         attempt: &SentAttempt<'_>,
         now: Instant,
         write: impl FnOnce(&mut Vec<u8>),
@@ -254,7 +263,7 @@ impl Io for Lines<'_> {
             self.around.truth.hedged((host, process), attempt.pool.budget().level().0);
         }
         if !self.is_by_stream(to.sockets) {
-            self.sockets.taken.insert(slot);
+            self.sockets.taken.insert(slot, Some(outstanding.race()));
             self.around.send(own, Endpoint::Service(host), query);
             return Ok(());
         }
@@ -265,12 +274,13 @@ impl Io for Lines<'_> {
             None => link.queued.push(query),
             Some(_) => self.around.write(stream, own, &query),
         }
-        self.sockets.taken.insert(slot);
+        self.sockets.taken.insert(slot, Some(outstanding.race()));
         Ok(())
     }
 
     fn free(&mut self, slot: QuerySlot, _now: Instant) {
-        self.sockets.taken.remove(&slot);
+        let was_taken = self.sockets.taken.remove(&slot).is_some();
+        assert!(was_taken, "each query ends once");
         if self.sockets.waiting_on(slot.socket()) == 0
             && let Some(link) = self.sockets.link(slot.socket())
         {
@@ -287,9 +297,9 @@ impl Io for Lines<'_> {
         false
     }
 
-    /// Returns false: all answers of the world fit a datagram.
-    fn fetch(&mut self, _race: RaceRef, _query: FetchQuery, _asked_for: AskedFor<'_, Caller>, _now: Instant) -> bool {
-        false
+    fn fetch(&mut self, race: RaceRef, query: FetchQuery, _asked_for: AskedFor<'_, Caller>, _now: Instant) -> bool {
+        self.sockets.fetches.push(Fetch::begin(race, query, self.place.fetching(), self.around));
+        true
     }
 
     fn respond(
@@ -325,6 +335,8 @@ impl Io for Lines<'_> {
     }
 
     fn race_over(&mut self, report: RaceReport<'_>) -> bool {
+        let its = self.sockets.taken.values_mut().filter(|race| **race == Some(report.id));
+        its.for_each(|race| *race = None);
         let (attempts, _) = report.race.tally();
         let sent = |kind| report.race.attempts().filter(move |attempt| attempt.kind == kind && attempt.is_sent);
         let first: BTreeSet<_> = sent(AttemptKind::First).map(|attempt| attempt.backend.get()).collect();

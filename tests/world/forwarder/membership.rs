@@ -6,7 +6,9 @@ use config::{BackendConfig, Config, PoolConfig};
 use engine::state::ForwarderState;
 use hedgerow::control::pools::discover::{MemberEntry, MemberOrigin, Roster, RosterRules, SourceNews};
 
-use crate::world::etcd::Etcd;
+use super::io::address_of;
+use crate::world::AUTHORITIES;
+use crate::world::etcd::{Etcd, FOLLOWED};
 
 /// The least time between two settlements.
 const GATHER: Duration = Duration::from_millis(200);
@@ -52,13 +54,13 @@ impl Membership {
             return;
         }
         self.next_look = Some(now + AGAIN);
-        let news = match (etcd.is_up, self.revision) {
+        let news = match (etcd.is_up(), self.revision) {
             (false, _) => SourceNews::Failed("no endpoint answers".to_owned()),
             (true, Some(known)) if known == etcd.revision => SourceNews::Confirmed,
             (true, Some(known)) if known >= etcd.compacted => SourceNews::Changed(etcd.changes_since(known)),
             (true, _) => SourceNews::Listed(etcd.list()),
         };
-        self.revision = etcd.is_up.then_some(etcd.revision);
+        self.revision = etcd.is_up().then_some(etcd.revision);
         self.is_due |= roster.on_news(MemberOrigin::Etcd, news, now);
     }
 
@@ -103,6 +105,18 @@ impl Membership {
                 weight: member.weight,
                 ..BackendConfig::at(address)
             }));
+        }
+    }
+
+    /// Checks that the roster lists exactly the keys of etcd, if it has had the time to learn them.
+    pub(super) fn audit(&self, etcd: &Etcd, begun: Instant, now: Instant) {
+        let Some(roster) = self.roster.as_ref().filter(|_| etcd.is_steady(now) && begun + FOLLOWED <= now) else {
+            return;
+        };
+        for host in AUTHORITIES {
+            let address = format!("{}:53", address_of(host)).parse().expect("an address");
+            let is_key = etcd.keys.contains_key(&host.to_string());
+            assert_eq!(roster.is_listed(&address), is_key, "host {host} is listed as etcd has it");
         }
     }
 
