@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use dns::address::{BackendAddress, BackendUrl, ListenUrl};
 use dns::{
     ClientForm, ClientSubnet, CookiePair, Dns64Prefix, ExtendedError, HEADER_LEN, Header, LocalRecord, LocalResponse,
     Message, Name, OwnEdns, QUERY_BLOCK, Query, QuestionFlags, RESPONSE_BLOCK, Rcode, RecordType, Reply, ReplyDigest,
@@ -160,20 +159,4 @@ pub(super) fn of_reverse_name(name: &Name) {
     }
     let reverse = prefix.reverse(Name::reverse_of(prefix.embed(address).into()).as_wire());
     assert_eq!(reverse, Some(Name::reverse_of(address.into())));
-}
-
-/// An address of a backend or a listener.
-pub(super) fn of_address(text: &str) {
-    if let Ok(address) = text.parse::<BackendAddress>() {
-        assert_eq!(address.to_string().parse(), Ok(address), "{text}");
-        assert!(address.port() > 0 && !address.scheme.is_http() || address.scheme.is_stream(), "{text}");
-    }
-    match text.parse::<BackendUrl>() {
-        Ok(_) => {}
-        Err(error) => assert!(!error.to_string().is_empty(), "{text}"),
-    }
-    if let Ok(url) = text.parse::<ListenUrl>() {
-        let again: Result<ListenUrl, _> = url.address.to_string().parse();
-        assert_eq!(again.map(|url| url.address), Ok(url.address), "{text}");
-    }
 }

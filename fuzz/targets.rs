@@ -2,8 +2,11 @@
 //! must hold of whatever that makes of them. `fuzz_targets/` hands them to libFuzzer, and `tests/it/fuzz.rs`
 //! to `cargo test` with what is kept in `corpus/`. hickory-proto is the oracle for messages.
 
+mod address;
 mod edits;
 pub mod ethernet;
+mod messages;
+mod zones;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -17,8 +20,8 @@ use dns::address::HttpPath;
 use dns::{
     ClientForm, ClientSubnet, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, Freshness, HEADER_LEN, Header,
     Ipv6Answer, Name, QueryRejection, QuestionKey, Rcode, RecordType, Reply, Transport, TtlBounds, add_client_subnet,
-    clamp_ttls, first_message, read_query, read_reply, without_private, write_cacheable, write_cached, write_dns64,
-    write_error, write_plain_query, write_query, write_response, write_synthesized, write_without_mapped,
+    append_frame, clamp_ttls, first_message, read_query, read_reply, without_private, write_cacheable, write_cached,
+    write_dns64, write_error, write_plain_query, write_query, write_response, write_synthesized, write_without_mapped,
 };
 use engine::cache::{Cache, PoolId};
 use engine::sim::{ScriptEvent, lead};
@@ -39,7 +42,7 @@ use rules::{LineProblems, MAX_SHOWN, NamePattern, NameSet};
 use zone::master::{self, ZoneFileContext, ZoneFileSource};
 use zone::transfer::tsig::{Algorithm, TsigKey, TsigKeys, verify_query};
 use zone::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
-use zone::{Miss, ZoneBuilder, ZoneDb, is_master_file, rdata_to_text, read_table, respond};
+use zone::{Miss, ZoneBuilder, ZoneDb, rdata_to_text, respond};
 
 /// A target: its name, and what it does with octets.
 pub type Target = (&'static str, fn(&[u8]));
@@ -51,9 +54,9 @@ pub const TARGETS: &[Target] = &[
     ("authority", authority),
     ("transfer", transfer),
     ("config", config),
-    ("table", table),
+    ("table", zones::table),
     ("names_file", names_file),
-    ("master", master_file),
+    ("master", zones::master_file),
     ("rdata", rdata),
     ("name", name),
     ("image", image),
@@ -109,6 +112,7 @@ pub fn query(octets: &[u8]) {
     write_error(octets, Rcode::REFUSED, None, UDP_SIZE, &mut out);
     assert_read_by_hickory(&out);
     edits::of_query(octets, &query);
+    messages::of_query(octets, &query);
 }
 
 /// A message from a backend: relayed whole and cut, kept, and given out from there as it ages.
@@ -125,6 +129,7 @@ pub fn reply(octets: &[u8]) {
     let (mut out, mut kept, mut aged) = (Vec::new(), Vec::new(), Vec::new());
     made_of_reply(&reply, &mut out);
     edits::of_reply(octets, &reply, question.as_wire());
+    messages::of_reply(octets, &reply);
     for query in [&plain, &with_opt] {
         let Ok(query) = read_query(query) else { return };
         let form = ClientForm::of(&query);
@@ -223,20 +228,6 @@ pub fn config(octets: &[u8]) {
     }
 }
 
-/// A table of hosts.
-pub fn table(octets: &[u8]) {
-    let (mut records, is_master) = (0, is_master_file(octets));
-    let faults = read_table(octets, 300, &mut |_, place| {
-        assert!(place.line > 0);
-        records += 1;
-    });
-    drop(faults);
-    let sources = [("hosts.txt".to_owned(), octets.to_vec())];
-    if let (false, Err(errors)) = (is_master, ZoneDb::build(&sources, 300, Miss::Nxdomain)) {
-        assert!(errors.to_string().starts_with("hosts.txt"));
-    }
-}
-
 /// A names file: a line that is a pattern by itself is in the set.
 pub fn names_file(octets: &[u8]) {
     let mut problems = LineProblems::default();
@@ -259,42 +250,12 @@ pub fn names_file(octets: &[u8]) {
     }
 }
 
-/// A master file: read, checked as a zone, and its records written as text and read again.
-pub fn master_file(octets: &[u8]) {
-    let source = ZoneFileSource { name: "zone".to_owned(), octets: octets.to_vec() };
-    let origin = Name::root();
-    let mut include = |name: &str| Err(format!("there is no {name}"));
-    let task = ZoneFileContext { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
-    let mut builder = ZoneBuilder::new(&origin);
-    let mut lines = Vec::new();
-    let read = master::read(&source, task, &mut |record, place| {
-        builder.add(&record, place);
-        if let Ok(owner) = Name::from_wire(record.owner)
-            && lines.len() < 100
-        {
-            let text = rdata_to_text(record.rtype, record.rdata);
-            lines.push((format!("{owner} {} {} {text}\n", record.ttl, record.rtype), record.rdata.to_vec()));
-        }
-    });
-    match read {
-        Err(errors) => return assert!(!errors.to_string().is_empty()),
-        Ok(_) => drop(builder.finish()),
-    }
-    for (line, rdata) in lines {
-        let source = ZoneFileSource { name: "line".to_owned(), octets: line.clone().into_bytes() };
-        let task = ZoneFileContext { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
-        let mut again = Vec::new();
-        let read = master::read(&source, task, &mut |record, _| again = record.rdata.to_vec());
-        assert!(read.is_ok(), "{line}");
-        assert_eq!(again, rdata, "{line}");
-    }
-}
-
 /// RDATA of a type, which the first two octets say: from wire to text and back, and from text to wire and
 /// back.
 pub fn rdata(octets: &[u8]) {
     let Some((&rtype, content)) = octets.split_first_chunk() else { return };
     let rtype = RecordType(u16::from_be_bytes(rtype));
+    messages::of_rdata(rtype, content);
     let text = rdata_to_text(rtype, content);
     // RFC 3597 section 5: what does not fit its type can be written all the same, but need not be read.
     let must_be_read = !rtype.is_meta() && !text.starts_with(r"\#");
@@ -339,9 +300,10 @@ pub fn name(octets: &[u8]) {
             std::iter::successors(name.parent(), Name::parent).inspect(|above| assert!(name.is_at_or_below(above)));
         assert_eq!(above.count(), name.labels().count(), "{text}");
         edits::of_reverse_name(name);
+        messages::of_name(name);
     }
     if let Ok(text) = str::from_utf8(octets) {
-        edits::of_address(text);
+        address::of_text(text);
     }
 }
 
@@ -375,6 +337,7 @@ pub fn cookie(octets: &[u8]) {
     };
     let given = secrets.answer(option, address, now);
     assert_eq!(given.client, option.client);
+    messages::of_cookie(option, &given);
     // What we give is good when it comes back, and from nowhere else.
     let again = CookieOption { client: given.client, server: &given.server };
     assert_eq!(secrets.answer(again, address, now).state, CookieState::Valid);
@@ -386,11 +349,12 @@ pub fn cookie(octets: &[u8]) {
 /// is left out.
 pub fn frames(octets: &[u8]) {
     let Some((&piece, stream)) = octets.split_first() else { return };
-    let mut at_once = Vec::new();
+    let (mut at_once, mut framed) = (Vec::new(), Vec::new());
     let mut rest = stream;
     while let Some((message, end)) = first_message(rest) {
         assert_eq!(message.len() + FRAME_PREFIX, end);
         at_once.push(message);
+        append_frame(message, &mut framed).expect("a frame has had room for it");
         rest = &rest[end..];
     }
     let (mut input, mut in_pieces) = (Vec::new(), Vec::new());
@@ -403,6 +367,7 @@ pub fn frames(octets: &[u8]) {
     }
     assert_eq!(in_pieces, at_once);
     assert_eq!(input, rest);
+    assert_eq!([&framed, rest].concat(), stream);
 }
 
 /// The one query of a stream of QUIC, as it comes in pieces: it is the same, or is refused for the same.
