@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
 use dns::{
-    ClientForm, ClientSubnet, Cookie, CookieOption, CookiePair, ExtendedError, HashSeed, Header, LocalRecord,
-    LocalResponse, LocalSoa, Name, OptRecord, Query, QuestionFlags, QuestionHasher, QuestionKey, Rcode, RecordType,
-    Reply, Transport, add_cookie, edns_of_rejected, eq_ignore_case, give_client_subnet, is_private, least_ttl,
-    local_soa_rdata, read_query, read_reply, same_rdata, subtract_age, suffixes, write_error, write_local,
-    write_plain_query, write_recursive_query, write_response, write_synthesized,
+    Asks, ClientForm, ClientSubnet, Cookie, CookieOption, CookiePair, ExtendedError, HEADER_LEN, HashSeed, Header,
+    LocalRecord, LocalResponse, LocalSoa, Message, Name, OptRecord, OptionCode, Query, QuestionFlags, QuestionHasher,
+    QuestionKey, RESPONSE_BLOCK, Rcode, RecordType, Reply, ReplyDigest, Transport, add_cookie, append_hop_options,
+    edns_of_rejected, eq_ignore_case, give_client_subnet, is_private, is_reply_to, least_ttl, local_soa_rdata,
+    read_query, read_reply, same_rdata, subtract_age, suffixes, write_error, write_local, write_plain_query,
+    write_recursive_query, write_response, write_synthesized,
 };
 
 use super::{UDP_SIZE, assert_read_by_hickory};
@@ -28,9 +29,14 @@ pub(super) fn of_query(octets: &[u8], query: &Query<'_>) {
     for transport in Transport::ALL {
         let limit = form.limit(transport, UDP_SIZE);
         assert!(limit == query.limit(transport, UDP_SIZE) && (limit == MAX) == transport.is_stream());
-        assert!(transport.is_stream() || !transport.is_encrypted(), "{}", transport.label());
+        assert!(!transport.is_encrypted() || transport.is_stream(), "{}", transport.label());
     }
     assert_eq!(edns_of_rejected(octets), query.edns);
+    for edns in query.edns {
+        let (asks, has) = (Asks::of(&edns), |wanted| edns.iter_options().any(|(code, _)| code == wanted));
+        assert_eq!(asks.padding(), has(OptionCode::PADDING));
+        assert_eq!(asks.keepalive(), has(OptionCode::TCP_KEEPALIVE));
+    }
     let plain = form.plain();
     let mut qname = folded[..query.question.qname().len()].to_vec();
     plain.with_case_of(query.question.qname()).restore_case(&mut qname);
@@ -73,6 +79,11 @@ fn negative_answers(form: &ClientForm, query: &Query<'_>) {
         let serial = reply.zone_serial().expect("the SOA record has one");
         assert!(reply.is_negative() && serial.serial == 1 && eq_ignore_case(serial.zone.as_wire(), owner));
         assert_eq!(least_ttl(&out), Some(60));
+        assert!(reply.header().recursion_available());
+        let mut upper = out.clone();
+        upper[HEADER_LEN..HEADER_LEN + query.question.qname().len()].make_ascii_uppercase();
+        let hash = |octets: &[u8]| CARRIED.hash_one(read_reply(octets).expect("a reply").reported_serial());
+        assert_eq!(hash(&out), hash(&upper));
     }
     let rdata = local_soa_rdata(60);
     let of_a = LocalRecord { rtype: RecordType::A, ttl: 60, rdata: &[192, 0, 2, 1] };
@@ -123,8 +134,16 @@ pub(super) fn of_reply(octets: &[u8], reply: &Reply<'_>) {
     assert!(!distrusted.is_authentic() && out.len() == octets.len());
     assert_eq!(Header::read(&out).map(Header::authentic_data), Some(false));
     for error in reply.extended_errors() {
-        assert!(error.purpose().is_some() || !error.decides(Rcode::SERVFAIL), "{error}");
+        let decides = [Rcode::NXDOMAIN, Rcode::SERVFAIL].map(|rcode| error.decides(rcode));
+        assert!(decides[0] <= decides[1] && decides[1] <= error.purpose().is_some(), "{error}");
     }
+    out.clear();
+    out.extend_from_slice(octets);
+    append_hop_options(&mut out, None, Some(RESPONSE_BLOCK));
+    let may_be_padded = !reply.is_signed() && reply.edns().is_some();
+    assert!(out == octets || may_be_padded && (out.len().is_multiple_of(RESPONSE_BLOCK) || out.len() == MAX));
+    let digest = |octets: &[u8]| ReplyDigest::of(&read_reply(octets).expect("a reply")).map(ReplyDigest::number);
+    assert_eq!(digest(&out), digest(octets));
     // Names that lead into a TTL are others, or none, when it changes.
     if octets.windows(2).any(|pair| pair[0] >= 0xC0) {
         return;
@@ -170,14 +189,33 @@ pub(super) fn of_cookie(option: CookieOption<'_>, given: &Cookie) {
     assert!(read_query(&out).is_ok_and(|query| query.edns.is_none()) && out.len() == len - opt.wire_len());
 }
 
+/// Any octets: what can be read as a query or a reply is a message, and is its own reply only if it is one.
+pub(super) fn of_message(octets: &[u8]) {
+    let (query, reply) = (read_query(octets), read_reply(octets));
+    let Ok(message) = Message::read(octets) else { return assert!(query.is_err() && reply.is_err()) };
+    // Data that do not fit their type can be relayed.
+    let is_whole = message.records().lenient().all(|record| record.is_ok());
+    assert!(is_whole || query.is_err() && reply.is_err());
+    let has_failed = !matches!(message.header.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN);
+    let is_own = message.header.is_response() && (message.question.is_some() || has_failed);
+    assert_eq!(is_reply_to(octets, octets), is_own);
+    let mut out = Vec::new();
+    write_error(octets, Rcode::FORMERR, None, UDP_SIZE, &mut out);
+    assert_eq!(out.is_empty(), message.header.is_response());
+}
+
+/// The hasher of a process that takes over.
+static CARRIED: LazyLock<QuestionHasher> = LazyLock::new(|| SEED.in_force().carried_hasher());
+
+const SEED: HashSeed = HashSeed([7, 11]);
+
 /// A name: the hashes of it by this process and by one that takes over are the same.
 pub(super) fn of_name(name: &Name) {
-    const SEED: HashSeed = HashSeed([7, 11]);
-    static CARRIED: LazyLock<QuestionHasher> = LazyLock::new(|| SEED.in_force().carried_hasher());
     let wire = name.as_wire();
     assert_eq!(CARRIED.hash_one(wire), SEED.question_hasher().hash_one(wire));
     assert_eq!(SEED.name_hasher().hash_one(name), SEED.name_hasher().hash_one(wire));
     assert_eq!(name.is_root(), name.parent().is_none());
+    assert_eq!(format!("{name:?}"), format!("Name({name})"));
     assert!(eq_ignore_case(name.folded().as_wire(), wire));
 }
 

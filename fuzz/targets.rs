@@ -75,6 +75,7 @@ const UDP_SIZE: u16 = 1232;
 
 /// A message from a client: read, asked on, answered with an error and with a response of our own.
 pub fn query(octets: &[u8]) {
+    messages::of_message(octets);
     let mut out = Vec::new();
     let query = match read_query(octets) {
         Ok(query) => query,
@@ -117,6 +118,7 @@ pub fn query(octets: &[u8]) {
 
 /// A message from a backend: relayed whole and cut, kept, and given out from there as it ages.
 pub fn reply(octets: &[u8]) {
+    messages::of_message(octets);
     let Ok(reply) = read_reply(octets) else { return };
     let Some(question) = reply.question() else {
         return assert!(reply.is_bare_failure());

@@ -10,6 +10,7 @@ use zone::{
 /// A table of hosts, or a hosts file: read line by line and as a whole, it has the same hosts or faults.
 pub fn table(octets: &[u8]) {
     let mut builder = TablesBuilder::new(Miss::Nxdomain);
+    builder.expect_many();
     let errors = read_table(octets, 300, &mut |record, place| {
         assert!(place.line > 0 && Name::from_wire(record.owner).is_ok());
         builder.add(&record, place);
@@ -41,6 +42,7 @@ pub fn master_file(octets: &[u8]) {
     let origin = Name::root();
     let task = ZoneFileContext { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
     let (mut deferred, mut of_root) = (DeferredZoneBuilder::new(None), ZoneBuilder::new(&origin));
+    deferred.expect_many();
     let (mut apex, mut records, mut lines) = (None, RecordBatch::default(), Vec::new());
     let main = file(0).expect("there is always one part");
     let (summary, read) = master::read_through(&main, task, &mut |record, place| {
@@ -63,7 +65,9 @@ pub fn master_file(octets: &[u8]) {
     let files = &summary.files;
     drop(checked(of_root.finish(), files));
     let found = checked(deferred.finish(), files);
-    let Some(apex) = apex else { return assert!(found.0.is_none(), "a zone without SOA") };
+    let Some(apex) = apex else {
+        return assert!(found.0.is_none() && found.1.len() == 1, "a zone has an SOA record");
+    };
     let again = checked(built(&apex, records.iter()), files);
     assert_eq!(found.1, again.1);
     if let (Some(zone), Some(again)) = (found.0, again.0) {
@@ -99,6 +103,8 @@ fn checked(
     };
     let Diagnostics { errors, mut warnings } = diagnostics;
     assert_eq!(zone.is_some(), errors.is_empty());
+    let absences = errors.iter().filter(|error| error.what.is_of_absence()).count();
+    assert!(absences <= 2, "SOA and NS are all that a zone must have");
     let lines = errors.iter().map(|error| error.in_files(files));
     let lines: Vec<_> = lines.chain(warnings.iter().map(|warning| warning.in_files(files))).collect();
     let numbers: Vec<_> = files.names().collect();
