@@ -10,7 +10,9 @@ use zone::{
 /// A table of hosts, or a hosts file: read line by line and as a whole, it has the same hosts or faults.
 pub fn table(octets: &[u8]) {
     let mut builder = TablesBuilder::new(Miss::Nxdomain);
-    builder.expect_many();
+    if octets.len() > LARGE {
+        builder.expect_many();
+    }
     let errors = read_table(octets, 300, &mut |record, place| {
         assert!(place.line > 0 && Name::from_wire(record.owner).is_ok());
         builder.add(&record, place);
@@ -42,7 +44,9 @@ pub fn master_file(octets: &[u8]) {
     let origin = Name::root();
     let task = ZoneFileContext { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
     let (mut deferred, mut of_root) = (DeferredZoneBuilder::new(None), ZoneBuilder::new(&origin));
-    deferred.expect_many();
+    if octets.len() > LARGE {
+        deferred.expect_many();
+    }
     let (mut apex, mut records, mut lines) = (None, RecordBatch::default(), Vec::new());
     let main = file(0).expect("there is always one part");
     let (summary, read) = master::read_through(&main, task, &mut |record, place| {
@@ -79,6 +83,9 @@ pub fn master_file(octets: &[u8]) {
     }
     lines.iter().for_each(|(line, rdata)| read_again(line, rdata));
 }
+
+/// The octets of a file that is worth a reservation of memory, which takes longer than to read a small one.
+const LARGE: usize = 4096;
 
 /// Files that one master file includes, so that a run is short.
 const MAX_INCLUDES: usize = 64;
