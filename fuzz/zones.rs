@@ -85,7 +85,7 @@ pub fn master_file(octets: &[u8]) {
 }
 
 /// The octets of a file that is worth a reservation of memory, which takes longer than to read a small one.
-const LARGE: usize = 4096;
+const LARGE: usize = 512;
 
 /// Files that one master file includes, so that a run is short.
 const MAX_INCLUDES: usize = 64;
