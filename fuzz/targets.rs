@@ -3,6 +3,7 @@
 //! to `cargo test` with what is kept in `corpus/`. hickory-proto is the oracle for messages.
 
 mod address;
+mod clients;
 mod edits;
 pub mod ethernet;
 mod messages;
@@ -64,6 +65,7 @@ pub const TARGETS: &[Target] = &[
     ("frames", frames),
     ("frame", ethernet::frame),
     ("quic_stream", quic_stream),
+    ("clients", clients::clients),
     ("http", http_request),
     ("proxy", proxy_header),
     ("race", race),
@@ -705,6 +707,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
                 with_more,
             ]
         }
+        "clients" => clients::seeds::seeds(),
         "frame" => ethernet::seeds(&plain("www.example.org", 1)),
         "frames" => vec![b"\x03\x00\x04abcd\x00\x00\x00\x01x\x00\x09abc".to_vec()],
         "race" => vec![vec![0, 0, 0], (0..=255).collect(), vec![0x4a, 0x25, 0x33, 0x28, 0x50, 0x08, 0xff, 0x20, 0x11]],

@@ -2,7 +2,7 @@
 //!
 //! | part | transport |
 //! |---|---|
-//! | [`udp`] | datagrams, with the defense against overload (`pressure.rs`) |
+//! | [`udp`] | datagrams, with the defense against overload ([`pressure`]) |
 //! | [`tcp`] | DNS over TCP (RFC 7766); the table of connections that all stream transports share |
 //! | [`tls`] | certificates and handshakes of TLS (RFC 7858) |
 //! | [`http`] | DNS over HTTPS (RFC 8484), HTTP/1.1 and HTTP/2 |
@@ -14,7 +14,7 @@
 mod account;
 pub mod http;
 pub mod listening;
-mod pressure;
+pub mod pressure;
 pub mod quic;
 pub mod service;
 pub mod tcp;

@@ -16,8 +16,9 @@
 
 use std::time::{Duration, Instant};
 
+/// The pressure on one socket.
 #[derive(Debug, Default)]
-pub(super) struct UdpPressure {
+pub struct UdpPressure {
     full: u32,
     under: Option<Under>,
 }
@@ -33,28 +34,35 @@ struct Under {
     relieved: Option<Instant>,
 }
 
+/// A change of the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Adjustment {
+pub enum Adjustment {
+    /// No change.
     Nothing,
+    /// Ask the kernel to stamp datagrams with their arrival time.
     Begin,
     /// Count the kernel's drops, and set the receive buffer to this size if there is one.
     Measure(Option<usize>),
+    /// Reset everything.
     End,
 }
 
 impl UdpPressure {
     /// Records if a call has filled all buffers. Returns true if there is pressure and [`look`](Self::look)
     /// has to be called.
-    pub(super) fn note(&mut self, is_full: bool) -> bool {
+    pub fn note(&mut self, is_full: bool) -> bool {
         self.full = if is_full { self.full.saturating_add(1) } else { 0 };
         self.under.is_some() || self.full >= FULL
     }
 
-    pub(super) fn is_overload(&self) -> bool {
+    /// Returns true if the pressure is overload and no burst.
+    pub fn is_overload(&self) -> bool {
         self.under.as_ref().is_some_and(|under| under.stood.is_none())
     }
 
-    pub(super) fn look(
+    /// Returns the change that is due. `waited` is the age of the oldest datagram, and `buffer` returns the
+    /// size of the receive buffer.
+    pub fn look(
         &mut self,
         waited: Option<Duration>,
         buffer: impl FnOnce() -> usize,

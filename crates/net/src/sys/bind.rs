@@ -313,7 +313,7 @@ pub fn is_of_this_host(ip: IpAddr) -> bool {
 /// The requested socket buffer in bytes. Linux doubles it, and counts 832 bytes for a small datagram, so it
 /// holds 10,082 queries, 100 ms at 100,000 a second. Where `net.core.rmem_max` is at its usual 208 KiB, 512
 /// queries and 5 ms.
-pub(crate) const SOCKET_BUFFER: usize = 4 << 20;
+pub const SOCKET_BUFFER: usize = 4 << 20;
 
 const TCP_BACKLOG: i32 = 1024;
 
