@@ -62,12 +62,7 @@ impl UdpPressure {
 
     /// Returns the change that is due. `waited` is the age of the oldest datagram, and `buffer` returns the
     /// size of the receive buffer.
-    pub fn look(
-        &mut self,
-        waited: Option<Duration>,
-        buffer: impl FnOnce() -> usize,
-        now: Instant,
-    ) -> Adjustment {
+    pub fn look(&mut self, waited: Option<Duration>, buffer: impl FnOnce() -> usize, now: Instant) -> Adjustment {
         let Some(under) = &mut self.under else {
             self.under = Some(Under {
                 stood: Some(Duration::ZERO),
