@@ -7,8 +7,8 @@
 //!
 //! The checkers hold at each step: one response for each query by its deadline, unless its process was
 //! killed; at most eight attempts; no answer that no backend gave within its TTL; no serial that goes back;
-//! one server on each host; the invariants of the engine. After the last fault everything must become whole:
-//! processes, members, health, zones, and right answers to all names.
+//! one server on each host; the members that etcd lists; the invariants of the engine. After the last fault
+//! everything must become whole: processes, members, health, zones, and right answers to all names.
 
 mod authority;
 mod checks;

@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use config::Rank;
+use dns::address::Scheme;
 use engine::{FetchQuery, RaceRef, rank};
 use metrics::FetchResult;
 
 use super::io::{Place, host_of};
 use super::{Around, Endpoint, FETCHES, Forwarder, Frames, StreamId, StreamNews};
-use dns::address::Scheme;
 
 #[derive(Debug)]
 pub(super) struct Fetch {
@@ -39,7 +39,7 @@ impl Fetch {
         true
     }
 
-    /// Returns true if the reply is whole. The answer exists, so another backend must have it too.
+    /// Returns true if the reply is whole. The answer exists, so a negative reply of another backend is none.
     fn is_whole(&self, reply: &[u8]) -> bool {
         let least = if self.at > 0 { Rank::Positive } else { Rank::Nodata };
         dns::read_reply(reply).is_ok_and(|reply| !reply.is_truncated() && rank(&reply) >= least)
