@@ -4,12 +4,12 @@
 //! queries.
 //!
 //! 1. While calls find the socket empty, nothing is measured.
-//! 2. After [`FULL`] full batches in a row, the kernel is asked to stamp datagrams with their arrival time.
-//! 3. If the socket is not found empty for [`STANDING`], this is overload and no burst. Queries older than
-//!    [`MAX_WAIT`] are then dropped: the newest are served, and other clients retry.
+//! 2. After `FULL` full batches in a row, the kernel is asked to stamp datagrams with their arrival time.
+//! 3. If the socket is not found empty for `STANDING`, this is overload and no burst. Queries older than
+//!    `MAX_WAIT` are then dropped: the newest are served, and other clients retry.
 //! 4. Receiving a datagram to drop it costs a good part of an answer. So the receive buffer shrinks until it
-//!    holds only as much as is served in [`TARGET`]; the kernel drops the rest at a fraction of the cost.
-//! 5. When the socket has repeatedly been found empty for [`RELIEF`], everything is reset.
+//!    holds only as much as is served in `TARGET`; the kernel drops the rest at a fraction of the cost.
+//! 5. When the socket has repeatedly been found empty for `RELIEF`, everything is reset.
 //!
 //! A burst, or a stop of the process, also makes a long queue. But that queue ends, and all its queries get
 //! answers.
