@@ -1,7 +1,7 @@
 //! NOTIFY (RFC 1996): a primary informs its secondaries about a new version of a zone.
 //!
-//! [`servers_to_notify`] selects the secondaries and [`NotifyAttempts`] the times; [`write_notify`] and [`read_notify`]
-//! are the messages.
+//! [`servers_to_notify`] selects the secondaries and [`NotifyAttempts`] the times; [`write_notify`] and
+//! [`read_notify`] are the messages.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -60,9 +60,9 @@ pub fn is_notify_response(octets: &[u8], id: u16, zone: &Name) -> bool {
         && Message::read(octets).is_ok_and(is_of_zone)
 }
 
-/// Collects the addresses of the name servers that a primary notifies besides the configured ones: those in the
-/// zone's NS records, without the primary in its SOA (RFC 1996 section 2.1) and without duplicates. A name server
-/// without an address in the zone is left out.
+/// Collects the addresses of the name servers that a primary notifies besides the configured ones: those in
+/// the zone's NS records, without the primary in its SOA (RFC 1996 section 2.1) and without duplicates. A
+/// name server without an address in the zone is left out.
 pub fn servers_to_notify<'a>(apex: &Name, records: impl Iterator<Item = Record<'a>> + Clone) -> Vec<IpAddr> {
     let is_apex = |record: &Record<'_>| eq_ignore_case(record.owner, apex.as_wire());
     let primary = records.clone().filter(is_apex).find_map(|record| Soa::of(&record)).map(|soa| soa.mname);
