@@ -3,7 +3,7 @@
 //! to `cargo test` with what is kept in `corpus/`. hickory-proto is the oracle for messages.
 
 mod address;
-mod clients;
+pub mod clients;
 mod edits;
 pub mod ethernet;
 mod messages;
