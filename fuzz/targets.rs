@@ -7,7 +7,7 @@ pub mod clients;
 mod edits;
 pub mod ethernet;
 mod messages;
-mod zones;
+pub mod zones;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;

@@ -4,4 +4,4 @@
 #[path = "../targets.rs"]
 mod targets;
 
-libfuzzer_sys::fuzz_target!(|octets: &[u8]| targets::master_file(octets));
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| targets::zones::master_file(octets));
