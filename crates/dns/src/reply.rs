@@ -1,7 +1,7 @@
 //! Replies of backends: complete checks, and the kind of a reply.
 
 use super::body::{MessageBounds, OptBounds, RecordBounds, records};
-use super::codes::{ExtendedError, Opcode, OptionCode, Rcode};
+use super::codes::{ExtendedError, Opcode, Rcode};
 use super::cookie::CookieOption;
 use super::edns::Edns;
 use super::header::{Flag, HEADER_LEN, Header};
@@ -30,9 +30,7 @@ pub fn extended_error(response: &[u8]) -> Option<u16> {
     if Header::read(response)?.arcount() == 0 {
         return None;
     }
-    let mut options = check_reply(response)?.edns()?.iter_options();
-    let (_, data) = options.find(|(code, _)| *code == OptionCode::EXTENDED_ERROR)?;
-    data.first_chunk().map(|code| u16::from_be_bytes(*code))
+    check_reply(response)?.extended_errors().next().map(|error| error.0)
 }
 
 fn check_reply(message: &[u8]) -> Option<Reply<'_>> {

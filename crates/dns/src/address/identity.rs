@@ -69,7 +69,8 @@ impl FromStr for Pin {
     fn from_str(text: &str) -> Result<Self, BadAddress> {
         let octets = text.strip_prefix(PIN_PREFIX).and_then(|text| BASE64.decode(text.as_bytes()).ok());
         let pin = octets.and_then(|octets| <[u8; 32]>::try_from(octets).ok()).map(Self);
-        pin.ok_or_else(|| {
+        // The decoder also takes text with padding in the middle.
+        pin.filter(|pin| pin.to_string() == text).ok_or_else(|| {
             BadAddress::new("sha256/ and the 44 characters that the SHA-256 of a public key has in base64")
         })
     }
@@ -99,8 +100,18 @@ mod tests {
         let text = "sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
         let pin: Pin = text.parse().expect("a pin");
         assert_eq!((pin.0[31], pin.to_string().as_str()), (31, text));
-        for wrong in ["", "sha256/", &text[7..], &text[..50], "sha1/AAECAwQFBgcICQoLDA0ODxAREhM=", &format!("{text}=")]
-        {
+        let with_more_padding = format!("{text}=");
+        // The same 32 octets, the last two in a group each.
+        let with_early_padding = format!("{}Hg==Hw==", &text[..text.len() - 4]);
+        for wrong in [
+            "",
+            "sha256/",
+            &text[7..],
+            &text[..50],
+            "sha1/AAECAwQFBgcICQoLDA0ODxAREhM=",
+            &with_more_padding,
+            &with_early_padding,
+        ] {
             let error = wrong.parse::<Pin>().expect_err(wrong).to_string();
             assert_eq!(error, "sha256/ and the 44 characters that the SHA-256 of a public key has in base64");
         }
