@@ -18,6 +18,7 @@ pub mod seeds;
 mod stream;
 mod world;
 
+use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,9 +91,22 @@ enum Client {
     Udp(UdpSocket),
 }
 
+impl Client {
+    fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Gone => None,
+            Self::Stream(client) => Some(client.local),
+            Self::Quic(client) => client.peer,
+            Self::Udp(socket) => socket.local_addr().ok(),
+        }
+    }
+}
+
 struct Run {
     world: World,
     clients: [Client; PLACES],
+    /// The addresses of all clients so far.
+    met: HashSet<SocketAddr>,
     /// Clients that send nothing more. They close at the end, because the server would wait for each.
     silent: Vec<QuicClient>,
     place: usize,
@@ -181,6 +195,7 @@ impl Run {
         Self {
             world: World::new(rules),
             clients,
+            met: HashSet::new(),
             silent: Vec::new(),
             place: 0,
             id: 0,
@@ -294,6 +309,10 @@ impl Run {
                 connecting.as_mut().await.map_or(Client::Gone, Client::Stream)
             }
         };
+        // The service knows clients by their addresses, and the system may give one twice.
+        if self.clients[self.place].local().is_some_and(|local| !self.met.insert(local)) {
+            self.clients[self.place] = Client::Gone;
+        }
         match &mut self.clients[self.place] {
             // Its first datagrams have only left.
             Client::Quic(client) if bits(7, 1) == 1 => client.send(),

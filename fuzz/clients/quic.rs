@@ -23,7 +23,7 @@ pub struct QuicClient {
     connections: HashMap<ConnectionHandle, Connection>,
     socket: UdpSocket,
     /// The address by which the server knows the client, until it moves.
-    peer: Option<SocketAddr>,
+    pub peer: Option<SocketAddr>,
     /// The address to which datagrams go; the server answers from its own.
     pub to: SocketAddr,
     server: SocketAddr,

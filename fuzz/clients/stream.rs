@@ -57,7 +57,7 @@ pub struct StreamClient {
     door: Door,
     /// The address by which the server knows the client; unknown behind a proxy.
     peer: Option<SocketAddr>,
-    local: SocketAddr,
+    pub local: SocketAddr,
     sent: Vec<u8>,
     /// Octets that the next write sends first.
     held: Vec<u8>,
@@ -88,7 +88,8 @@ impl StreamClient {
         }
         let socket = timeout(PATIENCE, socket.connect(server)).await.ok()?.ok()?;
         let _ = socket.set_nodelay(true);
-        let local = socket.local_addr().ok()?;
+        // Without a listener, a socket on loopback that got the same port connects to itself.
+        let local = socket.local_addr().ok().filter(|local| *local != server)?;
         let is_encrypted = matches!(door, Door::Tls | Door::Https | Door::Both);
         let (io, language) = match (is_encrypted, manner.tls) {
             (true, None) => (Io::Plain(socket), Language::Noise),
@@ -197,7 +198,9 @@ impl StreamClient {
         let Some(asked) = self.peer.and_then(|peer| asked.get(&peer)) else { return };
         let mut rest = &self.sent[..];
         for (number, message) in asked.iter().enumerate() {
-            let Some((sent, end)) = first_message(rest) else { panic!("message {number} was not sent") };
+            let Some((sent, end)) = first_message(rest) else {
+                panic!("{:?}, {:?}: message {number} of {asked:?} was not sent, {:?}", self.door, self.local, self.sent)
+            };
             assert_eq!(sent, message, "message {number}");
             rest = &rest[end..];
         }
