@@ -270,10 +270,10 @@ impl Host {
         match (process.role, process.purpose) {
             (Role::Failed, Purpose::First) => self.end(pid, ProcessEnd::Status(2), around),
             (Role::Failed, Purpose::Newcomer(_)) if before == Role::Starting => {
-                self.deliver(TreeNews::GaveUp(pid), around.now);
+                self.send_news(TreeNews::GaveUp(pid), around.now);
                 self.end(pid, ProcessEnd::Status(2), around);
             }
-            (role, _) if role != before => self.deliver(TreeNews::Says(pid, role), around.now),
+            (role, _) if role != before => self.send_news(TreeNews::Says(pid, role), around.now),
             (_, _) => {}
         }
     }
@@ -307,7 +307,7 @@ impl Host {
         let process = self.processes.get_mut(&pid).expect("it was chosen");
         (process.role, process.server, process.wake) = (Role::Server, Some(server), around.now);
         self.served = Some(pid);
-        self.deliver(TreeNews::Says(pid, Role::Server), around.now);
+        self.send_news(TreeNews::Says(pid, Role::Server), around.now);
         self.obey(around);
     }
 
@@ -333,7 +333,7 @@ impl Host {
     }
 
     /// Gives news to the supervisor, which reads them later if it is stopped.
-    fn deliver(&mut self, news: TreeNews, now: Instant) {
+    fn send_news(&mut self, news: TreeNews, now: Instant) {
         let Some(tree) = &mut self.tree else { return };
         match (&mut self.unread, news) {
             (Some(unread), news) => unread.push(news),
@@ -428,7 +428,7 @@ impl Host {
                 self.end(pid, ProcessEnd::Status(0), around);
             }
             ProcessOrder::End => {}
-            ProcessOrder::Ping => self.deliver(TreeNews::Heard(pid), around.now),
+            ProcessOrder::Ping => self.send_news(TreeNews::Heard(pid), around.now),
             ProcessOrder::Drain | ProcessOrder::HandOver => self.begin_drain(pid, around),
         }
     }
@@ -439,7 +439,7 @@ impl Host {
         }
         around.truth.process_ended((self.id, pid));
         around.close_all_of(self.id, pid);
-        self.deliver(TreeNews::Ended(pid, how), around.now);
+        self.send_news(TreeNews::Ended(pid, how), around.now);
         if self.processes.is_empty() && self.tree.is_none() && self.exited.is_none() {
             // The sockets are closed with their last holder.
             self.exited = Some(1);
@@ -580,7 +580,7 @@ impl Host {
             return;
         }
         for news in self.unread.take().into_iter().flatten() {
-            self.deliver(news, around.now);
+            self.send_news(news, around.now);
         }
         self.introduce_all(around);
         self.obey(around);
