@@ -64,6 +64,8 @@ fn check(dispatch: &str, hedge: &str, fault: Fault) -> Duration {
     let (stays, mut fails) = (Authority::start(&table), Authority::start(&table));
     let server = Forwarder::to(&[&stays, &fails], &format!("dispatch = '{dispatch}'\n{RULES}\n{hedge}"))
         .workers(2)
+        // The client of the load stands for many clients: its queries may all wait.
+        .keys("[forwarder.limits]\nwaiting = 100000")
         .admin()
         .start();
     let admin = server.admin();
