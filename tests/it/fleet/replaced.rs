@@ -9,12 +9,11 @@ use super::*;
 /// Starts so many TS, two at a time: processes that start take whole cores, and twenty at once leave a server
 /// beside them without a core for seconds.
 fn start(etcd: &Etcd, count: usize) -> Vec<Server> {
-    let starter = || (0..count / 2).map(|_| authority(etcd)).collect::<Vec<_>>();
-    let halves = thread::scope(|scope| {
-        let halves = [scope.spawn(starter), scope.spawn(starter)];
-        halves.map(|half| half.join().expect("all are ready"))
-    });
-    halves.into_iter().flatten().collect()
+    thread::scope(|scope| {
+        let start = |count| scope.spawn(move || (0..count).map(|_| authority(etcd)).collect::<Vec<_>>());
+        let halves = [count / 2, count.div_ceil(2)].map(start);
+        halves.into_iter().flat_map(|half| half.join().expect("all are ready")).collect()
+    })
 }
 
 #[test]
