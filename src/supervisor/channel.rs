@@ -147,6 +147,15 @@ impl WatchedChannel {
         self.channel.send(message, descriptors)
     }
 
+    /// Sends a message as soon as there is room for it. Cancel safe.
+    pub(super) async fn send_in_turn(
+        &self,
+        message: &impl Serialize,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        self.watched.async_io(Interest::WRITABLE, || self.channel.send(message, descriptors)).await
+    }
+
     /// Returns the next message; `None` if the channel has closed. Cancel safe.
     pub(super) async fn next<M: DeserializeOwned>(&self) -> Option<(M, Vec<OwnedFd>)> {
         loop {

@@ -29,7 +29,7 @@ use crate::load::{ConfigText, Confinement};
 use crate::service_manager::Contact;
 
 /// The version of all messages. Processes of different versions share only sockets and locks.
-pub(super) const PROTOCOL: u32 = 4;
+pub(super) const PROTOCOL: u32 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ProcessPart {

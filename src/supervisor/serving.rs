@@ -1,7 +1,7 @@
 //! A process that serves: its messages to and from the supervisor, and its end.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use config::SupervisorConfig;
 use metrics::{Role, Snapshot};
-use net::from_clients::tcp::MovedConnection;
 use net::tasks::LostTask;
 use rustix::process::{Pid as SystemPid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, wait};
 use tokio::sync::mpsc::unbounded_channel;
@@ -22,7 +21,7 @@ use super::message::{Downward, Edition, ProcessPart, Sockets, Upward, pack, to_m
 use super::prepare::PreparedProcess;
 use super::process::{MemberProcess, duplicates, ended};
 use super::spawn::Image;
-use super::takeover::{TakeoverMessage, add_counted, give, give_counted, pass};
+use super::takeover::{TakeoverMessage, add_counted, give, give_connections, give_counted, pass, take_connection};
 use super::tree::{ChangeKind, Pid, ProcessOrder, TreeRules};
 use crate::admin::{ChangeRefusal, ProcessChange};
 use crate::control::{Answer, CarriedPools, CarriedState, Listeners, Loss, Read, Server, ServerEvent, StartError};
@@ -36,6 +35,8 @@ pub(super) struct Serving {
     server: Server,
     /// The request for a restart or an upgrade that is not answered yet.
     asked: Option<Answer>,
+    /// True if the supervisor that was asked has ended, and its successor knows of no request.
+    is_forgotten: bool,
     /// The latest time to start draining after a signal to end.
     ending: Option<Instant>,
     /// Set from the start, because a standby may have introduced itself only after the last supervisor had
@@ -91,7 +92,19 @@ impl Serving {
         }
         let now = Instant::now();
         let (orphaned, heard, ticked) = (Some(now), now, now);
-        Ok(Self { member, signals, server, asked: None, ending: None, orphaned, heard, ticked, way, giving: None })
+        Ok(Self {
+            member,
+            signals,
+            server,
+            asked: None,
+            is_forgotten: false,
+            ending: None,
+            orphaned,
+            heard,
+            ticked,
+            way,
+            giving: None,
+        })
     }
 
     /// Reports that this process serves. `since` is the time of the lock.
@@ -169,6 +182,8 @@ impl Serving {
                         }
                         None => {
                             self.orphaned.get_or_insert(self.heard);
+                            self.is_forgotten = self.asked.is_some();
+                            self.refuse_if_forgotten();
                             self.member.introduce()?;
                             self.send_all();
                             None
@@ -288,6 +303,7 @@ impl Serving {
     fn take_passing(&mut self, passing: Option<(TakeoverMessage, Vec<OwnedFd>)>) -> Option<ServingEnd> {
         let Some((passing, mut descriptors)) = passing else {
             self.way = None;
+            self.refuse_if_forgotten();
             // The previous server died before it sent its counters, so no scrape needs to wait for them.
             self.server.add_counted(&Snapshot::default());
             return None;
@@ -305,9 +321,11 @@ impl Serving {
                 None => {}
             },
             TakeoverMessage::Counted => add_counted(&mut self.server, descriptor.as_ref(), descriptors.pop().as_ref()),
-            TakeoverMessage::Connection { section, input } => {
-                if let Some(socket) = descriptor {
-                    self.server.process.adopt(MovedConnection { section, input, socket });
+            TakeoverMessage::Connection { section } => {
+                let taken =
+                    descriptor.map(|socket| take_connection(&self.server, section, socket, descriptors.pop().as_ref()));
+                if let Some(Err(error)) = taken {
+                    tracing::warn!(%error, "a connection of the previous process is lost");
                 }
             }
             TakeoverMessage::Learnt | TakeoverMessage::Cache | TakeoverMessage::Complete | TakeoverMessage::Serves => {}
@@ -315,7 +333,15 @@ impl Serving {
         None
     }
 
+    /// Answers a request that the supervisor will not answer, unless a newcomer can still take over.
+    fn refuse_if_forgotten(&mut self) {
+        if self.is_forgotten && self.way.is_none() {
+            self.answer(Err(ChangeRefusal::Conflict("the supervisor has ended meanwhile: ask again".to_owned())));
+        }
+    }
+
     fn answer(&mut self, result: Result<(), ChangeRefusal>) {
+        self.is_forgotten = false;
         if let Some(answer) = self.asked.take() {
             let _ = answer.send(result.map(|()| SERVES.to_owned()));
         }
@@ -397,16 +423,24 @@ impl Serving {
             }
         }
         let Self { member, server, mut asked, way, .. } = self;
-        let drained = server.drain(rest);
+        let (ended, has_ended) = oneshot::channel::<()>();
+        let drained = async {
+            let drained = server.drain(rest).await;
+            drop(ended);
+            drained
+        };
+        let moved = async {
+            if let Some(way) = &way {
+                give_connections(way, connections, has_ended).await;
+            }
+        };
+        // Every connection that fell idle moves, also one that was the last work of the drain.
+        let drained = async { tokio::join!(drained, moved).0 };
         tokio::pin!(drained);
         let mut is_open = true;
         let (drained, summary, numbers) = loop {
             tokio::select! {
                 drained = &mut drained => break drained,
-                Some(moved) = connections.recv() => if let Some(way) = &way {
-                    let MovedConnection { section, input, socket } = moved;
-                    let _ = way.send(&TakeoverMessage::Connection { section, input }, &[socket.as_fd()]);
-                },
                 message = member.channel.next(), if is_open => match message {
                     Some((Downward::Word(ProcessOrder::Ping), _)) => member.send(&Upward::Pong, None),
                     Some((Downward::Changed(Ok(())), _)) => if let Some(answer) = asked.take() {

@@ -16,17 +16,23 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write as _};
+use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::Config;
 use metrics::Snapshot;
+use net::from_clients::tcp::MovedConnection;
 use net::tasks::blocking;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
 use super::channel::WatchedChannel;
-use super::message::{pack, unpack};
+use super::message::{from_memory, pack, to_memory, unpack};
 use crate::control::observe::sight::SavedHistory;
 use crate::control::{CarriedCache, CarriedState, Server};
 
@@ -46,10 +52,9 @@ pub(super) enum TakeoverMessage {
     Known,
     Counted,
     Serves,
+    /// With the socket, and data that was read and not handled, if there is any.
     Connection {
         section: String,
-        /// Data that was read and not handled.
-        input: Vec<u8>,
     },
 }
 
@@ -106,6 +111,55 @@ pub(super) fn give(
         }
         way.send(&TakeoverMessage::Complete, &[])
     }
+}
+
+/// Sends a newcomer the connections that have fallen idle, as fast as it takes them. Returns when no more can
+/// come, or if the newcomer has not taken all soon after the end of the drain.
+pub(super) async fn give_connections(
+    way: &WatchedChannel,
+    mut connections: UnboundedReceiver<MovedConnection>,
+    drained: oneshot::Receiver<()>,
+) {
+    let given = async {
+        let mut is_logged = false;
+        while let Some(moved) = connections.recv().await {
+            if let Err(error) = give_connection(way, moved).await
+                && !mem::replace(&mut is_logged, true)
+            {
+                tracing::warn!(%error, "connections of clients cannot move to the new process");
+            }
+        }
+    };
+    let late = async {
+        let _ = drained.await;
+        sleep_until(Instant::now() + TAKING).await;
+    };
+    tokio::select! {
+        () = given => {}
+        () = late => tracing::warn!("the new process does not take all connections of clients: the others close"),
+    }
+}
+
+/// The time that a newcomer gets to take the last connections.
+const TAKING: Duration = Duration::from_secs(1);
+
+async fn give_connection(way: &WatchedChannel, moved: MovedConnection) -> io::Result<()> {
+    let MovedConnection { section, input, socket } = moved;
+    // A long message that has come in part does not fit in a message of the channel.
+    let input = if input.is_empty() { None } else { Some(to_memory(&input)?) };
+    let files: Vec<_> = input.iter().chain([&socket]).map(AsFd::as_fd).collect();
+    way.send_in_turn(&TakeoverMessage::Connection { section }, &files).await
+}
+
+pub(super) fn take_connection(
+    server: &Server,
+    section: String,
+    socket: OwnedFd,
+    input: Option<&OwnedFd>,
+) -> io::Result<()> {
+    let input = input.map(|input| from_memory(input.as_fd())).transpose()?.unwrap_or_default();
+    server.process.adopt(MovedConnection { section, input, socket });
+    Ok(())
 }
 
 pub(super) fn pass(way: &WatchedChannel, message: &TakeoverMessage, value: &impl Serialize) -> io::Result<()> {

@@ -46,6 +46,42 @@ fn a_connection_goes_on_over_a_restart() {
 }
 
 #[test]
+fn many_connections_go_on_over_a_restart() {
+    // More than the channel between the two processes holds.
+    let keys = "[authorities.a.connections]\nper_client = 0\nfirst_query = '1m'\nidle = '1m'\n";
+    let tree = Tree::start_config(&(config("") + keys), &[("a.txt", &table(ADDRESS))], 2, |_| {});
+    let mut clients: Vec<_> = (0..2_000).map(|_| TcpClient::of(tree.server.listener("a"))).collect();
+    let queries: Vec<_> = (0..2_000).map(|number| query("www.example", A).id(number)).collect();
+    for (client, query) in clients.iter_mut().zip(&queries) {
+        assert_eq!(client.ask(query).answers(), [ADDRESS]);
+    }
+    let (status, said) = ctl(&tree, &["restart"]);
+    assert_eq!(status, Some(0), "{said}");
+    tree.wait_until_whole();
+    for (client, query) in clients.iter_mut().zip(&queries) {
+        assert_eq!(client.ask(query).answers(), [ADDRESS]);
+    }
+}
+
+#[test]
+fn part_of_a_long_message_goes_on_over_a_restart() {
+    let tree = Tree::start("");
+    let mut clients: Vec<_> = (0..4).map(|_| TcpClient::of(tree.server.listener("a"))).collect();
+    // An option for private use (RFC 6891 section 9) makes the message as long as it can be.
+    let long = query("www.example", A).option(65_001, &[0xff; 65_000]);
+    let message = framed(&long.to_vec());
+    let (first, rest) = message.split_at(message.len() - 1);
+    clients.iter_mut().for_each(|client| client.send_bytes(first));
+    let (status, said) = ctl(&tree, &["restart"]);
+    assert_eq!(status, Some(0), "{said}");
+    tree.wait_until_whole();
+    for client in &mut clients {
+        client.send_bytes(rest);
+        assert_eq!(client.receive().answers(), [ADDRESS]);
+    }
+}
+
+#[test]
 fn queries_of_a_load_are_all_answered_over_restarts() {
     let tree = Tree::start("");
     let listener = tree.server.listener("a");
@@ -260,5 +296,7 @@ fn kills_in_the_middle_of_a_restart_leave_a_whole_tree() {
         });
         assert_eq!(tree.address(), ADDRESS, "{victim}");
         tree.wait_until_whole();
+        let (status, said) = ctl(&tree, &["restart"]);
+        assert_eq!(status, Some(0), "after the death of a {victim}: {said}");
     }
 }
