@@ -156,6 +156,14 @@ impl WatchedChannel {
         self.watched.async_io(Interest::WRITABLE, || self.channel.send(message, descriptors)).await
     }
 
+    /// Returns a message that has arrived, if there is one.
+    pub(super) fn arrived<M: DeserializeOwned>(&self) -> Option<(M, Vec<OwnedFd>)> {
+        match self.channel.receive() {
+            Ok(ChannelEvent::Message(message, descriptors)) => Some((message, descriptors)),
+            Ok(ChannelEvent::Nothing | ChannelEvent::Closed) | Err(_) => None,
+        }
+    }
+
     /// Returns the next message; `None` if the channel has closed. Cancel safe.
     pub(super) async fn next<M: DeserializeOwned>(&self) -> Option<(M, Vec<OwnedFd>)> {
         loop {

@@ -287,6 +287,13 @@ impl Serving {
             }
             Downward::Reload => self.server.reload(None),
             Downward::Successor => {
+                // The process before this one has ended, but perhaps not all that it sent has been read.
+                while let Some(passing) = self.way.as_ref().and_then(|former| former.arrived()) {
+                    self.take_passing(Some(passing));
+                }
+                if self.way.is_some() {
+                    self.take_passing(None);
+                }
                 let way = descriptors.pop().and_then(|way| WatchedChannel::new(Channel::from(way)).ok());
                 self.way = way.map(Arc::new);
             }

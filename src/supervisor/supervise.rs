@@ -203,6 +203,9 @@ impl Supervisor {
             TreeStep::Delayed { problem, delay } => {
                 tracing::warn!("standby failed: {problem}; trying again in {}", humantime::format_duration(delay));
             }
+            TreeStep::Waits(kind) => {
+                tracing::info!("{} waits for the last responses of the process before", kind.label());
+            }
             TreeStep::Changed(kind, result) => {
                 if let Err(reason) = &result {
                     tracing::warn!("{} refused: {reason}", kind.label());

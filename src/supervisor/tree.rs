@@ -34,7 +34,7 @@ use metrics::{Role, Takeover};
 
 use self::backoff::{RestartBackoff, YOUNG};
 pub use self::words::{ChangeKind, Pid, ProcessEnd, ProcessOrder, Purpose, TreeRules, TreeStep};
-use self::words::{END_WITHIN, NEWCOMER_PATIENCE, PATIENCE, PINGS, PROBATION, SETTLE};
+use self::words::{END_WITHIN, NEWCOMER_PATIENCE, PATIENCE, PINGS, PROBATION, Process, SETTLE};
 
 /// The tree of processes. See the head of this file.
 #[derive(Debug)]
@@ -54,23 +54,6 @@ pub struct Tree {
     last_tick: Instant,
     next_ping: Instant,
     steps: VecDeque<TreeStep>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Process {
-    role: Role,
-    generation: u8,
-    /// True if this supervisor has caused the end of the process.
-    is_leaving: bool,
-    since: Instant,
-    heard: Instant,
-}
-
-impl Process {
-    /// Returns true if the process can serve when no other is left.
-    fn counts(&self) -> bool {
-        !self.is_leaving && self.role != Role::Draining
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -306,7 +289,7 @@ impl Tree {
             }));
         }
         if let TreePhase::Ending { is_draining: true, .. } = self.phase
-            && serves_or_drains(&process)
+            && process.serves_or_drains()
             && how != ProcessEnd::Status(0)
         {
             self.steps.push_back(TreeStep::Exit(1));
@@ -345,7 +328,9 @@ impl Tree {
             return Err("no process serves yet".to_owned());
         }
         self.change = Some(ChangeStage::Asked(kind));
-        self.start(Purpose::Newcomer(kind));
+        if self.is_draining(now) {
+            self.steps.push_back(TreeStep::Waits(kind));
+        }
         self.go_on(now);
         Ok(())
     }
@@ -380,7 +365,7 @@ impl Tree {
         if let TreePhase::Ending { kill_at, is_draining: false } = self.phase
             && now >= kill_at
         {
-            let left = self.processes.iter().filter(|(_, process)| !serves_or_drains(process)).map(|(pid, _)| *pid);
+            let left = self.processes.iter().filter(|(_, process)| !process.serves_or_drains()).map(|(pid, _)| *pid);
             self.steps.extend(left.map(TreeStep::Kill));
         }
         self.settle(now);
@@ -412,10 +397,13 @@ impl Tree {
     fn go_on(&mut self, now: Instant) {
         match self.phase {
             TreePhase::First | TreePhase::Settling { .. } => {}
-            TreePhase::Running => self.fill(now),
+            TreePhase::Running => {
+                self.start_newcomer(now);
+                self.fill(now);
+            }
             TreePhase::Ending { is_draining, kill_at } => {
                 let server = self.server();
-                let others_left = self.processes.values().any(|process| !serves_or_drains(process));
+                let others_left = self.processes.values().any(|process| !process.serves_or_drains());
                 if self.processes.is_empty() && self.asked_for.is_empty() {
                     self.steps.push_back(TreeStep::Exit(0));
                 } else if let Some(server) = server
@@ -426,6 +414,15 @@ impl Tree {
                     self.let_go(server, ProcessOrder::Drain);
                 }
             }
+        }
+    }
+
+    fn start_newcomer(&mut self, now: Instant) {
+        if let Some(ChangeStage::Asked(kind)) = self.change
+            && !self.asked_for.contains(&Purpose::Newcomer(kind))
+            && !self.is_draining(now)
+        {
+            self.start(Purpose::Newcomer(kind));
         }
     }
 
@@ -490,6 +487,12 @@ impl Tree {
     /// Returns the newcomer while it is in excess, until the server has given up its place.
     fn extra(&self) -> Option<Pid> {
         self.newcomer().filter(|_| self.server().is_some())
+    }
+
+    /// Returns true if a process drains that is not hung. The server takes its connections and counters.
+    fn is_draining(&self, now: Instant) -> bool {
+        let is_silent = |process: &Process| now.duration_since(process.heard) >= NEWCOMER_PATIENCE;
+        self.processes.values().any(|process| process.role == Role::Draining && !is_silent(process))
     }
 
     fn is_short(&self) -> bool {
@@ -667,7 +670,7 @@ impl Tree {
 
     fn end_one(&mut self, pid: Pid) {
         self.leave(pid);
-        if self.processes.get(&pid).is_some_and(|process| !serves_or_drains(process)) {
+        if self.processes.get(&pid).is_some_and(|process| !process.serves_or_drains()) {
             self.steps.push_back(TreeStep::Send(pid, ProcessOrder::End));
         }
     }
@@ -684,8 +687,4 @@ impl Tree {
         }
         self.refuse(kind, problem);
     }
-}
-
-fn serves_or_drains(process: &Process) -> bool {
-    matches!(process.role, Role::Server | Role::Draining)
 }

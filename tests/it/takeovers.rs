@@ -82,6 +82,41 @@ fn part_of_a_long_message_goes_on_over_a_restart() {
 }
 
 #[test]
+fn a_restart_waits_for_the_connections_of_the_process_before() {
+    let backend = Backend::new(answer(ADDRESS).held());
+    let config = Forwarder::to(&[&backend], "timeout = '20s'\nattempt_timeout = '20s'").admin().to_toml();
+    let tree = Tree::start_config(&(config + "[supervisor]\n"), &[], 2, |_| {});
+    let mut client = TcpClient::of(tree.server.address());
+    client.send(&[query("www.example", A)]);
+    backend.wait_for(1);
+    let admin = format!("unix:{}", tree.server.process.admin_socket(tree.server.listener("admin")).display());
+    let restart = || {
+        let output = tree.server.process.ctl(&["--admin", &admin, "restart"]);
+        assert!(output.status.success(), "{output:?}");
+    };
+    restart();
+    let between = tree.pid("server");
+    thread::scope(|scope| {
+        let second = scope.spawn(restart);
+        tree.server.process.wait_for_log("restart waits for the last responses");
+        backend.release();
+        assert_eq!(client.receive().answers(), [ADDRESS]);
+        second.join().expect("it succeeds");
+    });
+    tree.server_other_than(&[between]);
+    client.send(&[query("www.example", A).id(2)]);
+    backend.wait_for(2);
+    backend.release();
+    assert_eq!(client.receive().answers(), [ADDRESS]);
+    let is_exact = |metrics: &Metrics| {
+        [("hedgerow_queries_total", &[][..]), ("hedgerow_responses_total", &[])]
+            .iter()
+            .all(|(name, labels)| metrics.sum(name, labels) == 2)
+    };
+    tree.server.admin().wait_for("all queries and responses counted", is_exact);
+}
+
+#[test]
 fn queries_of_a_load_are_all_answered_over_restarts() {
     let tree = Tree::start("");
     let listener = tree.server.listener("a");

@@ -414,7 +414,7 @@ impl Host {
                     self.tree = Some(Tree::succeeding(RULES, awaited, self.served, around.now));
                     self.introduce_all(around);
                 }
-                TreeStep::TookOver { .. } | TreeStep::Delayed { .. } | TreeStep::Changed(..) => {}
+                TreeStep::TookOver { .. } | TreeStep::Delayed { .. } | TreeStep::Waits(_) | TreeStep::Changed(..) => {}
                 TreeStep::Proven | TreeStep::RolledBack(_) => {}
             }
         }

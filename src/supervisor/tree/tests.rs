@@ -202,7 +202,7 @@ impl World {
                         self.tree.as_mut().expect("it was made").introduced(pid, process.role, self.now);
                     }
                 }
-                TreeStep::TookOver { .. } | TreeStep::Delayed { .. } | TreeStep::Changed(..) => {}
+                TreeStep::TookOver { .. } | TreeStep::Delayed { .. } | TreeStep::Waits(_) | TreeStep::Changed(..) => {}
                 TreeStep::Proven | TreeStep::RolledBack(_) => {}
             }
         }
@@ -459,6 +459,31 @@ fn restart_has_a_newcomer_serve_and_the_server_drain() {
     world.until("full", World::is_whole);
     assert_eq!(world.reasons(), [Takeover::Restart]);
     world.ask(ChangeKind::Restart).expect("the last one is over");
+}
+
+#[test]
+fn a_restart_waits_until_the_process_before_has_drained() {
+    let mut world = World::new();
+    let starts = |world: &World| {
+        let is_start = |step: &&TreeStep| **step == TreeStep::Start(Purpose::Newcomer(ChangeKind::Restart));
+        world.said.iter().filter(is_start).count()
+    };
+    world.tree.as_mut().expect("there is one").set_rules(TreeRules { watchdog: None, ..RULES }, world.now);
+    // The last time the process before is hung: it is not waited for without end.
+    for is_hung in [false, true] {
+        world.said.clear();
+        let before = world.pid_of(Role::Server).expect("one serves");
+        world.ask(ChangeKind::Restart).expect("nothing is under way");
+        world.until("done", |world| world.has_said(|step| matches!(step, TreeStep::Changed(..))));
+        let process = world.processes.get_mut(&before).expect("it drains");
+        (process.is_stopped, process.ready_at) = (is_hung, world.now + ms(200));
+        world.ask(ChangeKind::Restart).expect("the last one is over");
+        world.run(ms(150));
+        assert!(starts(&world) == 1 && world.has_said(|step| *step == TreeStep::Waits(ChangeKind::Restart)));
+        world.until("again", |world| starts(world) == 2);
+        assert_eq!(world.processes.contains_key(&before), is_hung);
+        world.until("full", |world| world.count(Role::Standby) == STANDBYS && world.reasons().len() == 2);
+    }
 }
 
 #[test]

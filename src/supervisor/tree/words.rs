@@ -1,10 +1,10 @@
 //! The inputs and outputs of the tree.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use config::limits;
-use metrics::Takeover;
+use metrics::{Role, Takeover};
 use serde::{Deserialize, Serialize};
 
 /// The number of a process.
@@ -87,6 +87,8 @@ pub enum TreeStep {
         /// The length of the wait.
         delay: Duration,
     },
+    /// Report that a change waits until the process before has ended.
+    Waits(ChangeKind),
     /// Report the result of a change.
     Changed(ChangeKind, Result<(), String>),
     /// An upgrade has passed its probation, so its config stays.
@@ -97,6 +99,27 @@ pub enum TreeStep {
     ExecInPlace,
     /// End with this status.
     Exit(u8),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Process {
+    pub(super) role: Role,
+    pub(super) generation: u8,
+    /// True if this supervisor has caused the end of the process.
+    pub(super) is_leaving: bool,
+    pub(super) since: Instant,
+    pub(super) heard: Instant,
+}
+
+impl Process {
+    /// Returns true if the process can serve when no other is left.
+    pub(super) fn counts(&self) -> bool {
+        !self.is_leaving && self.role != Role::Draining
+    }
+
+    pub(super) fn serves_or_drains(&self) -> bool {
+        matches!(self.role, Role::Server | Role::Draining)
+    }
 }
 
 /// The way in which a process ended.
