@@ -16,6 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use libc::{F_RDLCK, F_UNLCK, F_WRLCK, SEEK_SET, flock};
 use nix::errno::Errno;
@@ -69,12 +70,17 @@ impl Lock {
         }
     }
 
-    /// Blocks until this process holds the lock. Fails on a deadlock (EDEADLK).
+    /// Blocks until this process holds the lock.
+    ///
+    /// The kernel takes all threads of a process for one. It reports a deadlock if a process that waits for
+    /// both locks has got one, and the owner of the other waits for that one. The first process then becomes
+    /// the supervisor and waits no more.
     pub(super) fn take(&self, part: LockPart) -> io::Result<()> {
         loop {
             match fcntl(&self.0, FcntlArg::F_SETLKW(&part.record(F_WRLCK))) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
+                Err(Errno::EDEADLK) => thread::sleep(RETRY),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -115,6 +121,9 @@ fn file_of(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
     fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
+/// The time until a process has become the supervisor, which nothing reports.
+const RETRY: Duration = Duration::from_millis(1);
+
 static FILES: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 
 impl AsFd for Lock {
@@ -127,7 +136,8 @@ impl AsFd for Lock {
 mod tests {
     use std::io::stdin;
     use std::process::{Child, Command, Stdio};
-    use std::time::{Duration, Instant};
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::time::Instant;
 
     use super::super::channel::Channel;
     use super::*;
@@ -177,6 +187,10 @@ mod tests {
             let part = match part {
                 '1' => LockPart::First,
                 '2' => LockPart::Second,
+                '-' => {
+                    until("another process has the other part", || lock.holder(LockPart::Whole).is_some());
+                    continue;
+                }
                 _ => LockPart::Whole,
             };
             lock.take(part).expect("it is free in the end");
@@ -229,5 +243,30 @@ mod tests {
         until("the newcomer has it", || newcomer.has(&lock, LockPart::First));
         drop(newcomer);
         until("one that stood by has it", || standbys.iter().any(|standby| standby.has(&lock, LockPart::First)));
+    }
+
+    #[test]
+    fn a_circle_of_waits_is_no_error() {
+        let lock = Lock::new("test").expect("memory");
+        let other = Other::taking(&lock, "1-2");
+        until("the other has a part", || other.has(&lock, LockPart::First));
+        assert!(lock.try_take(LockPart::Second).expect("it is free"));
+        let waits = || {
+            let locks = std::fs::read_to_string("/proc/locks").expect("the kernel lists locks");
+            let pid = format!(" {} ", other.0.id());
+            locks.lines().any(|line| line.contains("->") && line.contains(&pid))
+        };
+        until("the other waits", waits);
+        let circle = fcntl(&lock.0, FcntlArg::F_SETLKW(&LockPart::First.record(F_WRLCK)));
+        assert_eq!(circle, Err(Errno::EDEADLK));
+        let (waiting, begun) = (lock.clone(), Arc::new(AtomicBool::new(false)));
+        let reported = Arc::clone(&begun);
+        let taken = thread::spawn(move || {
+            reported.store(true, Relaxed);
+            waiting.take(LockPart::First)
+        });
+        until("this process waits", || begun.load(Relaxed));
+        drop(other);
+        taken.join().expect("no panic").expect("the other has ended");
     }
 }

@@ -9,6 +9,7 @@
 mod authority;
 mod backends;
 mod check;
+mod failover;
 mod faults;
 mod forwarder;
 mod frames;
@@ -17,6 +18,5 @@ mod oracle;
 mod random;
 mod rings;
 mod sizes;
-mod supervisor;
 mod wire;
 mod world;
