@@ -106,6 +106,7 @@ fn a_flood_of_notify_for_one_zone_takes_no_place_from_another() {
     wait_for(&copy, "a.example", 1);
     wait_for(&copy, "b.example", 1);
     first.reload("b.zone", &zone(2));
+    wait_for(&first, "b.example", 2);
     let (flood, client) = (Client::of(copy.listener("ts")), Client::of(copy.listener("ts")));
     for serial in 0..5000 {
         flood.send_bytes(&notify_of("a.example", serial));
