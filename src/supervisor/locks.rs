@@ -121,7 +121,7 @@ fn file_of(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
     fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-/// The time until a process has become the supervisor, which nothing reports.
+/// The pause between two attempts: nothing reports that a process has become the supervisor.
 const RETRY: Duration = Duration::from_millis(1);
 
 static FILES: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());

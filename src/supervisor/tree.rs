@@ -489,7 +489,7 @@ impl Tree {
         self.newcomer().filter(|_| self.server().is_some())
     }
 
-    /// Returns true if a process drains that is not hung. The server takes its connections and counters.
+    /// Returns true if a process drains and is not hung: the server still takes its connections and counters.
     fn is_draining(&self, now: Instant) -> bool {
         let is_silent = |process: &Process| now.duration_since(process.heard) >= NEWCOMER_PATIENCE;
         self.processes.values().any(|process| process.role == Role::Draining && !is_silent(process))

@@ -1,4 +1,4 @@
-//! The inputs and outputs of the tree.
+//! The inputs and outputs of the tree, and what it knows of a process.
 
 use std::fmt;
 use std::time::{Duration, Instant};
